@@ -1,0 +1,28 @@
+//! How trees change: entries in hash-linked logs, folded to leaves.
+//!
+//! A *log* belongs to one author key and one *epoch*; its entries are numbered without gaps and
+//! each names the hash of the one before. An entry also says which entries of other logs its
+//! author had seen. That causal context, not the clock, decides what an entry replaces: it
+//! removes the candidates that it has seen from the leaves it names and adds its own. Candidates
+//! that did not see each other stay side by side as a conflict, with a winner that is a pure
+//! function of the set.
+
+mod author;
+mod entry;
+mod head;
+mod ingest;
+mod leaf;
+mod rights;
+mod tree;
+mod vector;
+
+pub use author::{Author, Change, Draft};
+pub use entry::{
+    ENTRY_BYTES_MAX, Entry, EntryKind, Genesis, LogId, Provenance, TEXT_BYTES_MAX, TreeKind,
+};
+pub use head::{Cut, CutCause, CutError, Head, SignedHead};
+pub use ingest::{Admission, Refusal, admit};
+pub use leaf::{Candidate, Leaf};
+pub use rights::{Forbidden, Role};
+pub use tree::{LEAVES_MAX, LOGS_MAX, LogState, Tree};
+pub use vector::VersionVector;

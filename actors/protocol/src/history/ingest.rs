@@ -1,0 +1,210 @@
+//! The door: which entries a replica takes.
+
+use super::{
+    ENTRY_BYTES_MAX, Entry, Forbidden, LEAVES_MAX, LOGS_MAX, LogId, Role, TEXT_BYTES_MAX, Tree,
+};
+use crate::clock::{ClockAhead, Hlc, check_not_ahead};
+use crate::{EntryId, ErrorCode, TreeId};
+
+/// What to do with an entry that is in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It is new: [`Tree::apply`] it.
+    New,
+    /// It is here already. Below the log's head that rests on its number alone; whoever keeps
+    /// the history compares ids.
+    Known,
+}
+
+/// Why an entry is not taken. The tree stays as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Of another tree.
+    #[error("entry is of tree {found:?}, not of {expected:?}")]
+    UnknownTree {
+        /// The tree of the replica.
+        expected: TreeId,
+        /// The tree that the entry names.
+        found: TreeId,
+    },
+    /// Entries between the head and this one are missing.
+    #[error("entry {found} of the log came where {expected} is next")]
+    SequenceGap {
+        /// The log.
+        log: LogId,
+        /// The number of the next entry.
+        expected: u64,
+        /// The number that came.
+        found: u64,
+    },
+    /// The log has another entry of this number, or another one before it.
+    #[error("entry {seq} contradicts what its author wrote before")]
+    Equivocation {
+        /// The log.
+        log: LogId,
+        /// The number.
+        seq: u64,
+    },
+    /// It refers to entries that are not here.
+    #[error("entry {seq} has causes that are not here yet")]
+    MissingCause {
+        /// The log.
+        log: LogId,
+        /// The number.
+        seq: u64,
+    },
+    /// The log ended below it.
+    #[error("the log was cut at {last_seq}, below entry {seq}")]
+    LogCut {
+        /// The log.
+        log: LogId,
+        /// The number.
+        seq: u64,
+        /// The log's last number.
+        last_seq: u64,
+    },
+    /// Its timestamp is too far in the future.
+    #[error("entry {seq}: {ahead}")]
+    ClockAhead {
+        /// The log.
+        log: LogId,
+        /// The number.
+        seq: u64,
+        /// By how much.
+        ahead: ClockAhead,
+    },
+    /// Its timestamp is not above the one before it.
+    #[error("entry {seq} is dated {found:?}, not after {last:?}")]
+    TimestampNotAfter {
+        /// The number.
+        seq: u64,
+        /// The timestamp of the entry before.
+        last: Hlc,
+        /// The timestamp that came.
+        found: Hlc,
+    },
+    /// Its author may not write what it writes.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    /// It takes more room than an entry may.
+    #[error("{what} takes {found}, the limit is {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// How large it is.
+        found: usize,
+        /// How large it may be.
+        limit: usize,
+    },
+    /// A path is named twice in its delta.
+    #[error("entry {seq} names a path twice")]
+    OverlappingDelta {
+        /// The number.
+        seq: u64,
+    },
+    /// The tree cannot grow further.
+    #[error("the tree has {limit} {what} already")]
+    TreeFull {
+        /// Leaves or logs.
+        what: &'static str,
+        /// How many it may have.
+        limit: usize,
+    },
+}
+
+impl Refusal {
+    /// The code on the wire.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownTree { .. } => ErrorCode::UnknownTree,
+            Self::SequenceGap { .. } => ErrorCode::SequenceGap,
+            Self::Equivocation { .. } => ErrorCode::Equivocation,
+            Self::MissingCause { .. } => ErrorCode::MissingCause,
+            Self::LogCut { .. } => ErrorCode::LogCut,
+            Self::ClockAhead { .. } => ErrorCode::ClockAhead,
+            Self::TimestampNotAfter { .. } | Self::OverlappingDelta { .. } => ErrorCode::Malformed,
+            Self::Forbidden(_) => ErrorCode::Forbidden,
+            Self::TooLarge { .. } => ErrorCode::TooLarge,
+            Self::TreeFull { .. } => ErrorCode::TreeFull,
+        }
+    }
+}
+
+/// Decides about an entry whose id is `id` and whose author acts as `role`.
+pub fn admit(
+    tree: &Tree,
+    entry: &Entry,
+    id: EntryId,
+    role: Role,
+    now_ms: u64,
+) -> Result<Admission, Refusal> {
+    let Entry { log, seq, .. } = *entry;
+    if entry.tree != tree.id() {
+        return Err(Refusal::UnknownTree { expected: tree.id(), found: entry.tree });
+    }
+    let known = tree.log(&log);
+    if let Some(cut) = known.and_then(|known| known.cut.as_ref()) {
+        if seq > cut.last_seq {
+            return Err(Refusal::LogCut { log, seq, last_seq: cut.last_seq });
+        }
+    }
+    let (last_seq, head) = known.map_or((0, Entry::NO_PREV), |known| (known.seq, known.head));
+    if seq <= last_seq {
+        let contradicts = seq == 0 || (seq == last_seq && id != head);
+        return if contradicts {
+            Err(Refusal::Equivocation { log, seq })
+        } else {
+            Ok(Admission::Known)
+        };
+    }
+    if seq > last_seq + 1 {
+        return Err(Refusal::SequenceGap { log, expected: last_seq + 1, found: seq });
+    }
+    if entry.prev != head {
+        return Err(Refusal::Equivocation { log, seq });
+    }
+    check_shape(entry)?;
+    role.check(tree.genesis().kind, &entry.delta)?;
+    let causes_here = entry.seen.iter().all(|(other, seen)| {
+        *other != log && tree.log(other).is_some_and(|known| known.seq >= seen)
+    });
+    if !causes_here {
+        return Err(Refusal::MissingCause { log, seq });
+    }
+    check_not_ahead(entry.hlc, now_ms).map_err(|ahead| Refusal::ClockAhead { log, seq, ahead })?;
+    if let Some(known) = known.filter(|known| known.seq > 0 && entry.hlc <= known.hlc) {
+        return Err(Refusal::TimestampNotAfter { seq, last: known.hlc, found: entry.hlc });
+    }
+    check_room(tree, entry)?;
+    Ok(Admission::New)
+}
+
+fn check_shape(entry: &Entry) -> Result<(), Refusal> {
+    let too_large = |what, found, limit| Err(Refusal::TooLarge { what, found, limit });
+    for (what, text) in
+        [("principal", &entry.provenance.principal), ("reason", &entry.provenance.reason)]
+    {
+        if text.len() > TEXT_BYTES_MAX {
+            return too_large(what, text.len(), TEXT_BYTES_MAX);
+        }
+    }
+    let bytes = entry.canonical().len();
+    if bytes > ENTRY_BYTES_MAX {
+        return too_large("entry", bytes, ENTRY_BYTES_MAX);
+    }
+    if !entry.delta.is_disjoint() {
+        return Err(Refusal::OverlappingDelta { seq: entry.seq });
+    }
+    Ok(())
+}
+
+fn check_room(tree: &Tree, entry: &Entry) -> Result<(), Refusal> {
+    let new = entry.delta.changes().filter(|(path, _)| !tree.leaves().contains_key(*path)).count();
+    if tree.leaves().len() + new > LEAVES_MAX {
+        return Err(Refusal::TreeFull { what: "leaves", limit: LEAVES_MAX });
+    }
+    if tree.log(&entry.log).is_none() && tree.logs().len() >= LOGS_MAX {
+        return Err(Refusal::TreeFull { what: "logs", limit: LOGS_MAX });
+    }
+    Ok(())
+}

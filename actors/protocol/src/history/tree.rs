@@ -1,0 +1,286 @@
+//! A replica of a tree: what its logs fold to.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Candidate, Cut, Entry, Genesis, Head, Leaf, LogId, SignedHead, VersionVector};
+use crate::canonical::Writer;
+use crate::clock::Hlc;
+use crate::state::{Path, State, Value};
+use crate::{EntryId, TreeId};
+
+/// The most leaves that a tree may have, removed ones that are still remembered included.
+pub const LEAVES_MAX: usize = 10_000;
+/// The most logs that a tree may have.
+pub const LOGS_MAX: usize = 4_096;
+
+/// A replica of a tree.
+///
+/// Call [`admit`](super::admit) first; [`apply`](Self::apply) then cannot fail. What has to
+/// survive a restart are the [`logs`](Self::logs) and the [`leaves`](Self::leaves);
+/// [`restore`](Self::restore) makes the same replica of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tree {
+    genesis: Genesis,
+    id: TreeId,
+    logs: Vec<LogState>,
+    index: BTreeMap<LogId, u32>,
+    leaves: BTreeMap<Path, Leaf>,
+}
+
+/// What a replica knows of one log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogState {
+    /// The log.
+    pub log: LogId,
+    /// The number of its last applied entry.
+    pub seq: u64,
+    /// That entry's id.
+    pub head: EntryId,
+    /// That entry's timestamp.
+    pub hlc: Hlc,
+    /// How far that entry's author had seen other logs.
+    pub context: VersionVector,
+    /// The highest head that the author signed.
+    pub signed: Option<SignedHead>,
+    /// The log's end, where it has one.
+    pub cut: Option<Cut>,
+}
+
+impl LogState {
+    fn new(log: LogId) -> Self {
+        Self {
+            log,
+            seq: 0,
+            head: Entry::NO_PREV,
+            hlc: Hlc::default(),
+            context: VersionVector::default(),
+            signed: None,
+            cut: None,
+        }
+    }
+
+    /// The number of the last entry under a signed head.
+    pub fn sealed(&self) -> u64 {
+        self.signed.map_or(0, |signed| signed.head.seq)
+    }
+}
+
+impl Tree {
+    /// The empty tree that begins with `genesis`.
+    pub fn new(genesis: Genesis) -> Self {
+        let id = genesis.tree_id();
+        Self { genesis, id, logs: Vec::new(), index: BTreeMap::new(), leaves: BTreeMap::new() }
+    }
+
+    /// The replica with these logs, in this order, and these leaves.
+    pub fn restore(genesis: Genesis, logs: Vec<LogState>, leaves: BTreeMap<Path, Leaf>) -> Self {
+        let index = logs.iter().enumerate().map(|(n, state)| (state.log, n as u32)).collect();
+        Self { id: genesis.tree_id(), genesis, logs, index, leaves }
+    }
+
+    /// The tree's id.
+    pub fn id(&self) -> TreeId {
+        self.id
+    }
+
+    /// The tree's beginning.
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
+    /// The logs, in the order in which this replica met them: candidates refer to that order.
+    pub fn logs(&self) -> &[LogState] {
+        &self.logs
+    }
+
+    /// What is known of one log.
+    pub fn log(&self, log: &LogId) -> Option<&LogState> {
+        self.index.get(log).map(|n| &self.logs[*n as usize])
+    }
+
+    /// The place of a log in [`logs`](Self::logs).
+    pub fn log_number(&self, log: &LogId) -> Option<u32> {
+        self.index.get(log).copied()
+    }
+
+    /// The leaves with their candidates.
+    pub fn leaves(&self) -> &BTreeMap<Path, Leaf> {
+        &self.leaves
+    }
+
+    /// How far each log is applied.
+    pub fn vector(&self) -> VersionVector {
+        self.logs.iter().map(|state| (state.log, state.seq)).collect()
+    }
+
+    /// How far each log is under a signed head.
+    pub fn sealed(&self) -> VersionVector {
+        self.logs.iter().map(|state| (state.log, state.sealed())).collect()
+    }
+
+    /// Where each log stands.
+    pub fn heads(&self) -> impl Iterator<Item = Head> {
+        self.logs.iter().filter(|state| state.seq > 0).map(|state| Head {
+            tree: self.id,
+            log: state.log,
+            seq: state.seq,
+            id: state.head,
+        })
+    }
+
+    /// Applies an admitted entry and returns the leaves it touched.
+    ///
+    /// # Panics
+    /// If the entry does not follow its log's head: it was not admitted.
+    pub fn apply(&mut self, entry: &Entry, id: EntryId) -> Vec<Path> {
+        let number = self.number_of(entry.log);
+        let state = &mut self.logs[number as usize];
+        assert_eq!(entry.seq, state.seq + 1, "an admitted entry follows its log's head");
+        assert_eq!(entry.prev, state.head, "an admitted entry names its log's head");
+        state.seq = entry.seq;
+        state.head = id;
+        state.hlc = entry.hlc;
+        state.context.merge(&entry.seen);
+        if !entry.kind.is_known() {
+            return Vec::new();
+        }
+        let (logs, leaves) = (&self.logs, &mut self.leaves);
+        let context = &logs[number as usize].context;
+        let seen = |log: u32, seq: u64| {
+            if log == number {
+                seq < entry.seq
+            } else {
+                context.contains(&logs[log as usize].log, seq)
+            }
+        };
+        let mut touched = Vec::with_capacity(entry.delta.len());
+        for (path, value) in entry.delta.changes() {
+            let candidate = Candidate {
+                log: number,
+                seq: entry.seq,
+                value: value.cloned(),
+                hlc: entry.hlc,
+                lease_until_ms: entry.lease_until_ms,
+                policy: entry.policy,
+            };
+            leaves.entry(path.clone()).or_default().put(candidate, seen);
+            touched.push(path.clone());
+        }
+        touched
+    }
+
+    /// Takes a verified signed head of a log; a lower one than known changes nothing.
+    ///
+    /// Returns whether it raised what is sealed. A head beyond what is applied is not taken.
+    pub fn take_signed_head(&mut self, signed: SignedHead) -> bool {
+        let Some(number) = self.index.get(&signed.head.log) else { return false };
+        let state = &mut self.logs[*number as usize];
+        let news = signed.head.seq > state.sealed() && signed.head.seq <= state.seq;
+        if news {
+            state.signed = Some(signed);
+        }
+        news
+    }
+
+    /// Takes a verified cut: the log ends there, and candidates above it are dropped.
+    ///
+    /// Returns the leaves that lost a candidate. What that candidate had replaced is not here:
+    /// the caller folds those leaves again from history, or, being the author, writes them anew.
+    pub fn take_cut(&mut self, cut: Cut) -> Vec<Path> {
+        let number = self.number_of(cut.log);
+        let state = &mut self.logs[number as usize];
+        if state.cut.as_ref().is_some_and(|known| known.last_seq <= cut.last_seq) {
+            return Vec::new();
+        }
+        let last_seq = cut.last_seq;
+        if state.seq > last_seq {
+            state.seq = last_seq;
+            state.head = cut.last_id;
+            if state.sealed() > last_seq {
+                state.signed = None;
+            }
+        }
+        state.cut = Some(cut);
+        let mut touched = Vec::new();
+        self.leaves.retain(|path, leaf| {
+            let before = leaf.candidates.len();
+            leaf.candidates.retain(|c| c.log != number || c.seq <= last_seq);
+            if leaf.candidates.len() < before {
+                touched.push(path.clone());
+            }
+            !leaf.candidates.is_empty()
+        });
+        touched
+    }
+
+    /// The candidate that counts: the latest by timestamp, then by log and number.
+    pub fn winner<'a>(&self, leaf: &'a Leaf) -> Option<&'a Candidate> {
+        leaf.candidates.iter().max_by_key(|c| (c.hlc, self.logs[c.log as usize].log, c.seq))
+    }
+
+    /// The value of a leaf.
+    pub fn value(&self, path: &Path) -> Option<&Value> {
+        self.winner(self.leaves.get(path)?)?.value.as_ref()
+    }
+
+    /// Every leaf that has a value.
+    pub fn state(&self) -> State {
+        let values = self.leaves.iter().filter_map(|(path, leaf)| {
+            let value = self.winner(leaf)?.value.clone()?;
+            Some((path.clone(), value))
+        });
+        values.collect()
+    }
+
+    /// What the device is to do about each leaf of `desired/`: the value of a live override,
+    /// else the desired one. Paths are relative to `desired/`.
+    pub fn effective(&self, now_ms: u64) -> BTreeMap<String, Value> {
+        let mut effective = BTreeMap::new();
+        for (prefix, is_override) in [("desired", false), ("override", true)] {
+            for (path, leaf) in &self.leaves {
+                let Some(below) = path.below(prefix) else { continue };
+                let Some(winner) = self.winner(leaf) else { continue };
+                let ended = winner.lease_until_ms.is_some_and(|until| until <= now_ms);
+                if let (Some(value), false) = (&winner.value, is_override && ended) {
+                    effective.insert(below.to_owned(), value.clone());
+                }
+            }
+        }
+        effective
+    }
+
+    /// The hash of every leaf's candidates: equal on every replica that holds the same entries.
+    pub fn root(&self) -> [u8; 32] {
+        let mut writer = Writer::new("fleet-root-v1");
+        writer.raw(&self.id.0);
+        for (path, leaf) in self.leaves.iter().filter(|(_, leaf)| leaf.has_value()) {
+            let mut candidates: Vec<_> =
+                leaf.candidates.iter().map(|c| (self.logs[c.log as usize].log, c)).collect();
+            candidates.sort_by_key(|(log, c)| (*log, c.seq));
+            writer.text(path.as_str()).len(candidates.len());
+            for (log, candidate) in candidates {
+                log.write_canonical(&mut writer);
+                writer.u64(candidate.seq);
+                match &candidate.value {
+                    Some(value) => value.write_canonical(writer.u8(1)),
+                    None => {
+                        writer.u8(0);
+                    }
+                }
+            }
+        }
+        writer.hash()
+    }
+
+    fn number_of(&mut self, log: LogId) -> u32 {
+        if let Some(number) = self.index.get(&log) {
+            return *number;
+        }
+        let number = self.logs.len() as u32;
+        self.logs.push(LogState::new(log));
+        self.index.insert(log, number);
+        number
+    }
+}

@@ -1,0 +1,349 @@
+//! The conversation of two replicas, as a state machine without I/O.
+//!
+//! A [`Session`] begins with the handshake (see [`handshake`]) and then exchanges heads, entries
+//! and acknowledgements (see [`replication`]). The shell around it owns the socket, the store and
+//! the clock: it feeds every event in as an [`Input`] and carries out the [`Output`]s in order.
+//! The same machine serves every transport.
+//!
+//! What the caller does next always follows from the last outputs:
+//!
+//! - after [`Output::Authorise`] or [`Output::Enrol`] it answers with [`Input::Authorised`],
+//!   [`Input::EnrolmentGranted`] or [`Input::Denied`];
+//! - after [`Output::Fetch`] it answers with [`Input::Fetched`], possibly empty;
+//! - after [`Output::Ingest`] it answers with [`Input::Stored`] or [`Input::Refused`], in order;
+//! - after [`Output::Closed`] it ends the connection and drops the session.
+//!
+//! It also calls in with [`Input::Tick`] no later than [`Session::next_tick_ms`].
+
+pub mod handshake;
+pub mod replication;
+
+use crate::clock::ClockQuality;
+use crate::history::{Cut, Entry, LogId, SignedHead};
+use crate::keys::Chain;
+use crate::wire::{
+    self, Close, Enrolled, FrameError, LogPosition, Message, Refuse, TokenProof, VERSION_MAX,
+};
+use crate::{DeviceId, EntryId, ErrorCode, ErrorSource, Layer, PublicKey, SyncError, TreeId};
+
+use handshake::{Handshake, Progress};
+use replication::Replication;
+
+/// The time, both ways of telling it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The wall clock, in milliseconds since the Unix epoch.
+    pub wall_ms: u64,
+    /// A clock that never jumps, in milliseconds since some start.
+    pub mono_ms: u64,
+    /// How good the wall clock is.
+    pub quality: ClockQuality,
+}
+
+/// What happened outside.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The transport is up; only the calling side has something to say.
+    Connected,
+    /// A frame came.
+    Frame(&'a [u8]),
+    /// The device behind [`Output::Authorise`] may connect.
+    Authorised {
+        /// The number of this connection.
+        connection: u64,
+        /// The device's tree and where its logs stand here.
+        replica: Replica,
+    },
+    /// The device behind [`Output::Enrol`] is enrolled.
+    EnrolmentGranted(Box<Enrolled>),
+    /// The device behind the last request is turned away.
+    Denied(SyncError),
+    /// Entries are durable here, written by this side or ingested.
+    Stored {
+        /// The log.
+        log: LogId,
+        /// Where it now stands.
+        position: LogPosition,
+        /// How many bytes of the peer's entries were dealt with by that.
+        consumed_bytes: u32,
+    },
+    /// An ingested entry was not taken.
+    Refused {
+        /// The log.
+        log: LogId,
+        /// The number of the entry.
+        seq: u64,
+        /// Why.
+        error: SyncError,
+        /// How many bytes of the peer's entries were dealt with by that.
+        consumed_bytes: u32,
+        /// Whether the connection must end: the peer is wrong, not early.
+        fatal: bool,
+    },
+    /// The entries that [`Output::Fetch`] asked for, from its `after` on, as many as fit.
+    Fetched {
+        /// The log.
+        log: LogId,
+        /// The entries.
+        entries: Vec<Entry>,
+    },
+    /// A log of this side was signed.
+    Sealed(SignedHead),
+    /// A log of this side ended; its successor's position follows as [`Input::Stored`].
+    CutMade(Cut),
+    /// This side wants to end the connection.
+    Close {
+        /// Why.
+        error: SyncError,
+        /// How long the peer waits at least before it comes back, in milliseconds.
+        retry_after_ms: Option<u32>,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What the caller has to do.
+#[derive(Debug, PartialEq)]
+pub enum Output {
+    /// Send a frame.
+    Send(Vec<u8>),
+    /// Decide whether this device, whose key and certificate are proved, may connect.
+    Authorise(PeerDevice),
+    /// Decide whether this key, which is proved, may join.
+    Enrol(PeerDevice, TokenProof),
+    /// The calling side has been welcomed.
+    Welcomed {
+        /// The number of this connection.
+        connection: u64,
+        /// The brain's wall clock less this side's, in milliseconds.
+        offset_ms: i64,
+    },
+    /// The calling side has been enrolled.
+    Enrolled(Box<Enrolled>),
+    /// Read entries of a log.
+    Fetch {
+        /// The log.
+        log: LogId,
+        /// Read those above this number.
+        after: u64,
+        /// Read about so many bytes at most, and one entry at least.
+        bytes_max: usize,
+    },
+    /// Judge and store entries of the peer.
+    Ingest {
+        /// The log.
+        log: LogId,
+        /// The entries with their ids, in order.
+        entries: Vec<(EntryId, Entry)>,
+        /// What to give back as `consumed_bytes`.
+        bytes: u32,
+    },
+    /// Store a signed head whose signature is checked.
+    TakeSignedHead(SignedHead),
+    /// Store a cut. Its author's signature is checked; any other right is not.
+    TakeCut(Cut),
+    /// The peer has made entries of a log durable.
+    Acked {
+        /// The log.
+        log: LogId,
+        /// Up to this number.
+        stored: u64,
+        /// Up to this number under a signed head.
+        sealed: u64,
+    },
+    /// The peer does not take an entry.
+    PeerRefused(Refuse),
+    /// The peer knows more of a log that this side writes than this side does: the local store
+    /// went back in time, and the log must not be continued.
+    OwnLogBehind {
+        /// The log.
+        log: LogId,
+        /// Where it stands at the peer.
+        theirs: u64,
+        /// Where it stands here.
+        ours: u64,
+    },
+    /// The other side's wall clock, measured over a round trip.
+    ClockSample {
+        /// Its clock less this side's, in milliseconds.
+        offset_ms: i64,
+        /// The round trip, in milliseconds.
+        round_trip_ms: u64,
+    },
+    /// The session is over.
+    Closed(Ended),
+}
+
+/// A device that proved its key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerDevice {
+    /// The device that it is, or wants to be.
+    pub device: DeviceId,
+    /// Its key.
+    pub key: PublicKey,
+    /// Its certificate; none when it enrols.
+    pub certificate: Option<Chain>,
+}
+
+/// Where a tree stands on this side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replica {
+    /// The tree.
+    pub tree: TreeId,
+    /// Its logs.
+    pub logs: Vec<LogPosition>,
+    /// The key under which this side writes.
+    pub author: PublicKey,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// Why.
+    pub error: SyncError,
+    /// Whether the peer ended it.
+    pub by_peer: bool,
+    /// How long to wait at least before calling again, in milliseconds.
+    pub retry_after_ms: Option<u32>,
+}
+
+/// What both sides of a link need to know of the rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How often the calling side pings, in milliseconds.
+    pub heartbeat_ms: u32,
+    /// How many bytes of entries a peer may send ahead of acknowledgements.
+    pub credit_bytes: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // Two missed heartbeats end a link: half a minute, which mobile networks survive.
+        Self { heartbeat_ms: 15_000, credit_bytes: 256 << 10 }
+    }
+}
+
+/// One side of a conversation.
+#[derive(Debug)]
+pub struct Session {
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Handshake(Box<Handshake>),
+    Replication(Box<Replication>),
+    Over,
+}
+
+impl Session {
+    /// The side that calls.
+    pub fn caller(config: handshake::Caller) -> Self {
+        Self { phase: Phase::Handshake(Box::new(Handshake::caller(config))) }
+    }
+
+    /// The side that answers.
+    pub fn answerer(config: handshake::Answerer) -> Self {
+        Self { phase: Phase::Handshake(Box::new(Handshake::answerer(config))) }
+    }
+
+    /// When [`Input::Tick`] is due, on the monotonic clock.
+    pub fn next_tick_ms(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Replication(replication) => Some(replication.next_tick_ms()),
+            Phase::Handshake(_) | Phase::Over => None,
+        }
+    }
+
+    /// Whether the handshake is over and the session lasts.
+    pub fn is_established(&self) -> bool {
+        matches!(self.phase, Phase::Replication(_))
+    }
+
+    /// Takes an event in and says what follows from it.
+    pub fn handle(&mut self, input: Input<'_>, now: Now) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        if let Input::Close { error, retry_after_ms } = input {
+            self.close(error, retry_after_ms, &mut outputs);
+            return outputs;
+        }
+        let result = match &mut self.phase {
+            Phase::Over => return outputs,
+            Phase::Handshake(handshake) => match handshake.handle(input, now, &mut outputs) {
+                Ok(Progress::Pending) => Ok(()),
+                Ok(Progress::Established(replication)) => {
+                    self.phase = Phase::Replication(replication);
+                    Ok(())
+                }
+                Err(failure) => Err(failure),
+            },
+            Phase::Replication(replication) => replication.handle(input, now, &mut outputs),
+        };
+        match result {
+            Ok(()) => {}
+            Err(Failure::Ours(error)) => self.close(error, None, &mut outputs),
+            Err(Failure::Peer(Close { error, retry_after_ms })) => {
+                self.phase = Phase::Over;
+                outputs.push(Output::Closed(Ended { error, by_peer: true, retry_after_ms }));
+            }
+        }
+        outputs
+    }
+
+    fn close(&mut self, error: SyncError, retry_after_ms: Option<u32>, outputs: &mut Vec<Output>) {
+        if matches!(self.phase, Phase::Over) {
+            return;
+        }
+        self.phase = Phase::Over;
+        let message = Message::Close(Close { error: error.clone(), retry_after_ms });
+        outputs.push(send(&message));
+        outputs.push(Output::Closed(Ended { error, by_peer: false, retry_after_ms }));
+    }
+}
+
+/// Why a session cannot go on.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// This side ends it.
+    Ours(SyncError),
+    /// The peer said so.
+    Peer(Close),
+}
+
+impl Failure {
+    pub(crate) fn new(code: ErrorCode, operation: &str, message: impl Into<String>) -> Self {
+        Self::Ours(error(code, operation, message))
+    }
+
+    pub(crate) fn unexpected(message: &Message, phase: &str) -> Self {
+        let text = format!("{} is not expected {phase}", message.kind().as_str());
+        Self::new(ErrorCode::UnexpectedFrame, "take frame", text)
+    }
+}
+
+impl From<FrameError> for Failure {
+    fn from(source: FrameError) -> Self {
+        Self::new(source.code(), "decode frame", with_causes(&source))
+    }
+}
+
+/// An error of the session.
+pub fn error(code: ErrorCode, operation: &str, message: impl Into<String>) -> SyncError {
+    SyncError::new(code, ErrorSource::new(Layer::Protocol, "session", operation), message)
+}
+
+/// An error's text with those of its causes.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
+}
+
+fn send(message: &Message) -> Output {
+    let none = crate::compress::Compression::None;
+    Output::Send(wire::encode(message, VERSION_MAX, none))
+}

@@ -1,0 +1,168 @@
+//! The calling side.
+
+use super::{Caller, Intent, Progress, ROLE_BRAIN, ROLE_EDGE, Transcript, trusted_ms, versions};
+use crate::ErrorCode;
+use crate::compress::Compression;
+use crate::keys::{Subject, verify};
+use crate::session::replication::{Replication, Terms};
+use crate::session::{Failure, Input, Limits, Now, Output, with_causes};
+use crate::wire::{self, Auth, Capabilities, Hello, HelloReply, Message, Purpose};
+
+/// The calling side's handshake.
+#[derive(Debug)]
+pub(in crate::session) struct Call {
+    config: Caller,
+    transcript: Transcript,
+    step: Step,
+}
+
+#[derive(Debug)]
+enum Step {
+    NotConnected,
+    AwaitReply,
+    AwaitAuth(Box<HelloReply>),
+    AwaitVerdict(Box<HelloReply>),
+}
+
+impl Call {
+    pub(super) fn new(config: Caller) -> Self {
+        Self { config, transcript: Transcript::default(), step: Step::NotConnected }
+    }
+
+    pub(super) fn handle(
+        &mut self,
+        input: Input<'_>,
+        now: Now,
+        outputs: &mut Vec<Output>,
+    ) -> Result<Progress, Failure> {
+        match input {
+            Input::Connected => self.hello(outputs),
+            Input::Frame(frame) => return self.frame(frame, now, outputs),
+            // The shell may go on writing and signing; the link hears of it from the heads that
+            // are read when it is established.
+            _ => {}
+        }
+        Ok(Progress::Pending)
+    }
+
+    fn hello(&mut self, outputs: &mut Vec<Output>) {
+        let Caller { fleet, device, keypair, intent, compressions, challenge, .. } = &self.config;
+        let (purpose, certificate) = match intent {
+            Intent::Link { certificate, .. } => (Purpose::Link, Some(certificate.clone())),
+            Intent::Enrol { .. } => (Purpose::Enrol, None),
+        };
+        let hello = Hello {
+            versions: versions(),
+            capabilities: Capabilities::default(),
+            compressions: *compressions,
+            purpose,
+            fleet: *fleet,
+            device_id: *device,
+            public_key: keypair.public(),
+            certificate,
+            challenge: *challenge,
+        };
+        self.transcript.send(&Message::Hello(hello), outputs);
+        self.step = Step::AwaitReply;
+    }
+
+    fn frame(
+        &mut self,
+        frame: &[u8],
+        now: Now,
+        outputs: &mut Vec<Output>,
+    ) -> Result<Progress, Failure> {
+        let message = match wire::decode(frame)? {
+            Message::Close(close) => return Err(Failure::Peer(close)),
+            message => message,
+        };
+        match (std::mem::replace(&mut self.step, Step::NotConnected), message) {
+            (Step::AwaitReply, Message::HelloReply(reply)) => {
+                self.check_reply(&reply, now)?;
+                self.transcript.add(frame);
+                self.step = Step::AwaitAuth(Box::new(reply));
+                Ok(Progress::Pending)
+            }
+            (Step::AwaitAuth(reply), Message::Auth(auth)) => {
+                let signed = self.transcript.to_sign(ROLE_BRAIN, &self.config.exporter);
+                verify(reply.public_key, &signed, &auth.challenge_response).map_err(|error| {
+                    Failure::new(ErrorCode::BadSignature, "verify brain", error.to_string())
+                })?;
+                self.transcript.add(frame);
+                self.prove(outputs);
+                self.step = Step::AwaitVerdict(reply);
+                Ok(Progress::Pending)
+            }
+            (Step::AwaitVerdict(reply), Message::Welcome(welcome)) => {
+                let Intent::Link { replica, .. } = &self.config.intent else {
+                    return Err(Failure::unexpected(&Message::Welcome(welcome), "when enrolling"));
+                };
+                let offset_ms = welcome.now_ms as i64 - now.wall_ms as i64;
+                outputs.push(Output::Welcomed { connection: welcome.connection, offset_ms });
+                let defaults = Limits::default();
+                let terms = Terms {
+                    version: reply.version,
+                    compression: reply.compression,
+                    // A heartbeat of zero would make this side spin.
+                    heartbeat_ms: welcome.heartbeat_ms.max(100),
+                    pings: true,
+                    credit_to_send: welcome.credit_bytes,
+                    credit_given: defaults.credit_bytes,
+                };
+                let replication = Replication::start(terms, replica.clone(), now, outputs);
+                Ok(Progress::Established(Box::new(replication)))
+            }
+            (Step::AwaitVerdict(_), Message::Enrolled(enrolled)) => {
+                let certificate = &enrolled.certificate;
+                let ours = certificate.leaf.key == self.config.keypair.public()
+                    && certificate.verify(self.config.fleet, self.config.root, None).is_ok();
+                if !ours {
+                    let text = "the certificate given does not name this device's key";
+                    return Err(Failure::new(ErrorCode::BadCertificate, "enrol", text));
+                }
+                outputs.push(Output::Enrolled(Box::new(enrolled)));
+                Ok(Progress::Pending)
+            }
+            (_, message) => Err(Failure::unexpected(&message, "in this step of the handshake")),
+        }
+    }
+
+    fn check_reply(&self, reply: &HelloReply, now: Now) -> Result<(), Failure> {
+        let ours = versions();
+        if !(ours.min..=ours.max).contains(&reply.version) {
+            let text = format!(
+                "the brain chose protocol version {}; this side speaks {} to {}",
+                reply.version, ours.min, ours.max
+            );
+            return Err(Failure::new(ErrorCode::VersionUnsupported, "agree on a version", text));
+        }
+        let subject = reply
+            .certificate
+            .verify(self.config.fleet, self.config.root, trusted_ms(now))
+            .map_err(|error| {
+                Failure::new(ErrorCode::BadCertificate, "verify brain", with_causes(&error))
+            })?;
+        let is_brain = *subject == Subject::Brain(reply.brain_id);
+        if !is_brain || reply.certificate.leaf.key != reply.public_key {
+            let text = "the certificate shown is not that of a brain with this key";
+            return Err(Failure::new(ErrorCode::WrongRole, "verify brain", text));
+        }
+        let readable = reply.compression == Compression::None
+            || self.config.compressions & reply.compression.bit() != 0;
+        if !readable {
+            let text = "the brain chose a compression that was not offered";
+            return Err(Failure::new(ErrorCode::CodecUnknown, "agree on a compression", text));
+        }
+        Ok(())
+    }
+
+    fn prove(&mut self, outputs: &mut Vec<Output>) {
+        let signed = self.transcript.to_sign(ROLE_EDGE, &self.config.exporter);
+        let token = match &self.config.intent {
+            Intent::Enrol { token } => Some(token.clone()),
+            Intent::Link { .. } => None,
+        };
+        let challenge_response = self.config.keypair.sign(&signed);
+        self.transcript.send(&Message::Auth(Auth { challenge_response, token }), outputs);
+    }
+}

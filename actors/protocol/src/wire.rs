@@ -1,0 +1,15 @@
+//! What crosses a link: frames with a header of four bytes, and the messages in them.
+
+mod batch;
+mod frame;
+mod message;
+
+pub use batch::{BATCH_ENTRIES_MAX, BATCH_PLAIN_BYTES, Batch, BatchError, PackError};
+pub use frame::{
+    FRAME_BYTES_MAX, FrameError, HEADER_BYTES, PLAIN_BYTES_MAX, VERSION_MAX, VERSION_MIN, decode,
+    encode,
+};
+pub use message::{
+    Ack, Auth, Capabilities, Close, Enrolled, Heads, Hello, HelloReply, LogPosition, Message,
+    MessageKind, Ping, Pong, Purpose, Refuse, TokenProof, VersionRange, Welcome,
+};

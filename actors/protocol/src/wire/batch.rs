@@ -1,0 +1,262 @@
+//! Consecutive entries of one log, with what repeats written once.
+//!
+//! The batch names its tree and log and the entry before the first; numbers and ids follow.
+//! Timestamps are differences, `seen` is a difference already, paths and texts are numbers of a
+//! table. A one-leaf update takes some 20 bytes. The same form serves the wire and the stores.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{ClockQuality, Hlc};
+use crate::history::{Entry, EntryKind, LogId, Provenance, VersionVector};
+use crate::state::{Path, StateDelta, Value};
+use crate::{EntryId, TreeId};
+
+/// The most entries in a batch.
+pub const BATCH_ENTRIES_MAX: usize = 1_024;
+/// How many bytes of entries a sender packs into one batch: it fits a frame uncompressed.
+pub const BATCH_PLAIN_BYTES: usize = 48 << 10;
+
+/// Consecutive entries of one log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The tree.
+    pub tree: TreeId,
+    /// The log.
+    pub log: LogId,
+    /// The number of the first entry.
+    pub first_seq: u64,
+    /// The id of the entry before the first.
+    pub prev: EntryId,
+    paths: Vec<Path>,
+    provenances: Vec<Provenance>,
+    entries: Vec<Packed>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Packed {
+    seen: VersionVector,
+    /// Timestamps of a log only grow, so the difference is never negative.
+    wall_ms_delta: u64,
+    counter: u32,
+    clock: ClockQuality,
+    provenance: u32,
+    policy: u32,
+    kind: u16,
+    schema: u16,
+    lease_until_ms: Option<u64>,
+    added: Vec<(u32, Value)>,
+    modified: Vec<(u32, Value)>,
+    removed: Vec<u32>,
+    extra: Vec<u8>,
+}
+
+/// Entries that do not form a batch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PackError {
+    /// None at all.
+    #[error("a batch needs an entry")]
+    Empty,
+    /// Not one after the other in one log.
+    #[error("entry {seq} does not follow the one before it")]
+    NotConsecutive {
+        /// The first that does not follow.
+        seq: u64,
+    },
+}
+
+/// A batch whose parts contradict each other.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// Too many entries, or none.
+    #[error("batch has {found} entries; 1 to {BATCH_ENTRIES_MAX} are allowed")]
+    Count {
+        /// How many.
+        found: usize,
+    },
+    /// A number that is in no table.
+    #[error("batch refers to {what} {number}, which it does not list")]
+    UnknownReference {
+        /// A path or a provenance.
+        what: &'static str,
+        /// The number.
+        number: u32,
+    },
+    /// A number or time beyond 64 bits.
+    #[error("batch counts beyond 64 bits")]
+    Overflow,
+    /// One entry names a path twice.
+    #[error("entry {seq} names a path twice")]
+    PathTwice {
+        /// The entry.
+        seq: u64,
+    },
+}
+
+impl Batch {
+    /// Packs entries that follow each other in one log.
+    pub fn pack(entries: &[Entry]) -> Result<Self, PackError> {
+        let first = entries.first().ok_or(PackError::Empty)?;
+        let mut tables = Tables::default();
+        let mut packed = Vec::with_capacity(entries.len());
+        let mut last = Hlc::default();
+        for (entry, seq) in entries.iter().zip(first.seq..) {
+            let follows = entry.seq == seq && entry.log == first.log && entry.tree == first.tree;
+            let Some(wall_ms_delta) =
+                entry.hlc.wall_ms.checked_sub(last.wall_ms).filter(|_| follows)
+            else {
+                return Err(PackError::NotConsecutive { seq: entry.seq });
+            };
+            last = entry.hlc;
+            packed.push(tables.pack(entry, wall_ms_delta));
+        }
+        Ok(Self {
+            tree: first.tree,
+            log: first.log,
+            first_seq: first.seq,
+            prev: first.prev,
+            paths: tables.paths,
+            provenances: tables.provenances,
+            entries: packed,
+        })
+    }
+
+    /// How many entries it holds.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it holds none; such a batch does not unpack.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The number of its last entry.
+    pub fn last_seq(&self) -> u64 {
+        self.first_seq.saturating_add(self.entries.len() as u64).saturating_sub(1)
+    }
+
+    /// The entries with their ids, which follow from the chain.
+    pub fn unpack(self) -> Result<Vec<(EntryId, Entry)>, BatchError> {
+        let found = self.entries.len();
+        if found == 0 || found > BATCH_ENTRIES_MAX {
+            return Err(BatchError::Count { found });
+        }
+        let mut unpacked = Vec::with_capacity(found);
+        let (mut prev, mut wall_ms, mut seq) = (self.prev, 0u64, self.first_seq);
+        let look_up = Lookup { paths: &self.paths, provenances: &self.provenances };
+        for packed in self.entries {
+            wall_ms = wall_ms.checked_add(packed.wall_ms_delta).ok_or(BatchError::Overflow)?;
+            let entry = Entry {
+                tree: self.tree,
+                log: self.log,
+                seq,
+                prev,
+                hlc: Hlc { wall_ms, counter: packed.counter },
+                provenance: look_up.provenance(packed.provenance)?,
+                delta: look_up.delta(&packed, seq)?,
+                seen: packed.seen,
+                clock: packed.clock,
+                policy: packed.policy,
+                kind: EntryKind(packed.kind),
+                schema: packed.schema,
+                lease_until_ms: packed.lease_until_ms,
+                extra: packed.extra,
+            };
+            prev = entry.id();
+            unpacked.push((prev, entry));
+            seq = seq.checked_add(1).ok_or(BatchError::Overflow)?;
+        }
+        Ok(unpacked)
+    }
+}
+
+/// The tables of a batch in the making.
+#[derive(Default)]
+struct Tables {
+    paths: Vec<Path>,
+    path_numbers: HashMap<Path, u32>,
+    provenances: Vec<Provenance>,
+    provenance_numbers: HashMap<Provenance, u32>,
+}
+
+impl Tables {
+    fn pack(&mut self, entry: &Entry, wall_ms_delta: u64) -> Packed {
+        let StateDelta { added, modified, removed } = &entry.delta;
+        Packed {
+            seen: entry.seen.clone(),
+            wall_ms_delta,
+            counter: entry.hlc.counter,
+            clock: entry.clock,
+            provenance: number(
+                &mut self.provenances,
+                &mut self.provenance_numbers,
+                &entry.provenance,
+            ),
+            policy: entry.policy,
+            kind: entry.kind.0,
+            schema: entry.schema,
+            lease_until_ms: entry.lease_until_ms,
+            added: added.iter().map(|(path, v)| (self.path(path), v.clone())).collect(),
+            modified: modified.iter().map(|(path, v)| (self.path(path), v.clone())).collect(),
+            removed: removed.iter().map(|path| self.path(path)).collect(),
+            extra: entry.extra.clone(),
+        }
+    }
+
+    fn path(&mut self, path: &Path) -> u32 {
+        number(&mut self.paths, &mut self.path_numbers, path)
+    }
+}
+
+fn number<T: Clone + Eq + std::hash::Hash>(
+    table: &mut Vec<T>,
+    numbers: &mut HashMap<T, u32>,
+    item: &T,
+) -> u32 {
+    if let Some(number) = numbers.get(item) {
+        return *number;
+    }
+    let number = table.len() as u32;
+    table.push(item.clone());
+    numbers.insert(item.clone(), number);
+    number
+}
+
+/// The tables of a batch being read.
+struct Lookup<'a> {
+    paths: &'a [Path],
+    provenances: &'a [Provenance],
+}
+
+impl Lookup<'_> {
+    fn provenance(&self, number: u32) -> Result<Provenance, BatchError> {
+        let unknown = BatchError::UnknownReference { what: "provenance", number };
+        self.provenances.get(number as usize).cloned().ok_or(unknown)
+    }
+
+    fn path(&self, number: u32) -> Result<Path, BatchError> {
+        let unknown = BatchError::UnknownReference { what: "path", number };
+        self.paths.get(number as usize).cloned().ok_or(unknown)
+    }
+
+    fn delta(&self, packed: &Packed, seq: u64) -> Result<StateDelta, BatchError> {
+        let mut delta = StateDelta::default();
+        for (leaves, packed) in
+            [(&mut delta.added, &packed.added), (&mut delta.modified, &packed.modified)]
+        {
+            for (number, value) in packed {
+                if leaves.insert(self.path(*number)?, value.clone()).is_some() {
+                    return Err(BatchError::PathTwice { seq });
+                }
+            }
+        }
+        for number in &packed.removed {
+            if !delta.removed.insert(self.path(*number)?) {
+                return Err(BatchError::PathTwice { seq });
+            }
+        }
+        Ok(delta)
+    }
+}
