@@ -1,2 +1,13 @@
-//! Placeholder.
-fn main() {}
+//! The command line of the brain.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+
+/// glibc keeps the memory of a mass disconnect; this allocator gives it back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -25,9 +25,7 @@ pub(crate) fn attribute(path: &Path) -> Result<Option<String>, Fault> {
 
 /// A decimal attribute; nothing where there is no file.
 pub(crate) fn integer(path: &Path) -> Result<Option<i64>, Fault> {
-    attribute(path)?
-        .map(|text| parse_integer(&text))
-        .transpose()
+    attribute(path)?.map(|text| parse_integer(&text)).transpose()
 }
 
 /// An attribute that is 0 or 1; nothing where there is no file.
@@ -65,10 +63,7 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<String>, Fault> {
 /// The number in a name such as `thermal_zone12` or `temp3_input`.
 pub(crate) fn index(name: &str, prefix: &str, suffix: &str) -> Option<u32> {
     let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
-    digits
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| digits.parse().ok())?
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 pub(crate) fn file_name(path: &Path) -> &str {
@@ -76,8 +71,7 @@ pub(crate) fn file_name(path: &Path) -> &str {
 }
 
 pub(crate) fn parse_integer(text: &str) -> Result<i64, Fault> {
-    text.parse()
-        .map_err(|_| Fault::malformed("a whole number", text))
+    text.parse().map_err(|_| Fault::malformed("a whole number", text))
 }
 
 fn text(path: &Path, limit_bytes: u64) -> Result<Option<String>, Fault> {
@@ -89,15 +83,11 @@ fn text(path: &Path, limit_bytes: u64) -> Result<Option<String>, Fault> {
         Err(errno) => return Err(errno.into()),
     };
     let mut bytes = Vec::new();
-    file.take(limit_bytes + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| fault(&error))?;
+    file.take(limit_bytes + 1).read_to_end(&mut bytes).map_err(|error| fault(&error))?;
     if bytes.len() as u64 > limit_bytes {
         return Err(Fault::TooLong { limit_bytes });
     }
-    String::from_utf8(bytes)
-        .map(Some)
-        .map_err(|_| Fault::NotText)
+    String::from_utf8(bytes).map(Some).map_err(|_| Fault::NotText)
 }
 
 fn fault(error: &io::Error) -> Fault {
@@ -123,21 +113,13 @@ mod tests {
         for name in ["hwmon10", "hwmon2", "hwmon0"] {
             fs::create_dir(dir.path().join(name)).expect("a folder in it");
         }
-        assert_eq!(
-            names(dir.path()),
-            Ok(vec!["hwmon0".into(), "hwmon2".into(), "hwmon10".into()])
-        );
+        assert_eq!(names(dir.path()), Ok(vec!["hwmon0".into(), "hwmon2".into(), "hwmon10".into()]));
         assert_eq!(names(&dir.path().join("absent")), Ok(vec![]));
     }
 
     #[test]
     fn a_file_without_end_is_cut_off() {
         let endless = Path::new("/dev/zero");
-        assert_eq!(
-            attribute(endless),
-            Err(Fault::TooLong {
-                limit_bytes: ATTRIBUTE_BYTES_MAX
-            })
-        );
+        assert_eq!(attribute(endless), Err(Fault::TooLong { limit_bytes: ATTRIBUTE_BYTES_MAX }));
     }
 }

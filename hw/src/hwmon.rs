@@ -25,9 +25,7 @@ pub(crate) struct Chip {
 /// number behind them are given in this order.
 pub(crate) fn chips(root: &Root, faults: &mut Faults) -> Vec<Chip> {
     let class = root.class("hwmon");
-    let listed = faults
-        .note("hwmon", &class, files::names(&class))
-        .unwrap_or_default();
+    let listed = faults.note("hwmon", &class, files::names(&class)).unwrap_or_default();
     let mut chips: Vec<Chip> = listed
         .iter()
         .filter_map(|listed| {
@@ -35,18 +33,11 @@ pub(crate) fn chips(root: &Root, faults: &mut Faults) -> Vec<Chip> {
             let files = faults.note(&clean(listed), &dir, files::names(&dir))?;
             let device = fs::canonicalize(dir.join("device")).ok();
             let name_path = dir.join("name");
-            let name = faults
-                .note(&clean(listed), &name_path, files::attribute(&name_path))
-                .flatten();
+            let name =
+                faults.note(&clean(listed), &name_path, files::attribute(&name_path)).flatten();
             let name_known = name.is_some();
             let name = clean(name.as_deref().unwrap_or(listed));
-            Some(Chip {
-                dir,
-                name,
-                name_known,
-                device,
-                files,
-            })
+            Some(Chip { dir, name, name_known, device, files })
         })
         .collect();
     chips.sort_by(|one, other| one.device.cmp(&other.device));
@@ -69,11 +60,8 @@ impl Chip {
                 let label = faults.note(&self.name, &label_path, files::attribute(&label_path));
                 // A sensor whose chip cannot tell its name for a moment keeps
                 // the one it had.
-                let known = if self.name_known && label.is_some() {
-                    None
-                } else {
-                    names.base(&path)
-                };
+                let known =
+                    if self.name_known && label.is_some() { None } else { names.base(&path) };
                 let label = label.flatten().filter(|label| !label.is_empty());
                 let base = known.map(str::to_owned).unwrap_or_else(|| {
                     let label = label.unwrap_or_else(|| format!("{kind}{number}"));
@@ -119,9 +107,7 @@ impl Chip {
     }
 
     fn channels(&self, kind: &str, suffix: &str) -> impl Iterator<Item = u32> {
-        self.files
-            .iter()
-            .filter_map(move |file| files::index(file, kind, suffix))
+        self.files.iter().filter_map(move |file| files::index(file, kind, suffix))
     }
 }
 

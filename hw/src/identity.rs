@@ -75,15 +75,11 @@ impl MachineIdentity {
                 &[tree.join("serial-number"), dmi.join("product_serial")],
                 meaningful,
             ),
-            model: first(
-                "model",
-                &[tree.join("model"), dmi.join("product_name")],
-                meaningful,
-            ),
-            hostname: first("hostname", &[kernel.join("hostname")], meaningful),
-            architecture: first("architecture", &[kernel.join("arch")], meaningful)
+            model: first("model", &[tree.join("model"), dmi.join("product_name")], meaningful),
+            hostname: first("hostname", &[kernel.join("hostname")], line),
+            architecture: first("architecture", &[kernel.join("arch")], line)
                 .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
-            kernel_release: first("kernel_release", &[kernel.join("osrelease")], meaningful),
+            kernel_release: first("kernel_release", &[kernel.join("osrelease")], line),
         };
         faults.beside(identity)
     }
@@ -110,9 +106,7 @@ fn machine_id(text: String) -> Accepted {
     if text.is_empty() || text == "uninitialized" {
         return Ok(None);
     }
-    let digits = text
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let null = text.bytes().all(|byte| byte == b'0');
     if digits && !null && text.len() == 32 {
         Ok(Some(text))
@@ -121,13 +115,19 @@ fn machine_id(text: String) -> Accepted {
     }
 }
 
-/// Text that says something. Device tree strings end in a NUL.
+/// A maker's text that says something.
 fn meaningful(text: String) -> Accepted {
+    Ok(line(text)?.filter(|text| !placeholder(text)))
+}
+
+/// One line of text; device tree strings end in a NUL. The kernel says
+/// `(none)` where no host name was set.
+fn line(text: String) -> Accepted {
     let text = text.trim_matches(|c: char| c == '\0' || c.is_whitespace());
     if text.chars().any(char::is_control) {
         return Err(Fault::malformed("a line of text", text));
     }
-    Ok((!placeholder(text)).then(|| text.to_owned()))
+    Ok((!text.is_empty() && text != "(none)").then(|| text.to_owned()))
 }
 
 fn placeholder(text: &str) -> bool {
@@ -164,14 +164,17 @@ mod tests {
         ] {
             assert_eq!(meaningful(text.to_owned()), Ok(None), "{text}");
         }
-        for text in [
-            "10000000abcdef01\0",
-            "C02XL0GYJGH5",
-            "Raspberry Pi 5 Model B Rev 1.0\0",
-        ] {
+        for text in ["10000000abcdef01\0", "C02XL0GYJGH5", "Raspberry Pi 5 Model B Rev 1.0\0"] {
             let clean = text.trim_end_matches('\0').to_owned();
             assert_eq!(meaningful(text.to_owned()), Ok(Some(clean)));
         }
+    }
+
+    #[test]
+    fn a_short_host_name_is_a_name() {
+        assert_eq!(line("a".to_owned()), Ok(Some("a".to_owned())));
+        assert_eq!(line("(none)".to_owned()), Ok(None));
+        assert!(line("two\nlines".to_owned()).is_err());
     }
 
     #[test]
@@ -180,12 +183,7 @@ mod tests {
         assert_eq!(machine_id(id.to_owned()), Ok(Some(id.to_owned())));
         assert_eq!(machine_id("uninitialized".to_owned()), Ok(None));
         assert_eq!(machine_id(String::new()), Ok(None));
-        for text in [
-            "3D1219C7C4C5404AAA1F6D2A48ADFDA4",
-            "3d12",
-            &"0".repeat(32),
-            "é",
-        ] {
+        for text in ["3D1219C7C4C5404AAA1F6D2A48ADFDA4", "3d12", &"0".repeat(32), "é"] {
             assert!(machine_id(text.to_owned()).is_err(), "{text}");
         }
     }

@@ -71,10 +71,7 @@ impl Capacity {
             Ok(Capacity { total, available })
         } else {
             let (total_bytes, available_bytes) = (total.get(), available.get());
-            Err(Fault::Contradiction {
-                total_bytes,
-                available_bytes,
-            })
+            Err(Fault::Contradiction { total_bytes, available_bytes })
         }
     }
 
@@ -112,14 +109,8 @@ mod tests {
         let (less, more) = (Bytes::new(1), Bytes::new(2));
         assert_eq!(
             Capacity::new(less, more),
-            Err(Fault::Contradiction {
-                total_bytes: 1,
-                available_bytes: 2
-            })
+            Err(Fault::Contradiction { total_bytes: 1, available_bytes: 2 })
         );
-        assert_eq!(
-            Capacity::new(more, less).map(Capacity::used),
-            Ok(Bytes::new(1))
-        );
+        assert_eq!(Capacity::new(more, less).map(Capacity::used), Ok(Bytes::new(1)));
     }
 }

@@ -51,10 +51,7 @@ impl Names {
             .collect();
         self.known.retain(|_, known| !taken.contains(&known.name));
         for (sensor, name) in found.iter().zip(&names) {
-            let known = Known {
-                base: sensor.base.clone(),
-                name: name.clone(),
-            };
+            let known = Known { base: sensor.base.clone(), name: name.clone() };
             self.known.insert(sensor.path.clone(), known);
         }
         names
@@ -68,10 +65,7 @@ impl Names {
     /// The files of sensors that were there once and are not now.
     pub(crate) fn gone(&self, what: &'static str) -> impl Iterator<Item = Missing> {
         let gone = self.known.keys().filter(|path| !path.exists());
-        gone.map(move |path| Missing {
-            what,
-            looked_at: path.clone(),
-        })
+        gone.map(move |path| Missing { what, looked_at: path.clone() })
     }
 }
 
@@ -89,11 +83,7 @@ pub(crate) fn clean(raw: &str) -> String {
         }
     }
     let name = name.trim_end_matches('_');
-    if name.is_empty() {
-        "unnamed".to_owned()
-    } else {
-        name.to_owned()
-    }
+    if name.is_empty() { "unnamed".to_owned() } else { name.to_owned() }
 }
 
 fn take_free(base: &str, taken: &mut BTreeSet<String>) -> String {
@@ -114,10 +104,7 @@ mod tests {
 
     fn found(list: &[(&str, &str)]) -> Vec<Found> {
         list.iter()
-            .map(|(path, base)| Found {
-                path: path.into(),
-                base: (*base).to_owned(),
-            })
+            .map(|(path, base)| Found { path: path.into(), base: (*base).to_owned() })
             .collect()
     }
 
@@ -147,15 +134,8 @@ mod tests {
         let mut names = Names::default();
         names.assign(&found(&[("hwmon1", "nvme"), ("hwmon2", "ina219")]));
         assert_eq!(names.assign(&found(&[("hwmon2", "ina219")])), ["ina219"]);
-        assert_eq!(
-            names.assign(&found(&[("hwmon2", "ina219"), ("hwmon3", "nvme")]))[1],
-            "nvme"
-        );
-        assert_eq!(
-            names.gone("sensor").count(),
-            2,
-            "neither file exists on this disk"
-        );
+        assert_eq!(names.assign(&found(&[("hwmon2", "ina219"), ("hwmon3", "nvme")]))[1], "nvme");
+        assert_eq!(names.gone("sensor").count(), 2, "neither file exists on this disk");
     }
 
     #[test]

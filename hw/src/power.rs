@@ -155,9 +155,7 @@ impl PowerSource {
     /// supply counts as mains until it says that it discharges.
     pub fn among(supplies: &[Supply]) -> PowerSource {
         let feeds = |kind, feeds: fn(&Supply) -> bool| {
-            supplies
-                .iter()
-                .any(|supply| supply.feeds_board && supply.kind == kind && feeds(supply))
+            supplies.iter().any(|supply| supply.feeds_board && supply.kind == kind && feeds(supply))
         };
         let online = |supply: &Supply| supply.online == Some(true);
         let discharging = |supply: &Supply| supply.status == Some(SupplyStatus::Discharging);
@@ -224,13 +222,7 @@ mod tests {
     #[test]
     fn a_discharging_ups_is_a_battery() {
         let ups = |status| [supply(SupplyKind::Ups, Some(true), Some(status))];
-        assert_eq!(
-            PowerSource::among(&ups(SupplyStatus::Discharging)),
-            PowerSource::Battery
-        );
-        assert_eq!(
-            PowerSource::among(&ups(SupplyStatus::Full)),
-            PowerSource::Mains
-        );
+        assert_eq!(PowerSource::among(&ups(SupplyStatus::Discharging)), PowerSource::Battery);
+        assert_eq!(PowerSource::among(&ups(SupplyStatus::Full)), PowerSource::Mains);
     }
 }

@@ -110,10 +110,7 @@ impl Fault {
     pub(crate) fn malformed(expected: &'static str, raw: &str) -> Fault {
         /// Enough to recognise the text, and little enough for a log line.
         const RAW_CHARS_MAX: usize = 48;
-        Fault::Malformed {
-            expected,
-            raw: raw.chars().take(RAW_CHARS_MAX).collect(),
-        }
+        Fault::Malformed { expected, raw: raw.chars().take(RAW_CHARS_MAX).collect() }
     }
 }
 
@@ -152,21 +149,14 @@ impl Faults {
             Ok(value) => Some(value),
             Err(fault) => {
                 let (sensor, path) = (sensor.to_owned(), path.to_path_buf());
-                self.0.push(ReadError {
-                    sensor,
-                    path,
-                    fault,
-                });
+                self.0.push(ReadError { sensor, path, fault });
                 None
             }
         }
     }
 
     pub(crate) fn beside<T>(self, values: T) -> Readings<T> {
-        Readings {
-            values,
-            faults: self.0,
-        }
+        Readings { values, faults: self.0 }
     }
 }
 
@@ -182,13 +172,7 @@ mod tests {
             (Errno::NODATA, Fault::NoData, true),
             (Errno::AGAIN, Fault::NoData, true),
             (Errno::IO, Fault::Io { errno: Errno::IO }, true),
-            (
-                Errno::TIMEDOUT,
-                Fault::Io {
-                    errno: Errno::TIMEDOUT,
-                },
-                true,
-            ),
+            (Errno::TIMEDOUT, Fault::Io { errno: Errno::TIMEDOUT }, true),
         ];
         for (errno, fault, transient) in table {
             assert_eq!(Fault::from(errno), fault);

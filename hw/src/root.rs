@@ -35,10 +35,7 @@ impl Root {
 
     /// The same root, reporting the free space of `data`'s file system.
     pub fn with_data(self, data: impl Into<PathBuf>) -> Root {
-        Root {
-            data: data.into(),
-            ..self
-        }
+        Root { data: data.into(), ..self }
     }
 
     pub(crate) fn class(&self, name: &str) -> PathBuf {

@@ -195,16 +195,12 @@ impl Rpm {
     ///
     /// Fails for a negative number or one above [`Rpm::MOST`].
     pub fn new(value: i64) -> Result<Rpm, OutOfRange> {
-        u32::try_from(value)
-            .ok()
-            .map(Rpm)
-            .filter(|rpm| *rpm <= Rpm::MOST)
-            .ok_or(OutOfRange {
-                unit: Rpm::UNIT,
-                value: value as f64,
-                least: 0.0,
-                most: f64::from(Rpm::MOST.0),
-            })
+        u32::try_from(value).ok().map(Rpm).filter(|rpm| *rpm <= Rpm::MOST).ok_or(OutOfRange {
+            unit: Rpm::UNIT,
+            value: value as f64,
+            least: 0.0,
+            most: f64::from(Rpm::MOST.0),
+        })
     }
 
     /// Turns per minute.
@@ -248,13 +244,7 @@ mod tests {
         let text = |raw| Celsius::from_milli(raw).expect("in range").to_string();
         assert_eq!(text(48_312), "48.312 °C");
         assert_eq!(text(-500), "-0.5 °C");
-        assert_eq!(
-            format!("{:.1}", Celsius::from_milli(48_312).expect("in range")),
-            "48.3 °C"
-        );
-        assert_eq!(
-            Volts::from_micro(3_999_999).expect("in range").to_string(),
-            "3.999999 V"
-        );
+        assert_eq!(format!("{:.1}", Celsius::from_milli(48_312).expect("in range")), "48.3 °C");
+        assert_eq!(Volts::from_micro(3_999_999).expect("in range").to_string(), "3.999999 V");
     }
 }

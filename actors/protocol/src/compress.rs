@@ -108,6 +108,11 @@ pub fn decompress(
         Compression::None => Box::new(body),
         Compression::Gzip => Box::new(flate2::read::GzDecoder::new(body)),
         Compression::Zstd => {
+            // A content whose declared size is over the cap needs no decoding to be refused.
+            let declared = zstd::zstd_safe::get_frame_content_size(body).ok().flatten();
+            if declared.is_some_and(|bytes| bytes > limit_bytes as u64) {
+                return Err(bomb());
+            }
             let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(malformed)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(malformed)?;
             Box::new(decoder)

@@ -11,6 +11,9 @@
 //!   [`Input::EnrolmentGranted`] or [`Input::Denied`];
 //! - after [`Output::Fetch`] it answers with [`Input::Fetched`], possibly empty;
 //! - after [`Output::Ingest`] it answers with [`Input::Stored`] or [`Input::Refused`], in order;
+//! - once the session [is established](Session::is_established), it gives [`Input::Sealed`] and
+//!   [`Input::CutMade`] for what its logs have of both, since an earlier connection may have
+//!   broken before they arrived;
 //! - after [`Output::Closed`] it ends the connection and drops the session.
 //!
 //! It also calls in with [`Input::Tick`] no later than [`Session::next_tick_ms`].
@@ -138,9 +141,10 @@ pub enum Output {
         /// What to give back as `consumed_bytes`.
         bytes: u32,
     },
-    /// Store a signed head whose signature is checked.
+    /// Store a signed head whose signature is checked, once the entries before it are stored.
     TakeSignedHead(SignedHead),
-    /// Store a cut. Its author's signature is checked; any other right is not.
+    /// Store a cut, after the entries before it. Its signature is checked; whether who revokes a
+    /// log has the authority to is not.
     TakeCut(Cut),
     /// The peer has made entries of a log durable.
     Acked {
@@ -341,6 +345,12 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
         cause = source.source();
     }
     text
+}
+
+/// How far another clock is ahead of this side's, whatever the peer claims that it shows.
+fn offset_ms(theirs_ms: u64, ours_ms: u64) -> i64 {
+    let difference = i128::from(theirs_ms) - i128::from(ours_ms);
+    difference.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
 fn send(message: &Message) -> Output {

@@ -57,16 +57,10 @@ pub(super) fn load(text: &str) -> Result<Load, Fault> {
     let mut fields = text.split_ascii_whitespace();
     let mut next = |field| -> Result<LoadAverage, Fault> {
         let raw = fields.next().ok_or(Fault::FieldAbsent { field })?;
-        let load: f64 = raw
-            .parse()
-            .map_err(|_| Fault::malformed("a load average", raw))?;
+        let load: f64 = raw.parse().map_err(|_| Fault::malformed("a load average", raw))?;
         Ok(LoadAverage::new(load)?)
     };
-    Ok(Load {
-        load1: next("load1")?,
-        load5: next("load5")?,
-        load15: next("load15")?,
-    })
+    Ok(Load { load1: next("load1")?, load5: next("load5")?, load15: next("load15")? })
 }
 
 pub(super) fn uptime(text: &str) -> Result<Duration, Fault> {
@@ -78,13 +72,7 @@ pub(super) fn uptime(text: &str) -> Result<Duration, Fault> {
     if (0.0..=SECONDS_MAX).contains(&seconds) {
         Ok(Duration::from_secs_f64(seconds))
     } else {
-        Err(OutOfRange {
-            unit: "seconds",
-            value: seconds,
-            least: 0.0,
-            most: SECONDS_MAX,
-        }
-        .into())
+        Err(OutOfRange { unit: "seconds", value: seconds, least: 0.0, most: SECONDS_MAX }.into())
     }
 }
 
@@ -95,9 +83,7 @@ fn times(ticks: &str) -> Result<Times, Fault> {
     const NAMES: [&str; 4] = ["user", "nice", "system", "idle"];
     let mut fields = ticks.split_ascii_whitespace().take(8);
     let parse = |raw: &str| -> Result<u128, Fault> {
-        let ticks: u64 = raw
-            .parse()
-            .map_err(|_| Fault::malformed("a count of ticks", raw))?;
+        let ticks: u64 = raw.parse().map_err(|_| Fault::malformed("a count of ticks", raw))?;
         Ok(ticks.into())
     };
     let mut first = [0; NAMES.len()];
@@ -107,10 +93,7 @@ fn times(ticks: &str) -> Result<Times, Fault> {
     let [user, nice, system, idle] = first;
     let io_wait = fields.next().map(parse).transpose()?.unwrap_or(0);
     let rest = fields.map(parse).sum::<Result<u128, Fault>>()?;
-    Ok(Times {
-        busy: user + nice + system + rest,
-        idle: idle + io_wait,
-    })
+    Ok(Times { busy: user + nice + system + rest, idle: idle + io_wait })
 }
 
 #[cfg(test)]
@@ -124,39 +107,23 @@ mod tests {
     fn busy_time_is_all_but_idle_and_waiting() {
         let stat = stat(STAT).expect("a kernel's text");
         assert_eq!(stat.cores, 2);
-        assert_eq!(
-            stat.times,
-            Times {
-                busy: 170,
-                idle: 830
-            }
-        );
+        assert_eq!(stat.times, Times { busy: 170, idle: 830 });
     }
 
     #[test]
     fn usage_is_the_busy_share_of_the_ticks_between() {
-        let before = Times {
-            busy: 170,
-            idle: 830,
-        };
+        let before = Times { busy: 170, idle: 830 };
         let percent = |busy, idle| Times { busy, idle }.busy_since(before).map(Percent::get);
         assert_eq!(percent(195, 905), Some(25.0));
         assert_eq!(percent(170, 830), None);
-        assert_eq!(
-            percent(180, 829),
-            Some(100.0),
-            "waiting time that goes back counts as none"
-        );
+        assert_eq!(percent(180, 829), Some(100.0), "waiting time that goes back counts as none");
         assert_eq!(percent(0, 0), None);
     }
 
     #[test]
     fn short_and_foreign_text_is_a_fault() {
         assert_eq!(stat("intr 5\n"), Err(Fault::FieldAbsent { field: "cpu" }));
-        assert_eq!(
-            stat("cpu  1 2\n"),
-            Err(Fault::FieldAbsent { field: "system" })
-        );
+        assert_eq!(stat("cpu  1 2\n"), Err(Fault::FieldAbsent { field: "system" }));
         assert!(stat("cpu  1 2 x 4\n").is_err());
         assert!(stat("cpu  1 2 -3 4\n").is_err());
         assert!(load("nan 0.1 0.1").is_err());
@@ -170,13 +137,7 @@ mod tests {
     #[test]
     fn load_and_uptime_are_read() {
         let load = load("2.19 1.14 0.47 3/102 8749\n").expect("a kernel's text");
-        assert_eq!(
-            (load.load1.get(), load.load5.get(), load.load15.get()),
-            (2.19, 1.14, 0.47)
-        );
-        assert_eq!(
-            uptime("633.62 809.95\n"),
-            Ok(Duration::from_millis(633_620))
-        );
+        assert_eq!((load.load1.get(), load.load5.get(), load.load15.get()), (2.19, 1.14, 0.47));
+        assert_eq!(uptime("633.62 809.95\n"), Ok(Duration::from_millis(633_620)));
     }
 }

@@ -16,10 +16,7 @@ pub struct Linux {
 impl Linux {
     /// Touches no file.
     pub fn new(root: &Root) -> Linux {
-        Linux {
-            root: root.clone(),
-            previous: None,
-        }
+        Linux { root: root.clone(), previous: None }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -44,9 +41,7 @@ impl Machine for Linux {
         let mut faults = Faults::default();
         let stat = self.table("cpu", "stat", cpu::stat, &mut faults);
         let times = stat.map(|stat| stat.times);
-        let cpu_percent = times
-            .zip(self.previous)
-            .and_then(|(now, before)| now.busy_since(before));
+        let cpu_percent = times.zip(self.previous).and_then(|(now, before)| now.busy_since(before));
         self.previous = times.or(self.previous);
         let room = disk::room(&self.root.data);
         let usage = Usage {
@@ -71,8 +66,6 @@ impl Machine for Linux {
             ("data folder", self.root.data.clone()),
         ];
         let absent = places.into_iter().filter(|(_, path)| !path.exists());
-        absent
-            .map(|(what, looked_at)| Missing { what, looked_at })
-            .collect()
+        absent.map(|(what, looked_at)| Missing { what, looked_at }).collect()
     }
 }

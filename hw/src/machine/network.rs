@@ -15,34 +15,22 @@ const SENT_COLUMN: usize = 8;
 /// a tunnel counts there and at the interface below.
 pub(super) fn traffic(text: &str) -> Result<Traffic, Fault> {
     let (mut received, mut sent) = (0_u64, 0_u64);
-    for line in text
-        .lines()
-        .skip(HEADER_LINES)
-        .filter(|line| !line.trim().is_empty())
-    {
+    for line in text.lines().skip(HEADER_LINES).filter(|line| !line.trim().is_empty()) {
         // Alias interfaces have a colon in their name; the numbers have none.
-        let (name, numbers) = line
-            .rsplit_once(':')
-            .ok_or_else(|| Fault::malformed("an interface", line))?;
+        let (name, numbers) =
+            line.rsplit_once(':').ok_or_else(|| Fault::malformed("an interface", line))?;
         if name.trim() == "lo" {
             continue;
         }
         received = received.wrapping_add(column(numbers, RECEIVED_COLUMN, "receive bytes")?);
         sent = sent.wrapping_add(column(numbers, SENT_COLUMN, "transmit bytes")?);
     }
-    Ok(Traffic {
-        received: Bytes::new(received),
-        sent: Bytes::new(sent),
-    })
+    Ok(Traffic { received: Bytes::new(received), sent: Bytes::new(sent) })
 }
 
 fn column(numbers: &str, column: usize, field: &'static str) -> Result<u64, Fault> {
-    let raw = numbers
-        .split_ascii_whitespace()
-        .nth(column)
-        .ok_or(Fault::FieldAbsent { field })?;
-    raw.parse()
-        .map_err(|_| Fault::malformed("a count of bytes", raw))
+    let raw = numbers.split_ascii_whitespace().nth(column).ok_or(Fault::FieldAbsent { field })?;
+    raw.parse().map_err(|_| Fault::malformed("a count of bytes", raw))
 }
 
 #[cfg(test)]
@@ -59,13 +47,7 @@ mod tests {
              wlan0: 10 8 0 0 0 0 0 0 2 5 0 0 0 0 0 0\n"
         );
         let traffic = traffic(&text).expect("a kernel's text");
-        assert_eq!(
-            traffic,
-            Traffic {
-                received: Bytes::new(1010),
-                sent: Bytes::new(202)
-            }
-        );
+        assert_eq!(traffic, Traffic { received: Bytes::new(1010), sent: Bytes::new(202) });
     }
 
     #[test]

@@ -24,37 +24,26 @@ struct Sample {
 
 impl Simulated {
     pub(crate) fn new(world: World) -> Simulated {
-        Simulated {
-            world,
-            previous: None,
-        }
+        Simulated { world, previous: None }
     }
 }
 
 impl Machine for Simulated {
     fn read(&mut self, now: Duration) -> Readings<Usage> {
         let moment = self.world.at(now);
-        let sample = Sample {
-            at: moment.at,
-            busy_seconds: moment.busy_seconds,
-        };
+        let sample = Sample { at: moment.at, busy_seconds: moment.busy_seconds };
         let cpu_percent = self.previous.and_then(|previous| {
             let passed = sample.at.checked_sub(previous.at)?.as_secs_f64();
             let busy = sample.busy_seconds - previous.busy_seconds;
             (passed > 0.0).then(|| Percent::clamped(busy * 100.0 / passed))
         });
         self.previous = Some(sample);
-        let [load1, load5, load15] = moment
-            .load_averages
-            .map(|load| LoadAverage::clamped((load * 100.0).round() / 100.0));
+        let [load1, load5, load15] =
+            moment.load_averages.map(|load| LoadAverage::clamped((load * 100.0).round() / 100.0));
         let usage = Usage {
             cpu_percent,
             cores: Some(CORES),
-            load: Some(Load {
-                load1,
-                load5,
-                load15,
-            }),
+            load: Some(Load { load1, load5, load15 }),
             memory: capacity(MEMORY_BYTES, moment.memory_used),
             disk: capacity(DISK_BYTES, moment.disk_used),
             network: Some(Traffic {
@@ -63,10 +52,7 @@ impl Machine for Simulated {
             }),
             uptime: Some(moment.at),
         };
-        Readings {
-            values: usage,
-            faults: Vec::new(),
-        }
+        Readings { values: usage, faults: Vec::new() }
     }
 
     fn missing(&self) -> Vec<Missing> {

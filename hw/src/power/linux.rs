@@ -54,20 +54,13 @@ impl Quantity {
 impl Linux {
     /// Touches no file.
     pub fn new(root: &Root) -> Linux {
-        Linux {
-            root: root.clone(),
-            supplies: Names::default(),
-            rails: Names::default(),
-        }
+        Linux { root: root.clone(), supplies: Names::default(), rails: Names::default() }
     }
 
     fn rails(&mut self, faults: &mut Faults) -> (Vec<Rail>, Option<bool>) {
         let mut undervoltage = None;
         let mut all: Vec<(Found, Quantity)> = Vec::new();
-        for chip in hwmon::chips(&self.root, faults)
-            .iter()
-            .filter(|chip| !chip.repeats_supply())
-        {
+        for chip in hwmon::chips(&self.root, faults).iter().filter(|chip| !chip.repeats_supply()) {
             for suffix in UNDERVOLTAGE_SUFFIXES {
                 if let Some(low) = chip.any_flag("in", suffix, faults) {
                     undervoltage = Some(low || undervoltage == Some(true));
@@ -95,27 +88,18 @@ impl Power for Linux {
         let supplies = supplies::read(&self.root, &mut self.supplies, &mut faults);
         let (rails, undervoltage) = self.rails(&mut faults);
         let source = PowerSource::among(&supplies);
-        faults.beside(PowerReading {
-            supplies,
-            rails,
-            source,
-            undervoltage,
-        })
+        faults.beside(PowerReading { supplies, rails, source, undervoltage })
     }
 
     fn missing(&self) -> Vec<Missing> {
         let mut unheard = Faults::default();
         let chips = hwmon::chips(&self.root, &mut unheard);
         let any_rail = chips.iter().any(|chip| {
-            Quantity::ALL
-                .iter()
-                .any(|quantity| chip.has(quantity.file_prefix(), "_input"))
+            Quantity::ALL.iter().any(|quantity| chip.has(quantity.file_prefix(), "_input"))
         });
-        let any_alarm = chips.iter().any(|chip| {
-            UNDERVOLTAGE_SUFFIXES
-                .iter()
-                .any(|suffix| chip.has("in", suffix))
-        });
+        let any_alarm = chips
+            .iter()
+            .any(|chip| UNDERVOLTAGE_SUFFIXES.iter().any(|suffix| chip.has("in", suffix)));
         let any_supply = !supplies::list(&self.root, &mut unheard).is_empty();
         let absent = [
             (any_supply, "power supply", "power_supply"),
@@ -124,10 +108,7 @@ impl Power for Linux {
         ];
         let absent = absent.into_iter().filter(|(any, _, _)| !any);
         let mut missing: Vec<Missing> = absent
-            .map(|(_, what, class)| Missing {
-                what,
-                looked_at: self.root.class(class),
-            })
+            .map(|(_, what, class)| Missing { what, looked_at: self.root.class(class) })
             .collect();
         missing.extend(self.supplies.gone("power supply that was here"));
         missing.extend(self.rails.gone("rail that was here"));

@@ -49,43 +49,21 @@ impl Power for Simulated {
             // The class gives whole percents.
             capacity: Some(Percent::clamped(moment.battery_percent.round())),
             voltage: Some(Volts::clamped(micro(moment.battery_volts))),
-            current: Some(Amperes::clamped(micro(
-                moment.battery_watts / moment.battery_volts,
-            ))),
+            current: Some(Amperes::clamped(micro(moment.battery_watts / moment.battery_volts))),
             power: Some(Watts::clamped(micro(moment.battery_watts))),
             ..adapter.clone()
         };
-        let rail = |name: &str, level| Rail {
-            name: name.to_owned(),
-            level,
-        };
+        let rail = |name: &str, level| Rail { name: name.to_owned(), level };
         let rails = vec![
-            rail(
-                "5v_in1",
-                RailLevel::Voltage(Volts::clamped(milli(moment.rail_volts))),
-            ),
-            rail(
-                "5v_curr1",
-                RailLevel::Current(Amperes::clamped(milli(moment.rail_amperes))),
-            ),
-            rail(
-                "5v_power1",
-                RailLevel::Power(Watts::clamped(micro(moment.board_watts))),
-            ),
+            rail("5v_in1", RailLevel::Voltage(Volts::clamped(milli(moment.rail_volts)))),
+            rail("5v_curr1", RailLevel::Current(Amperes::clamped(milli(moment.rail_amperes)))),
+            rail("5v_power1", RailLevel::Power(Watts::clamped(micro(moment.board_watts)))),
         ];
         let supplies = vec![adapter, battery];
         let source = PowerSource::among(&supplies);
         let undervoltage = Some(moment.undervoltage);
-        let values = PowerReading {
-            supplies,
-            rails,
-            source,
-            undervoltage,
-        };
-        Readings {
-            values,
-            faults: Vec::new(),
-        }
+        let values = PowerReading { supplies, rails, source, undervoltage };
+        Readings { values, faults: Vec::new() }
     }
 
     fn missing(&self) -> Vec<Missing> {

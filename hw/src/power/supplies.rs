@@ -14,13 +14,8 @@ use crate::{Root, files};
 /// supply has.
 pub(super) fn list(root: &Root, faults: &mut Faults) -> Vec<Found> {
     let class = root.class("power_supply");
-    let listed = faults
-        .note("power_supply", &class, files::names(&class))
-        .unwrap_or_default();
-    let found = |name: &String| Found {
-        path: class.join(name).join("type"),
-        base: clean(name),
-    };
+    let listed = faults.note("power_supply", &class, files::names(&class)).unwrap_or_default();
+    let found = |name: &String| Found { path: class.join(name).join("type"), base: clean(name) };
     listed.iter().map(found).collect()
 }
 
@@ -29,17 +24,11 @@ pub(super) fn read(root: &Root, names: &mut Names, faults: &mut Faults) -> Vec<S
     let found = list(root, faults);
     let names = names.assign(&found);
     let dirs = found.iter().filter_map(|found| found.path.parent());
-    dirs.zip(names)
-        .map(|(dir, name)| supply(dir, name, faults))
-        .collect()
+    dirs.zip(names).map(|(dir, name)| supply(dir, name, faults)).collect()
 }
 
 fn supply(dir: &Path, name: String, faults: &mut Faults) -> Supply {
-    let mut attributes = Attributes {
-        dir,
-        name: &name,
-        faults,
-    };
+    let mut attributes = Attributes { dir, name: &name, faults };
     let kind = attributes.word("type", kind).unwrap_or(SupplyKind::Unknown);
     let feeds_board = attributes.word("scope", feeds_board).unwrap_or(true);
     let present = attributes.number("present", boolean);

@@ -91,11 +91,7 @@ impl State {
         // Busiest and, the room being slow, warmest in the afternoon.
         let busyness = (1.0 - ((day - 0.08) * TAU).cos()) / 2.0;
         let warmth = -((day - 0.14) * TAU).cos();
-        let burst = if noise::unit(seed, Stream::Burst, step / 30) < 0.04 {
-            0.4
-        } else {
-            0.0
-        };
+        let burst = if noise::unit(seed, Stream::Burst, step / 30) < 0.04 { 0.4 } else { 0.0 };
         let load = (0.08 + 0.3 * busyness + self.walk + burst).clamp(0.01, 1.0);
         let mains = match conditions.mains {
             Mains::Steady => true,
@@ -110,24 +106,13 @@ impl State {
             0.0
         };
         let ambient_celsius = conditions.ambient.get() + AMBIENT_SWING_KELVIN * warmth;
-        Drive {
-            load,
-            ambient_celsius,
-            mains,
-            fan: self.fan,
-            battery_watts,
-            day,
-        }
+        Drive { load, ambient_celsius, mains, fan: self.fan, battery_watts, day }
     }
 
     /// The state when `drive` has lasted for `time`, no longer than a step.
     pub(super) fn after(&self, drive: &Drive, time: Duration) -> State {
         let seconds = time.as_secs_f64();
-        let resistance = if drive.fan {
-            BLOWN_KELVIN_PER_WATT
-        } else {
-            STILL_KELVIN_PER_WATT
-        };
+        let resistance = if drive.fan { BLOWN_KELVIN_PER_WATT } else { STILL_KELVIN_PER_WATT };
         let rise = watts(drive.load) * resistance;
         let cpu_target = drive.ambient_celsius + rise;
         let board_target = drive.ambient_celsius + rise * BOARD_SHARE;
@@ -165,12 +150,7 @@ impl State {
         } else {
             0.0
         };
-        State {
-            fan,
-            walk,
-            outage_seconds,
-            ..self
-        }
+        State { fan, walk, outage_seconds, ..self }
     }
 
     pub(super) fn moment(&self, drive: &Drive, at: Duration) -> Moment {

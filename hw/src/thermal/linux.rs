@@ -1,6 +1,6 @@
 //! Thermometers and coolers as the kernel shows them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Cooler, Effort, Temperature, Thermal, zones};
@@ -8,7 +8,7 @@ use crate::hwmon::{self, Chip};
 use crate::names::{Found, Names};
 use crate::reading::Faults;
 use crate::units::{Celsius, Rpm};
-use crate::{Missing, Readings, Root, files};
+use crate::{Fault, Missing, Readings, Root, files};
 
 /// Thermal zones and the chips of the hardware monitoring class.
 ///
@@ -28,11 +28,7 @@ enum Source {
 impl Linux {
     /// Touches no file.
     pub fn new(root: &Root) -> Linux {
-        Linux {
-            root: root.clone(),
-            sensors: Names::default(),
-            coolers: Names::default(),
-        }
+        Linux { root: root.clone(), sensors: Names::default(), coolers: Names::default() }
     }
 
     fn find(&self, faults: &mut Faults) -> (Vec<Found>, Vec<Source>) {
@@ -40,10 +36,7 @@ impl Linux {
             .into_iter()
             .map(|(dir, found)| (found, Source::Zone(dir)));
         let mut all: Vec<(Found, Source)> = zones.collect();
-        for chip in hwmon::chips(&self.root, faults)
-            .iter()
-            .filter(|chip| !chip.repeats_zone())
-        {
+        for chip in hwmon::chips(&self.root, faults).iter().filter(|chip| !chip.repeats_zone()) {
             for (number, found) in chip.inputs("temp", &self.sensors, faults) {
                 let warning = chip.file("temp", number, "_max");
                 let critical = chip.file("temp", number, "_crit");
@@ -70,17 +63,11 @@ impl Thermal for Linux {
             };
             let (warning, critical) = match source {
                 Source::Zone(dir) => zones::limits(dir, &sensor, &mut faults),
-                Source::Chip { warning, critical } => (
-                    limit(&sensor, warning, &mut faults),
-                    limit(&sensor, critical, &mut faults),
-                ),
+                Source::Chip { warning, critical } => {
+                    (limit(&sensor, warning, &mut faults), limit(&sensor, critical, &mut faults))
+                }
             };
-            values.push(Temperature {
-                sensor,
-                celsius,
-                warning,
-                critical,
-            });
+            values.push(Temperature { sensor, celsius, warning, critical });
         }
         faults.beside(values)
     }
@@ -114,29 +101,16 @@ impl Thermal for Linux {
         let no_chip_has = |kind| !chips.iter().any(|chip: &Chip| chip.has(kind, "_input"));
         let (thermal, hwmon) = (self.root.class("thermal"), self.root.class("hwmon"));
         let absent = [
-            (
-                zones::none(&self.root, "thermal_zone"),
-                "thermal zone",
-                &thermal,
-            ),
+            (zones::none(&self.root, "thermal_zone"), "thermal zone", &thermal),
             (no_chip_has("temp"), "hwmon temperature", &hwmon),
             (no_chip_has("fan"), "hwmon fan", &hwmon),
-            (
-                zones::none(&self.root, "cooling_device"),
-                "cooling device",
-                &thermal,
-            ),
+            (zones::none(&self.root, "cooling_device"), "cooling device", &thermal),
         ];
         let absent = absent.into_iter().filter(|(none, _, _)| *none);
-        let absent = absent.map(|(_, what, at)| Missing {
-            what,
-            looked_at: at.clone(),
-        });
+        let absent = absent.map(|(_, what, at)| Missing { what, looked_at: at.clone() });
         let silent = zones::without_temperature(&self.root);
-        let silent = silent.map(|looked_at| Missing {
-            what: "temperature of a thermal zone",
-            looked_at,
-        });
+        let silent =
+            silent.map(|looked_at| Missing { what: "temperature of a thermal zone", looked_at });
         let mut missing: Vec<Missing> = absent.chain(silent).collect();
         missing.extend(self.sensors.gone("temperature sensor that was here"));
         missing.extend(self.coolers.gone("cooler that was here"));
@@ -153,12 +127,12 @@ fn diode_broken(sensor: &str, found: &Found, faults: &mut Faults) -> bool {
     let path = found.path.with_file_name(format!("{channel}_fault"));
     let broken = faults.note(sensor, &path, files::flag(&path)).flatten() == Some(true);
     if broken {
-        faults.note::<()>(sensor, &path, Err(crate::Fault::Broken));
+        faults.note::<()>(sensor, &path, Err(Fault::Broken));
     }
     broken
 }
 
-fn limit(sensor: &str, path: &PathBuf, faults: &mut Faults) -> Option<Celsius> {
+fn limit(sensor: &str, path: &Path, faults: &mut Faults) -> Option<Celsius> {
     let raw = faults.note(sensor, path, files::integer(path)).flatten()?;
     zones::limit(raw)
 }

@@ -32,22 +32,13 @@ impl Thermal for Simulated {
             temperature("cpu", moment.cpu_celsius, 80.0, 110.0),
             temperature("board", moment.board_celsius, 70.0, 85.0),
         ];
-        Readings {
-            values,
-            faults: Vec::new(),
-        }
+        Readings { values, faults: Vec::new() }
     }
 
     fn cooling(&mut self, now: Duration) -> Readings<Vec<Cooler>> {
         let effort = Effort::Speed(self.world.at(now).fan);
-        let values = vec![Cooler {
-            device: "fan".to_owned(),
-            effort,
-        }];
-        Readings {
-            values,
-            faults: Vec::new(),
-        }
+        let values = vec![Cooler { device: "fan".to_owned(), effort }];
+        Readings { values, faults: Vec::new() }
     }
 
     fn missing(&self) -> Vec<Missing> {

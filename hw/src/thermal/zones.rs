@@ -35,16 +35,11 @@ pub(super) fn coolers(root: &Root, names: &Names, faults: &mut Faults) -> Vec<Fo
 pub(super) fn effort(cur_state: &Path, device: &str, faults: &mut Faults) -> Option<Effort> {
     let max_state = cur_state.with_file_name("max_state");
     let step = faults.note(device, cur_state, step(cur_state)).flatten()?;
-    let steps = faults
-        .note(device, &max_state, self::step(&max_state))
-        .flatten()?;
+    let steps = faults.note(device, &max_state, self::step(&max_state)).flatten()?;
     let within = if step <= steps {
         Ok(Effort::Step { step, steps })
     } else {
-        Err(Fault::malformed(
-            "a step up to max_state",
-            &step.to_string(),
-        ))
+        Err(Fault::malformed("a step up to max_state", &step.to_string()))
     };
     faults.note(device, cur_state, within)
 }
@@ -59,17 +54,10 @@ pub(super) fn limits(
     faults: &mut Faults,
 ) -> (Option<Celsius>, Option<Celsius>) {
     let (mut hot, mut passive, mut critical) = (None, None, None);
-    let files = faults
-        .note(sensor, dir, files::names(dir))
-        .unwrap_or_default();
-    for number in files
-        .iter()
-        .filter_map(|file| files::index(file, "trip_point_", "_type"))
-    {
+    let files = faults.note(sensor, dir, files::names(dir)).unwrap_or_default();
+    for number in files.iter().filter_map(|file| files::index(file, "trip_point_", "_type")) {
         let path = dir.join(format!("trip_point_{number}_type"));
-        let kind = faults
-            .note(sensor, &path, files::attribute(&path))
-            .flatten();
+        let kind = faults.note(sensor, &path, files::attribute(&path)).flatten();
         let lowest = match kind.as_deref() {
             Some("hot") => &mut hot,
             Some("passive") => &mut passive,
@@ -95,9 +83,7 @@ pub(super) fn limits(
 /// Drivers have many ways to say so: 0, below absolute zero (the thermal
 /// core's own), 65261 °C (NVMe). None is a fault of the sensor.
 pub(super) fn limit(raw: i64) -> Option<Celsius> {
-    Celsius::from_milli(raw)
-        .ok()
-        .filter(|limit| limit.get() > 0.0)
+    Celsius::from_milli(raw).ok().filter(|limit| limit.get() > 0.0)
 }
 
 /// Whether the class has no folder of this kind.
@@ -115,12 +101,8 @@ pub(super) fn without_temperature(root: &Root) -> impl Iterator<Item = PathBuf> 
 
 fn folders(root: &Root, kind: &str, faults: &mut Faults) -> Vec<PathBuf> {
     let class = root.class("thermal");
-    let listed = faults
-        .note("thermal", &class, files::names(&class))
-        .unwrap_or_default();
-    let of_kind = listed
-        .iter()
-        .filter(|name| files::index(name, kind, "").is_some());
+    let listed = faults.note("thermal", &class, files::names(&class)).unwrap_or_default();
+    let of_kind = listed.iter().filter(|name| files::index(name, kind, "").is_some());
     of_kind.map(|name| class.join(name)).collect()
 }
 
@@ -128,10 +110,7 @@ fn named_by_type(dir: &Path, value: &str, names: &Names, faults: &mut Faults) ->
     let path = dir.join(value);
     let listed = clean(files::file_name(dir));
     let kind = dir.join("type");
-    let base = match faults
-        .note(&listed, &kind, files::attribute(&kind))
-        .flatten()
-    {
+    let base = match faults.note(&listed, &kind, files::attribute(&kind)).flatten() {
         Some(kind) => name(&kind),
         None => names.base(&path).map_or(listed, str::to_owned),
     };
@@ -141,8 +120,7 @@ fn named_by_type(dir: &Path, value: &str, names: &Names, faults: &mut Faults) ->
 /// `cpu-thermal` is the processor; that it is a temperature says the unit.
 fn name(kind: &str) -> String {
     let name = clean(kind);
-    name.strip_suffix("_thermal")
-        .map_or(name.clone(), str::to_owned)
+    name.strip_suffix("_thermal").map_or(name.clone(), str::to_owned)
 }
 
 fn step(path: &Path) -> Result<Option<u32>, Fault> {

@@ -143,10 +143,10 @@ pub fn admit(
         return Err(Refusal::UnknownTree { expected: tree.id(), found: entry.tree });
     }
     let known = tree.log(&log);
-    if let Some(cut) = known.and_then(|known| known.cut.as_ref()) {
-        if seq > cut.last_seq {
-            return Err(Refusal::LogCut { log, seq, last_seq: cut.last_seq });
-        }
+    if let Some(cut) = known.and_then(|known| known.cut.as_ref())
+        && seq > cut.last_seq
+    {
+        return Err(Refusal::LogCut { log, seq, last_seq: cut.last_seq });
     }
     let (last_seq, head) = known.map_or((0, Entry::NO_PREV), |known| (known.seq, known.head));
     if seq <= last_seq {
@@ -166,7 +166,7 @@ pub fn admit(
     check_shape(entry)?;
     role.check(tree.genesis().kind, &entry.delta)?;
     let causes_here = entry.seen.iter().all(|(other, seen)| {
-        *other != log && tree.log(other).is_some_and(|known| known.seq >= seen)
+        *other != log && tree.log(other).is_some_and(|known| known.seq >= known.counted(seen))
     });
     if !causes_here {
         return Err(Refusal::MissingCause { log, seq });

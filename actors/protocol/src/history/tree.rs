@@ -65,6 +65,11 @@ impl LogState {
     pub fn sealed(&self) -> u64 {
         self.signed.map_or(0, |signed| signed.head.seq)
     }
+
+    /// The last entry up to `seq` that counts: what lies above the log's end is nobody's cause.
+    pub(super) fn counted(&self, seq: u64) -> u64 {
+        self.cut.as_ref().map_or(seq, |cut| seq.min(cut.last_seq))
+    }
 }
 
 impl Tree {
@@ -173,11 +178,14 @@ impl Tree {
 
     /// Takes a verified signed head of a log; a lower one than known changes nothing.
     ///
-    /// Returns whether it raised what is sealed. A head beyond what is applied is not taken.
+    /// Returns whether it raised what is sealed. A head beyond what is applied is not taken, nor
+    /// one that contradicts the entry applied last; whoever keeps the history compares the others.
     pub fn take_signed_head(&mut self, signed: SignedHead) -> bool {
         let Some(number) = self.index.get(&signed.head.log) else { return false };
         let state = &mut self.logs[*number as usize];
-        let news = signed.head.seq > state.sealed() && signed.head.seq <= state.seq;
+        let Head { seq, id, .. } = signed.head;
+        let fits = seq < state.seq || (seq == state.seq && id == state.head);
+        let news = seq > state.sealed() && fits;
         if news {
             state.signed = Some(signed);
         }

@@ -54,6 +54,7 @@ pub struct Caller {
 
 /// Why a device calls.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one lives for the length of a handshake")]
 pub enum Intent {
     /// To exchange entries of its tree, under this certificate.
     Link {
@@ -120,14 +121,14 @@ impl Handshake {
         now: Now,
         outputs: &mut Vec<Output>,
     ) -> Result<Progress, Failure> {
-        if let Input::Frame(frame) = &input {
-            if frame.len() > HANDSHAKE_FRAME_BYTES_MAX {
-                let bytes = frame.len();
-                let text = format!(
-                    "frame of {bytes} bytes is over the handshake's limit of {HANDSHAKE_FRAME_BYTES_MAX}"
-                );
-                return Err(Failure::new(crate::ErrorCode::TooLarge, "take frame", text));
-            }
+        if let Input::Frame(frame) = &input
+            && frame.len() > HANDSHAKE_FRAME_BYTES_MAX
+        {
+            let bytes = frame.len();
+            let text = format!(
+                "frame of {bytes} bytes is over the handshake's limit of {HANDSHAKE_FRAME_BYTES_MAX}"
+            );
+            return Err(Failure::new(crate::ErrorCode::TooLarge, "take frame", text));
         }
         match self {
             Self::Call(call) => call.handle(input, now, outputs),

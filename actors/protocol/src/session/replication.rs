@@ -1,20 +1,25 @@
 //! The exchange of entries, once both sides know each other.
 //!
-//! Each side says where its logs stand and sends what the other lacks, in order, within the
+//! Each side says where its logs stand and sends what the other lacks, causes first, within the
 //! credit that the other gave. Acknowledgements are cumulative and return the credit; a log that
 //! the peer refuses rests until its author has dealt with the refusal. The calling side pings;
 //! whoever hears nothing for two heartbeats gives the link up.
 
+mod log;
+
 use std::collections::BTreeMap;
 
-use super::{Failure, Input, Now, Output, Replica};
-use crate::ErrorCode;
+use super::{Failure, Input, Now, Output, Replica, offset_ms};
 use crate::compress::Compression;
-use crate::history::{LogId, SignedHead};
+use crate::history::{Entry, LogId};
 use crate::session::error;
 use crate::wire::{
-    self, Ack, BATCH_PLAIN_BYTES, Batch, Heads, LogPosition, Message, Ping, Pong, Refuse,
+    self, Ack, BATCH_ENTRIES_MAX, BATCH_PLAIN_BYTES, Batch, FRAME_BYTES_MAX, Heads, LogPosition,
+    Message, Ping, Pong, Refuse,
 };
+use crate::ErrorCode;
+
+use log::Log;
 
 /// A link is given up after so many heartbeats of silence.
 const SILENT_HEARTBEATS_MAX: u64 = 2;
@@ -45,23 +50,6 @@ pub(super) struct Replication {
     unconsumed: i64,
     last_heard_ms: u64,
     next_ping_ms: u64,
-}
-
-/// One log, as both sides see it.
-#[derive(Debug, Default)]
-struct Log {
-    /// Where it stands here.
-    ours: u64,
-    sealed: u64,
-    /// What the peer has, or has been sent.
-    sent: u64,
-    /// The signed head that the peer has yet to be sent.
-    seal_due: Option<SignedHead>,
-    /// The number of the last entry received, which may still be on its way to disk.
-    received: u64,
-    fetching: bool,
-    /// The peer refused an entry; nothing more goes out.
-    refused: bool,
 }
 
 impl Replication {
@@ -120,6 +108,7 @@ impl Replication {
                 log.ours = log.ours.min(cut.last_seq);
                 log.seal_due = None;
                 self.send(&Message::Cut(cut), outputs);
+                self.pump(outputs);
             }
             Input::Tick => self.tick(now, outputs)?,
             Input::Connected
@@ -138,6 +127,13 @@ impl Replication {
         now: Now,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Failure> {
+        let first = matches!(
+            message,
+            Message::Heads(_) | Message::Ping(_) | Message::Pong(_) | Message::Close(_)
+        );
+        if !self.peer_known && !first {
+            return Err(Failure::unexpected(&message, "before the peer's heads"));
+        }
         match message {
             Message::Heads(heads) => self.peer_heads(heads, outputs),
             Message::Entries(batch) => self.ingest(batch, frame_bytes, outputs),
@@ -151,12 +147,10 @@ impl Replication {
             }
             Message::Cut(cut) => {
                 self.check_tree(cut.tree)?;
-                cut.verify(|_| false).map_err(|error| {
+                // Whether the signer has the authority is for the shell to say.
+                cut.verify(|_| true).map_err(|error| {
                     Failure::new(ErrorCode::BadSignature, "take cut", super::with_causes(&error))
                 })?;
-                if let Some(log) = self.logs.get_mut(&cut.log) {
-                    log.received = log.received.min(cut.last_seq);
-                }
                 outputs.push(Output::TakeCut(cut));
                 Ok(())
             }
@@ -164,10 +158,14 @@ impl Replication {
             Message::Refuse(refuse) => {
                 self.check_tree(refuse.tree)?;
                 self.credit_to_send += i64::from(refuse.credit_bytes);
-                let log = self.logs.entry(refuse.log).or_default();
+                let Some(log) = self.logs.get_mut(&refuse.log) else {
+                    let text = "peer refuses an entry of a log that it was not sent";
+                    return Err(Failure::new(ErrorCode::Malformed, "take refusal", text));
+                };
                 log.refused = true;
                 log.sent = log.sent.min(refuse.seq.saturating_sub(1));
                 outputs.push(Output::PeerRefused(refuse));
+                self.pump(outputs);
                 Ok(())
             }
             Message::Ping(Ping { sent_ms }) => {
@@ -177,7 +175,7 @@ impl Replication {
             Message::Pong(pong) => {
                 let round_trip_ms = now.mono_ms.saturating_sub(pong.sent_ms);
                 let theirs_ms = pong.now_ms.saturating_add(round_trip_ms / 2);
-                let offset_ms = theirs_ms as i64 - now.wall_ms as i64;
+                let offset_ms = offset_ms(theirs_ms, now.wall_ms);
                 outputs.push(Output::ClockSample { offset_ms, round_trip_ms });
                 Ok(())
             }
@@ -196,12 +194,20 @@ impl Replication {
             return Err(Failure::unexpected(&Message::Heads(heads), "a second time"));
         }
         self.peer_known = true;
-        for LogPosition { log: id, seq, .. } in heads.logs {
+        // What this side's heads said of a log holds only as far as the peer has it too.
+        let said: BTreeMap<_, _> =
+            self.logs.iter_mut().map(|(id, log)| (*id, std::mem::take(&mut log.shared))).collect();
+        for LogPosition { log: id, seq, id: head, sealed } in heads.logs {
             let log = self.logs.entry(id).or_default();
             log.sent = seq.min(log.ours);
-            if seq > log.ours && id.author == self.replica.author {
+            log.shared = seq.min(said.get(&id).copied().unwrap_or(0));
+            let rewritten = seq > 0 && seq == log.ours && log.id.is_some_and(|ours| ours != head);
+            if id.author == self.replica.author && (seq > log.ours || rewritten) {
                 log.refused = true;
                 outputs.push(Output::OwnLogBehind { log: id, theirs: seq, ours: log.ours });
+            } else if let (stored @ 1.., false) = (log.shared, rewritten) {
+                // The acknowledgement may have been lost with the connection before this one.
+                log.acknowledged(id, stored, sealed.min(stored), outputs);
             }
         }
         self.pump(outputs);
@@ -217,7 +223,7 @@ impl Replication {
         self.check_tree(batch.tree)?;
         self.unconsumed += frame_bytes as i64;
         // One frame of grace: the sender checks its credit before it reads, not after.
-        if self.unconsumed > i64::from(self.terms.credit_given) + wire::FRAME_BYTES_MAX as i64 {
+        if self.unconsumed > i64::from(self.terms.credit_given) + FRAME_BYTES_MAX as i64 {
             let text = "peer sent more than its credit";
             return Err(Failure::new(ErrorCode::Overloaded, "take entries", text));
         }
@@ -226,9 +232,10 @@ impl Replication {
             Failure::new(ErrorCode::Malformed, "unpack entries", error.to_string())
         })?;
         let log = self.logs.entry(id).or_default();
-        log.received = entries.last().map_or(0, |(_, entry)| entry.seq).max(log.received);
+        let last_seq = entries.last().map_or(0, |(_, entry)| entry.seq);
         // What the peer sends it has: it need not be sent back.
-        log.sent = log.sent.max(log.received);
+        log.sent = log.sent.max(last_seq);
+        log.shared = log.shared.max(last_seq);
         outputs.push(Output::Ingest { log: id, entries, bytes: frame_bytes as u32 });
         Ok(())
     }
@@ -243,15 +250,18 @@ impl Replication {
         self.unconsumed -= i64::from(consumed_bytes);
         let log = self.logs.entry(id).or_default();
         log.ours = position.seq;
+        log.id = Some(position.id);
         let sealed_more = position.sealed > log.sealed;
         log.sealed = position.sealed;
         let foreign = id.author != self.replica.author;
-        if consumed_bytes > 0 || (foreign && sealed_more) {
+        // What came over other links is news to this peer, and not its to hear of yet.
+        let stored = if self.peer_known { position.seq.min(log.shared) } else { 0 };
+        if consumed_bytes > 0 || (foreign && sealed_more && stored > 0) {
             let ack = Ack {
                 tree: self.replica.tree,
                 log: id,
-                stored: position.seq,
-                sealed: position.sealed,
+                stored,
+                sealed: position.sealed.min(stored),
                 credit_bytes: consumed_bytes,
             };
             self.send(&Message::Ack(ack), outputs);
@@ -287,38 +297,77 @@ impl Replication {
         self.check_tree(ack.tree)?;
         self.credit_to_send += i64::from(ack.credit_bytes);
         let Ack { log, stored, sealed, .. } = ack;
-        let known = self.logs.get(&log).map_or(0, |known| known.ours);
-        if stored > known || sealed > stored {
-            let text = format!("peer acknowledges entry {stored} of a log that has {known}");
+        let known = self.logs.get_mut(&log);
+        let shared = known.as_ref().map_or(0, |known| known.shared);
+        if stored > shared || sealed > stored {
+            let text = format!("peer acknowledges entry {stored} of a log it has {shared} of");
             return Err(Failure::new(ErrorCode::Malformed, "take acknowledgement", text));
         }
-        outputs.push(Output::Acked { log, stored, sealed });
+        if let Some(known) = known {
+            known.acknowledged(log, stored, sealed, outputs);
+        }
         self.pump(outputs);
         Ok(())
     }
 
-    fn fetched(
-        &mut self,
-        id: LogId,
-        entries: Vec<crate::history::Entry>,
-        outputs: &mut Vec<Output>,
-    ) {
+    fn fetched(&mut self, id: LogId, mut entries: Vec<Entry>, outputs: &mut Vec<Output>) {
         let Some(log) = self.logs.get_mut(&id) else { return };
-        log.fetching = false;
-        // A refusal or a cut may have come between the request and the answer.
-        let expected = log.sent + 1;
-        let usable = !log.refused && entries.first().is_some_and(|entry| entry.seq == expected);
-        if !usable {
-            return;
-        }
-        if let Ok(batch) = Batch::pack(&entries) {
-            log.sent = batch.last_seq();
-            let version = self.terms.version;
-            let frame = wire::encode(&Message::Entries(batch), version, self.terms.compression);
-            self.credit_to_send -= frame.len() as i64;
-            outputs.push(Output::Send(frame));
+        let asked = log.fetching.take();
+        let (sent, refused) = (log.sent, log.refused);
+        if !refused && asked == Some(sent) {
+            if entries.first().is_none_or(|entry| entry.seq != sent + 1) {
+                // The store has no answer; asking again at once would not change that.
+                return;
+            }
+            let ready = entries.iter().position(|entry| self.missing_cause(entry).is_some());
+            if let Some(ready) = ready {
+                let waits_for = self.missing_cause(&entries[ready]);
+                entries.truncate(ready);
+                self.logs.entry(id).or_default().waits_for = waits_for;
+            }
+            if !self.send_entries(id, entries, outputs) {
+                return;
+            }
         }
         self.pump(outputs);
+    }
+
+    /// Sends as many of the entries as fit a frame. Returns false for entries that form no batch.
+    fn send_entries(
+        &mut self,
+        id: LogId,
+        mut entries: Vec<Entry>,
+        outputs: &mut Vec<Output>,
+    ) -> bool {
+        entries.truncate(BATCH_ENTRIES_MAX);
+        while !entries.is_empty() {
+            let Ok(batch) = Batch::pack(&entries) else { return false };
+            let last_seq = batch.last_seq();
+            let message = Message::Entries(batch);
+            let frame = wire::encode(&message, self.terms.version, self.terms.compression);
+            if frame.len() > FRAME_BYTES_MAX && entries.len() > 1 {
+                entries.truncate(entries.len() / 2);
+                continue;
+            }
+            let log = self.logs.entry(id).or_default();
+            log.sent = last_seq;
+            log.shared = log.shared.max(last_seq);
+            self.credit_to_send -= frame.len() as i64;
+            outputs.push(Output::Send(frame));
+            break;
+        }
+        true
+    }
+
+    /// The cause of an entry that the peer has yet to be sent. Causes that this side does not
+    /// count either, above the end of their log, are none.
+    fn missing_cause(&self, entry: &Entry) -> Option<(LogId, u64)> {
+        let mut causes = entry.seen.iter().map(|(log, seq)| (*log, seq));
+        causes.find(|cause| self.lacks(*cause))
+    }
+
+    fn lacks(&self, (log, seq): (LogId, u64)) -> bool {
+        self.logs.get(&log).is_some_and(|log| log.sent < seq.min(log.ours))
     }
 
     /// Asks for what the peer lacks, and sends the seals of what it has.
@@ -327,24 +376,31 @@ impl Replication {
             return;
         }
         let mut seals = Vec::new();
-        for (id, log) in &mut self.logs {
-            if log.refused {
-                continue;
-            }
-            if let Some(signed) = log.seal_due.take_if(|signed| signed.head.seq <= log.sent) {
-                seals.push(signed);
-            }
-            if log.ours > log.sent && !log.fetching && self.credit_to_send > 0 {
-                log.fetching = true;
-                outputs.push(Output::Fetch {
-                    log: *id,
-                    after: log.sent,
-                    bytes_max: BATCH_PLAIN_BYTES,
-                });
-            }
+        for (_, log) in self.logs.iter_mut().filter(|(_, log)| !log.refused) {
+            let due = log.seal_due.take_if(|signed| signed.head.seq <= log.sent);
+            seals.extend(due.filter(|signed| signed.head.seq > log.acked_sealed));
         }
         for signed in seals {
             self.send(&Message::SignedHead(signed), outputs);
+        }
+        // A read under way may fill a whole frame: only then is the credit exceeded by one at most.
+        let reading = self.logs.values().filter(|log| log.fetching.is_some()).count();
+        let mut credit = self.credit_to_send - (reading * FRAME_BYTES_MAX) as i64;
+        let ready = self.logs.iter().filter(|(_, log)| {
+            let waits = log.waits_for.is_some_and(|cause| self.lacks(cause));
+            log.ours > log.sent && log.fetching.is_none() && !log.refused && !waits
+        });
+        let ready: Vec<_> = ready.map(|(id, _)| *id).collect();
+        for id in ready {
+            if credit <= 0 {
+                break;
+            }
+            credit -= FRAME_BYTES_MAX as i64;
+            let log = self.logs.entry(id).or_default();
+            log.waits_for = None;
+            log.fetching = Some(log.sent);
+            let bytes_max = BATCH_PLAIN_BYTES;
+            outputs.push(Output::Fetch { log: id, after: log.sent, bytes_max });
         }
     }
 
@@ -376,16 +432,5 @@ impl Replication {
     fn send(&self, message: &Message, outputs: &mut Vec<Output>) {
         let frame = wire::encode(message, self.terms.version, Compression::None);
         outputs.push(Output::Send(frame));
-    }
-}
-
-impl Log {
-    fn at(position: &LogPosition) -> Self {
-        Self {
-            ours: position.seq,
-            sealed: position.sealed,
-            received: position.seq,
-            ..Self::default()
-        }
     }
 }

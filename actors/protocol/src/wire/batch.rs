@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{ClockQuality, Hlc};
-use crate::history::{Entry, EntryKind, LogId, Provenance, VersionVector};
+use crate::history::{Entry, EntryKind, LogId, Provenance, TEXT_BYTES_MAX, VersionVector};
 use crate::state::{Path, StateDelta, Value};
 use crate::{EntryId, TreeId};
 
@@ -64,6 +64,12 @@ pub enum PackError {
         /// The first that does not follow.
         seq: u64,
     },
+    /// More than [`BATCH_ENTRIES_MAX`].
+    #[error("{found} entries are too many for a batch of {BATCH_ENTRIES_MAX}")]
+    TooMany {
+        /// How many.
+        found: usize,
+    },
 }
 
 /// A batch whose parts contradict each other.
@@ -86,6 +92,12 @@ pub enum BatchError {
     /// A number or time beyond 64 bits.
     #[error("batch counts beyond 64 bits")]
     Overflow,
+    /// A principal or a reason over [`TEXT_BYTES_MAX`], which every entry would repeat.
+    #[error("batch has a text of {bytes} bytes, the limit is {TEXT_BYTES_MAX}")]
+    TextTooLong {
+        /// How long it is.
+        bytes: usize,
+    },
     /// One entry names a path twice.
     #[error("entry {seq} names a path twice")]
     PathTwice {
@@ -98,6 +110,9 @@ impl Batch {
     /// Packs entries that follow each other in one log.
     pub fn pack(entries: &[Entry]) -> Result<Self, PackError> {
         let first = entries.first().ok_or(PackError::Empty)?;
+        if entries.len() > BATCH_ENTRIES_MAX {
+            return Err(PackError::TooMany { found: entries.len() });
+        }
         let mut tables = Tables::default();
         let mut packed = Vec::with_capacity(entries.len());
         let mut last = Hlc::default();
@@ -142,6 +157,10 @@ impl Batch {
         let found = self.entries.len();
         if found == 0 || found > BATCH_ENTRIES_MAX {
             return Err(BatchError::Count { found });
+        }
+        let texts = self.provenances.iter().flat_map(|p| [p.principal.len(), p.reason.len()]);
+        if let Some(bytes) = texts.max().filter(|bytes| *bytes > TEXT_BYTES_MAX) {
+            return Err(BatchError::TextTooLong { bytes });
         }
         let mut unpacked = Vec::with_capacity(found);
         let (mut prev, mut wall_ms, mut seq) = (self.prev, 0u64, self.first_seq);
@@ -258,5 +277,100 @@ impl Lookup<'_> {
             }
         }
         Ok(delta)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PublicKey;
+    use crate::state::StateSource;
+
+    fn entries(count: u64) -> Vec<Entry> {
+        let mut prev = Entry::NO_PREV;
+        let mut entry = |seq: u64| {
+            let mut delta = StateDelta::default();
+            delta.added.insert(Path::new("reported/n").expect("valid"), Value::from(seq as i64));
+            let entry = Entry {
+                tree: TreeId([1; 32]),
+                log: LogId { author: PublicKey([2; 32]), epoch: 3 },
+                seq,
+                prev,
+                seen: VersionVector::default(),
+                hlc: Hlc { wall_ms: 100 + seq, counter: 0 },
+                clock: ClockQuality::Synchronised,
+                provenance: Provenance::new(StateSource::Edge, "user:ada", "test"),
+                policy: 0,
+                kind: EntryKind::STATE,
+                schema: 1,
+                lease_until_ms: None,
+                delta,
+                extra: Vec::new(),
+            };
+            prev = entry.id();
+            entry
+        };
+        (1..=count).map(&mut entry).collect()
+    }
+
+    fn pack(count: u64) -> Batch {
+        Batch::pack(&entries(count)).expect("consecutive")
+    }
+
+    #[test]
+    fn what_is_packed_unpacks() {
+        let full = entries(BATCH_ENTRIES_MAX as u64);
+        let batch = Batch::pack(&full).expect("consecutive");
+        assert_eq!((batch.len(), batch.last_seq()), (BATCH_ENTRIES_MAX, BATCH_ENTRIES_MAX as u64));
+        let unpacked = batch.unpack().expect("own batch");
+        assert!(unpacked.into_iter().eq(full.into_iter().map(|entry| (entry.id(), entry))));
+    }
+
+    #[test]
+    fn what_would_not_unpack_is_not_packed() {
+        let found = BATCH_ENTRIES_MAX + 1;
+        assert_eq!(Batch::pack(&entries(found as u64)), Err(PackError::TooMany { found }));
+        assert_eq!(Batch::pack(&[]), Err(PackError::Empty));
+        let mut gap = entries(3);
+        gap.remove(1);
+        assert_eq!(Batch::pack(&gap), Err(PackError::NotConsecutive { seq: 3 }));
+        let mut backwards = entries(2);
+        backwards[1].hlc.wall_ms = 1;
+        assert_eq!(Batch::pack(&backwards), Err(PackError::NotConsecutive { seq: 2 }));
+    }
+
+    #[test]
+    fn each_contradiction_of_a_batch_has_its_own_error() {
+        type Break = fn(&mut Batch);
+        let cases: [(BatchError, Break); 8] = [
+            (BatchError::Count { found: 0 }, |b| b.entries.clear()),
+            (BatchError::UnknownReference { what: "path", number: 7 }, |b| {
+                b.entries[1].removed.push(7);
+            }),
+            (BatchError::UnknownReference { what: "provenance", number: 7 }, |b| {
+                b.entries[1].provenance = 7;
+            }),
+            (BatchError::Overflow, |b| b.entries[1].wall_ms_delta = u64::MAX),
+            (BatchError::Overflow, |b| b.first_seq = u64::MAX),
+            (BatchError::PathTwice { seq: 2 }, |b| b.entries[1].removed = vec![0, 0]),
+            (BatchError::PathTwice { seq: 2 }, |b| {
+                let twice = b.entries[1].added[0].clone();
+                b.entries[1].added.push(twice);
+            }),
+            (BatchError::TextTooLong { bytes: TEXT_BYTES_MAX + 1 }, |b| {
+                b.provenances[0].reason = "r".repeat(TEXT_BYTES_MAX + 1);
+            }),
+        ];
+        for (error, break_it) in cases {
+            let mut batch = pack(2);
+            break_it(&mut batch);
+            assert_eq!(batch.unpack(), Err(error));
+        }
+    }
+
+    #[test]
+    fn paths_and_texts_are_written_once() {
+        let (one, many) = (crate::codec::encode(&pack(1)), crate::codec::encode(&pack(100)));
+        assert!(many.len() - one.len() < 99 * 20, "{} bytes for 99 more", many.len() - one.len());
     }
 }

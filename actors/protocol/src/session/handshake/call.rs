@@ -3,10 +3,11 @@
 use super::{Caller, Intent, Progress, ROLE_BRAIN, ROLE_EDGE, Transcript, trusted_ms, versions};
 use crate::ErrorCode;
 use crate::compress::Compression;
+use crate::history::LogId;
 use crate::keys::{Subject, verify};
 use crate::session::replication::{Replication, Terms};
-use crate::session::{Failure, Input, Limits, Now, Output, with_causes};
-use crate::wire::{self, Auth, Capabilities, Hello, HelloReply, Message, Purpose};
+use crate::session::{Failure, Input, Limits, Now, Output, offset_ms, with_causes};
+use crate::wire::{self, Auth, Capabilities, Hello, HelloReply, LogPosition, Message, Purpose};
 
 /// The calling side's handshake.
 #[derive(Debug)]
@@ -38,11 +39,19 @@ impl Call {
         match input {
             Input::Connected => self.hello(outputs),
             Input::Frame(frame) => return self.frame(frame, now, outputs),
-            // The shell may go on writing and signing; the link hears of it from the heads that
-            // are read when it is established.
+            // The shell may go on writing: the heads that this side will send must say so.
+            Input::Stored { log, position, .. } => self.note(log, position),
             _ => {}
         }
         Ok(Progress::Pending)
+    }
+
+    fn note(&mut self, log: LogId, position: LogPosition) {
+        let Intent::Link { replica, .. } = &mut self.config.intent else { return };
+        match replica.logs.iter_mut().find(|known| known.log == log) {
+            Some(known) => *known = position,
+            None => replica.logs.push(position),
+        }
     }
 
     fn hello(&mut self, outputs: &mut Vec<Output>) {
@@ -97,7 +106,7 @@ impl Call {
                 let Intent::Link { replica, .. } = &self.config.intent else {
                     return Err(Failure::unexpected(&Message::Welcome(welcome), "when enrolling"));
                 };
-                let offset_ms = welcome.now_ms as i64 - now.wall_ms as i64;
+                let offset_ms = offset_ms(welcome.now_ms, now.wall_ms);
                 outputs.push(Output::Welcomed { connection: welcome.connection, offset_ms });
                 let defaults = Limits::default();
                 let terms = Terms {

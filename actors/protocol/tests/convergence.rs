@@ -1,0 +1,329 @@
+//! Replicas that hold the same entries are the same, whatever the order in which they came, and
+//! are what the definition of a tree says they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use protocol::clock::{ClockQuality, Hlc};
+use protocol::codec;
+use protocol::history::{
+    Admission, Author, Draft, Entry, Genesis, LogId, Provenance, Refusal, Role, Tree, TreeKind,
+    admit,
+};
+use protocol::state::{Path, State, StateSource, Value};
+use protocol::wire::Batch;
+use protocol::{DeviceId, EntryId, FleetId, PublicKey};
+
+const BASE_MS: u64 = 1_700_000_000_000;
+const DEVICE: DeviceId = DeviceId([0xD1; 16]);
+/// A device, two epochs of one brain, and another brain.
+const AUTHORS: [(u8, u64, Role); 4] = [
+    (1, 10, Role::Owner(DEVICE)),
+    (2, 20, Role::Brain),
+    (2, 21, Role::Brain),
+    (3, 30, Role::Brain),
+];
+
+type Entries = Vec<(EntryId, Entry)>;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// The author sets or removes leaves; its wall clock shows so much more than the base.
+    Write { author: usize, changes: Vec<(usize, Option<i64>)>, clock_ms: u64 },
+    /// The author takes a part of what another replica holds, as that replica met it.
+    Learn { author: usize, from: usize, part: f64 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let changes =
+        proptest::collection::vec((0usize..3, proptest::option::weighted(0.7, 0i64..4)), 1..3);
+    let write = (0usize..4, changes, 0u64..5).prop_map(|(author, changes, clock_s)| {
+        // Coarse clocks, so that timestamps of different authors are often equal.
+        Step::Write { author, changes, clock_ms: clock_s * 10_000 }
+    });
+    let learn = (0usize..4, 0usize..4, 0.0..=1.0).prop_map(|(author, from, part)| Step::Learn {
+        author,
+        from,
+        part,
+    });
+    proptest::collection::vec(prop_oneof![2 => write, 1 => learn], 1..60)
+}
+
+fn genesis(kind: TreeKind) -> Genesis {
+    Genesis { kind, fleet: FleetId([1; 16]), name: "tree".into() }
+}
+
+fn log(author: usize) -> LogId {
+    LogId { author: PublicKey([AUTHORS[author].0; 32]), epoch: AUTHORS[author].1 }
+}
+
+fn role_of(log: LogId) -> Role {
+    let (_, _, role) = AUTHORS[(0..4).find(|n| self::log(*n) == log).expect("one of the authors")];
+    role
+}
+
+fn path(kind: TreeKind, author: usize, number: usize) -> Path {
+    let prefix = match (kind, AUTHORS[author].2) {
+        (TreeKind::Device, Role::Brain) => "desired",
+        (TreeKind::Device, _) => "reported",
+        _ => "shared",
+    };
+    Path::new(&format!("{prefix}/{number}")).expect("valid")
+}
+
+/// Takes an entry in if it is new; the rest is for the caller to judge.
+fn take(tree: &mut Tree, id: EntryId, entry: &Entry) -> Result<Admission, Refusal> {
+    let admission = admit(tree, entry, id, role_of(entry.log), BASE_MS)?;
+    if admission == Admission::New {
+        tree.apply(entry, id);
+    }
+    Ok(admission)
+}
+
+/// All entries that the authors write when they act out the steps, in an order of their making.
+fn history(kind: TreeKind, authors: usize, steps: &[Step]) -> Entries {
+    let mut writers: Vec<_> = (0..authors).map(|n| Author::new(log(n), Hlc::default())).collect();
+    let mut trees = vec![Tree::new(genesis(kind)); authors];
+    let mut held = vec![Entries::new(); authors];
+    let mut all = Entries::new();
+    for step in steps {
+        match step {
+            Step::Write { author, changes, clock_ms } => {
+                let author = author % authors;
+                let change = |(number, value): &(usize, Option<i64>)| {
+                    (path(kind, author, *number), value.map(Value::from))
+                };
+                let draft = Draft {
+                    changes: changes.iter().map(change).collect(),
+                    provenance: Provenance::new(StateSource::Operator, "user:ada", "test"),
+                    lease_until_ms: None,
+                };
+                let now_ms = BASE_MS - 100_000 + clock_ms;
+                let quality = ClockQuality::Synchronised;
+                let Some(entry) = writers[author].write(&trees[author], draft, now_ms, quality)
+                else {
+                    continue;
+                };
+                let id = entry.id();
+                assert_eq!(take(&mut trees[author], id, &entry), Ok(Admission::New));
+                // Its author knew of all that its replica held, so nothing stays beside it.
+                let leaves = trees[author].leaves();
+                assert!(entry.delta.changes().all(|(path, _)| leaves[path].candidates.len() == 1));
+                held[author].push((id, entry.clone()));
+                all.push((id, entry));
+            }
+            Step::Learn { author, from, part } => {
+                let (author, from) = (author % authors, from % authors);
+                let count = (held[from].len() as f64 * part) as usize;
+                let known = held[from][..count].to_vec();
+                for (id, entry) in known {
+                    if take(&mut trees[author], id, &entry) == Ok(Admission::New) {
+                        held[author].push((id, entry));
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Numbers that follow from a seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % bound
+    }
+}
+
+/// What the wire makes of a run of entries.
+fn over_the_wire(run: &[(EntryId, Entry)]) -> Entries {
+    let entries: Vec<_> = run.iter().map(|(_, entry)| entry.clone()).collect();
+    let bytes = codec::encode(&Batch::pack(&entries).expect("consecutive"));
+    let unpacked = codec::decode::<Batch>(&bytes).expect("own bytes").unpack().expect("own batch");
+    assert_eq!(unpacked, run, "ids and entries survive the wire");
+    unpacked
+}
+
+/// Delivers all entries to a fresh replica in a random order that respects causes, in random
+/// batches, some of them twice, and tries some before their time.
+fn deliver(kind: TreeKind, all: &Entries, seed: u64) -> Tree {
+    let mut random = Random(seed);
+    let mut tree = Tree::new(genesis(kind));
+    let mut logs: BTreeMap<LogId, Entries> = BTreeMap::new();
+    for (id, entry) in all {
+        logs.entry(entry.log).or_default().push((*id, entry.clone()));
+    }
+    let logs: Vec<_> = logs.into_values().collect();
+    let mut done = vec![0; logs.len()];
+    while done.iter().zip(&logs).any(|(done, log)| *done < log.len()) {
+        let n = random.below(logs.len());
+        let (from, log) = (done[n], &logs[n]);
+        if from > 0 && random.below(4) == 0 {
+            let again = random.below(from);
+            for (id, entry) in over_the_wire(&log[again..from]) {
+                assert_eq!(take(&mut tree, id, &entry), Ok(Admission::Known));
+            }
+        }
+        if from == log.len() {
+            continue;
+        }
+        refuse_early(&tree, log, from + random.below(log.len() - from));
+        let until = from + 1 + random.below(log.len() - from);
+        for (id, entry) in over_the_wire(&log[from..until]) {
+            match take(&mut tree, id, &entry) {
+                Ok(admission) => assert_eq!(admission, Admission::New),
+                Err(Refusal::MissingCause { .. }) => break,
+                Err(other) => panic!("{other}"),
+            }
+            done[n] += 1;
+        }
+    }
+    tree
+}
+
+/// An entry before its time is refused by the right name and changes nothing.
+fn refuse_early(tree: &Tree, log: &Entries, n: usize) {
+    let (id, entry) = &log[n];
+    let next = tree.log(&entry.log).map_or(1, |known| known.seq + 1);
+    let causes_here = entry.seen.iter().all(|(log, seq)| tree.vector().contains(log, seq));
+    let mut after = tree.clone();
+    let result = take(&mut after, *id, entry);
+    if entry.seq > next {
+        assert!(matches!(result, Err(Refusal::SequenceGap { .. })), "{result:?}");
+        assert_eq!(after, *tree);
+    } else if !causes_here {
+        assert!(matches!(result, Err(Refusal::MissingCause { .. })), "{result:?}");
+        assert_eq!(after, *tree);
+    }
+}
+
+/// The candidates of each leaf, by the definition: an entry's value stays unless another entry
+/// of the same path knew of it, however indirectly.
+fn by_definition(all: &Entries) -> BTreeMap<Path, BTreeSet<(LogId, u64, Option<Value>)>> {
+    type Dot = (LogId, u64);
+    let mut contexts: BTreeMap<Dot, BTreeSet<Dot>> = BTreeMap::new();
+    for (_, entry) in all {
+        let mut context = BTreeSet::new();
+        let before = (entry.seq > 1).then(|| (entry.log, entry.seq - 1));
+        let seen = entry.seen.iter().flat_map(|(log, seq)| (1..=seq).map(|n| (*log, n)));
+        for dot in seen.chain(before) {
+            context.extend(contexts[&dot].iter().copied());
+            context.insert(dot);
+        }
+        contexts.insert((entry.log, entry.seq), context);
+    }
+    let mut leaves: BTreeMap<Path, BTreeSet<_>> = BTreeMap::new();
+    for (_, entry) in all {
+        for (path, value) in entry.delta.changes() {
+            let replaced = all.iter().any(|(_, other)| {
+                other.delta.changes().any(|(touched, _)| touched == path)
+                    && contexts[&(other.log, other.seq)].contains(&(entry.log, entry.seq))
+            });
+            if !replaced {
+                leaves.entry(path.clone()).or_default().insert((
+                    entry.log,
+                    entry.seq,
+                    value.cloned(),
+                ));
+            }
+        }
+    }
+    leaves
+}
+
+fn candidates(tree: &Tree) -> BTreeMap<Path, BTreeSet<(LogId, u64, Option<Value>)>> {
+    let leaf = |leaf: &protocol::history::Leaf| {
+        let of = |c: &protocol::history::Candidate| {
+            (tree.logs()[c.log as usize].log, c.seq, c.value.clone())
+        };
+        leaf.candidates.iter().map(of).collect()
+    };
+    tree.leaves().iter().map(|(path, of)| (path.clone(), leaf(of))).collect()
+}
+
+/// The state by the definition: of each leaf's candidates the latest, then by log and number.
+fn state_by_definition(all: &Entries) -> State {
+    let dated = |log: LogId, seq| {
+        let entry = all.iter().find(|(_, entry)| entry.log == log && entry.seq == seq);
+        entry.expect("written").1.hlc
+    };
+    let winner = |leaf: BTreeSet<(LogId, u64, Option<Value>)>| {
+        leaf.into_iter().max_by_key(|(log, seq, _)| (dated(*log, *seq), *log, *seq))?.2
+    };
+    let leaves = by_definition(all).into_iter();
+    leaves.filter_map(|(path, leaf)| Some((path, winner(leaf)?))).collect()
+}
+
+fn kinds() -> impl Strategy<Value = TreeKind> {
+    // In a device's tree only brains meet on a leaf; in a site's tree everybody does.
+    prop_oneof![Just(TreeKind::Device), Just(TreeKind::Site)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+    #[test]
+    fn the_order_of_delivery_leaves_no_trace(
+        kind in kinds(), authors in 2usize..=4, steps in steps(), seeds in any::<[u64; 3]>(),
+    ) {
+        let all = history(kind, authors, &steps);
+        let [a, b, c] = seeds.map(|seed| deliver(kind, &all, seed));
+        for other in [&b, &c] {
+            prop_assert_eq!(a.root(), other.root());
+            prop_assert_eq!(a.state(), other.state());
+            prop_assert_eq!(a.vector(), other.vector());
+            prop_assert_eq!(candidates(&a), candidates(other));
+        }
+    }
+
+    #[test]
+    fn a_replica_is_what_the_definition_says(
+        kind in kinds(), authors in 2usize..=4, steps in steps(), seed in any::<u64>(),
+    ) {
+        let all = history(kind, authors, &steps);
+        let tree = deliver(kind, &all, seed);
+        prop_assert_eq!(candidates(&tree), by_definition(&all));
+        prop_assert_eq!(tree.state(), state_by_definition(&all));
+        let conflicts = tree.leaves().values().filter(|leaf| leaf.is_conflict()).count();
+        let defined = by_definition(&all);
+        let distinct = |leaf: &BTreeSet<(LogId, u64, Option<Value>)>| {
+            leaf.iter().map(|(_, _, value)| value).collect::<BTreeSet<_>>().len()
+        };
+        prop_assert_eq!(conflicts, defined.values().filter(|leaf| distinct(leaf) > 1).count());
+    }
+
+    #[test]
+    fn a_restored_replica_is_the_same_and_goes_on(
+        kind in kinds(), steps in steps(), seed in any::<u64>(), part in 0.0..=1.0,
+    ) {
+        let all = history(kind, 4, &steps);
+        let split = (all.len() as f64 * part) as usize;
+        let mut whole = Tree::new(genesis(kind));
+        for (id, entry) in &all[..split] {
+            prop_assert_eq!(take(&mut whole, *id, entry), Ok(Admission::New));
+        }
+        let leaves = codec::decode(&codec::encode(whole.leaves())).expect("own bytes");
+        let logs = codec::decode(&codec::encode(&whole.logs().to_vec())).expect("own bytes");
+        let mut restored = Tree::restore(genesis(kind), logs, leaves);
+        prop_assert_eq!(&restored, &whole);
+        for (id, entry) in &all[split..] {
+            prop_assert_eq!(take(&mut restored, *id, entry), Ok(Admission::New));
+        }
+        prop_assert_eq!(restored.root(), deliver(kind, &all, seed).root());
+    }
+
+    #[test]
+    fn a_new_value_always_changes_the_root(
+        kind in kinds(), steps in steps(), seed in any::<u64>(),
+    ) {
+        let all = history(kind, 3, &steps);
+        if let Some((last, before)) = all.split_last() {
+            let (less, more) = (deliver(kind, &before.to_vec(), seed), deliver(kind, &all, seed));
+            let sets_a_value = last.1.delta.changes().any(|(_, value)| value.is_some());
+            prop_assert!(!sets_a_value || less.root() != more.root());
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Two sessions, their stores and a virtual clock in one thread.
+
+mod faults;
+mod flow;
+mod handshake;
+mod impostors;
+mod resume;
+mod store;
+mod world;

@@ -1,0 +1,610 @@
+//! The actor of one connected device.
+//!
+//! It owns the device's [`Twin`]: the brain's replica of its tree. The task that holds the
+//! device's connection, and the API, send it messages; it answers over the connection's channel.
+//! When it crashes or a commit fails, it is started again and loads the twin from the store; the
+//! connection's channel closes with it, and the device comes back and resumes from the heads.
+
+mod fencing;
+mod twin;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use protocol::history::{Cut, Entry, Genesis, LogId, Provenance, Refusal, SignedHead, TreeKind};
+use protocol::session::{Now, Replica};
+use protocol::state::{State, StateDelta, Version, VersionedState};
+use protocol::{
+    DeviceId, EntryId, ErrorCode, ErrorSource, FleetId, Layer, PublicKey, SyncError, history::Change,
+};
+use tokio::sync::mpsc;
+
+use crate::ports::{CommitDone, CommitError, Evidence, LinkEvent, TreeCommit, TreeStore};
+use crate::supervise::{Address, Context, Node, NodeError, Reply};
+
+pub use fencing::{Fencing, Verdict};
+pub use twin::{BrainAuthor, Ingested, SaveError, Twin, Written};
+
+/// How long a twin without a connection stays in memory.
+const IDLE_AFTER: Duration = Duration::from_secs(60);
+/// How long the brain's own entries may stay unsigned: long enough to cover a burst with one
+/// signature, short enough that a device has them sealed within a second.
+const SEAL_AFTER: Duration = Duration::from_millis(200);
+/// How long a device whose commit failed for want of disk space waits before it comes back.
+const DISK_FULL_RETRY_MS: u32 = 5_000;
+
+/// Tells the time.
+pub trait Clock: Send + Sync + 'static {
+    /// The time now.
+    fn now(&self) -> Now;
+}
+
+/// What every incarnation of a device's actor starts from.
+pub struct DeviceArgs {
+    /// The device.
+    pub device: DeviceId,
+    /// Its fleet.
+    pub fleet: FleetId,
+    /// The keys that write its part of its tree, the current one and former ones.
+    pub device_keys: Vec<PublicKey>,
+    /// Who the brain is when it writes.
+    pub brain: BrainAuthor,
+    /// Where trees are kept.
+    pub store: Arc<dyn TreeStore>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What a device's actor is told.
+pub enum DeviceMsg {
+    /// Load the twin.
+    Load,
+    /// A connection of the device has proved itself.
+    Attach {
+        /// Its number: higher than that of every earlier connection.
+        connection: u64,
+        /// Where the peer is, for people.
+        peer: String,
+        /// Where news for the connection goes.
+        link: mpsc::Sender<LinkEvent>,
+        /// Where the tree stands, or why the connection is turned away.
+        reply: Reply<Result<Replica, SyncError>>,
+    },
+    /// The tree stands still on disk as the reply needs it.
+    Settled {
+        /// What to answer.
+        reply: Reply<Result<Replica, SyncError>>,
+    },
+    /// A connection has ended.
+    Detached {
+        /// Its number.
+        connection: u64,
+    },
+    /// Entries came over a connection.
+    EntriesCame {
+        /// The connection's number.
+        connection: u64,
+        /// The log.
+        log: LogId,
+        /// The entries.
+        entries: Vec<(EntryId, Entry)>,
+        /// What to give back when they are dealt with.
+        bytes: u32,
+    },
+    /// A signed head came over a connection.
+    SignedHeadCame(SignedHead),
+    /// A cut came over a connection.
+    CutCame(Cut),
+    /// A connection's session needs entries.
+    Fetch {
+        /// The connection's number.
+        connection: u64,
+        /// The log.
+        log: LogId,
+        /// Those above this number.
+        after: u64,
+        /// About so many bytes of them.
+        bytes_max: usize,
+    },
+    /// Write into `desired/` or `tags/`.
+    Write {
+        /// The leaves.
+        changes: Vec<Change>,
+        /// Who and why.
+        provenance: Provenance,
+        /// What became of it, once it is durable.
+        reply: Reply<Result<WriteOutcome, SyncError>>,
+    },
+    /// Make `desired/` hold exactly these leaves.
+    SetState {
+        /// The leaves, with their whole paths.
+        desired: State,
+        /// Who and why.
+        provenance: Provenance,
+        /// What became of it, once it is durable.
+        reply: Reply<Result<WriteOutcome, SyncError>>,
+    },
+    /// Save a state under the next version, or check that the current one has it.
+    SaveState {
+        /// The state with its version.
+        state: VersionedState,
+        /// Who and why.
+        provenance: Provenance,
+        /// What became of it, once it is durable.
+        reply: Reply<Result<WriteOutcome, SyncError>>,
+    },
+    /// Keep a snapshot of the current version.
+    Snapshot {
+        /// Its version, once it is durable.
+        reply: Reply<Result<Version, SyncError>>,
+    },
+    /// Tell how the device is connected.
+    Status {
+        /// The answer.
+        reply: Reply<DeviceStatus>,
+    },
+    /// A commit failed: what is in memory is ahead of the disk.
+    CommitFailed(CommitError),
+    /// Sign the brain's log.
+    SealDue,
+    /// Look whether anybody still needs the twin.
+    IdleDue,
+}
+
+/// What a write came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteOutcome {
+    /// The version that the tree has now.
+    pub version: Version,
+    /// The entry, where one was needed.
+    pub entry: Option<EntryId>,
+    /// What it changed.
+    pub delta: StateDelta,
+}
+
+/// How a device is connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceStatus {
+    /// Since when, in milliseconds since the Unix epoch; none while it is away.
+    pub connected_since_ms: Option<u64>,
+    /// The number of the connection.
+    pub connection: Option<u64>,
+    /// Where it comes from.
+    pub peer: Option<String>,
+    /// Until when the device is quarantined as a cloned identity, in milliseconds since the epoch.
+    pub quarantined_until_ms: Option<u64>,
+}
+
+struct Link {
+    connection: u64,
+    peer: String,
+    since_ms: u64,
+    events: mpsc::Sender<LinkEvent>,
+}
+
+/// The actor.
+pub struct DeviceActor {
+    args: Arc<DeviceArgs>,
+    twin: Option<Twin>,
+    link: Option<Link>,
+    fencing: Fencing,
+    seal_pending: bool,
+    /// Commits that are queued and not yet durable.
+    in_flight: Arc<AtomicUsize>,
+    /// Whether anybody needed the twin since the last look.
+    used: bool,
+}
+
+impl Node for DeviceActor {
+    const KIND: &'static str = "device";
+    type Msg = DeviceMsg;
+    type Args = DeviceArgs;
+
+    fn start(args: &Arc<DeviceArgs>, ctx: &Context<DeviceMsg>) -> Result<Self, NodeError> {
+        ctx.cast_self(DeviceMsg::Load);
+        Ok(Self {
+            args: args.clone(),
+            twin: None,
+            link: None,
+            fencing: Fencing::default(),
+            seal_pending: false,
+            in_flight: Arc::default(),
+            used: true,
+        })
+    }
+
+    async fn handle(&mut self, ctx: &Context<DeviceMsg>, msg: DeviceMsg) -> Result<(), NodeError> {
+        let now = self.args.clock.now();
+        if !matches!(msg, DeviceMsg::IdleDue | DeviceMsg::Status { .. }) {
+            self.used = true;
+        }
+        match msg {
+            DeviceMsg::Load => self.load(ctx).await?,
+            DeviceMsg::Attach { connection, peer, link, reply } => {
+                self.attach(ctx, connection, peer, link, reply, now);
+            }
+            DeviceMsg::Settled { reply } => {
+                reply.send(Ok(self.twin_mut().replica()));
+            }
+            DeviceMsg::Detached { connection } => {
+                self.link.take_if(|link| link.connection == connection);
+            }
+            DeviceMsg::EntriesCame { connection, log, entries, bytes } => {
+                if self.is_current(connection) {
+                    self.ingest(ctx, log, entries, bytes, now).await?;
+                }
+            }
+            DeviceMsg::SignedHeadCame(signed) => {
+                if let Some((commit, position)) = self.twin_mut().take_signed_head(signed) {
+                    self.commit(ctx, commit, stored(signed.head.log, position, 0), None);
+                }
+            }
+            DeviceMsg::CutCame(cut) => {
+                if let Some(commit) = self.twin_mut().take_cut(cut) {
+                    self.commit(ctx, commit, Vec::new(), None);
+                }
+            }
+            DeviceMsg::Fetch { connection, log, after, bytes_max } => {
+                if self.is_current(connection) {
+                    self.fetch(log, after, bytes_max).await?;
+                }
+            }
+            DeviceMsg::Write { changes, provenance, reply } => {
+                self.write(ctx, changes, provenance, reply, now);
+            }
+            DeviceMsg::SetState { desired, provenance, reply } => {
+                let changes = self.twin_mut().replace_desired(&desired);
+                self.write(ctx, changes, provenance, reply, now);
+            }
+            DeviceMsg::SaveState { state, provenance, reply } => {
+                match self.twin_mut().save(state.version, &state.state) {
+                    Ok(changes) => self.write(ctx, changes, provenance, reply, now),
+                    Err(error) => reply.send(Err(save_error(&error))),
+                }
+            }
+            DeviceMsg::Snapshot { reply } => self.snapshot(ctx, reply),
+            DeviceMsg::Status { reply } => reply.send(self.status()),
+            DeviceMsg::CommitFailed(error) => return Err(error.into()),
+            DeviceMsg::SealDue => self.seal(ctx),
+            DeviceMsg::IdleDue => self.rest(ctx),
+        }
+        Ok(())
+    }
+
+    async fn stopping(&mut self, _ctx: &Context<DeviceMsg>) {
+        self.send(LinkEvent::Close {
+            error: error(ErrorCode::GoingAway, "stop", "the brain is stopping"),
+            retry_after_ms: None,
+        });
+    }
+
+    fn label(msg: &DeviceMsg) -> &'static str {
+        match msg {
+            DeviceMsg::Load => "load",
+            DeviceMsg::Attach { .. } => "attach",
+            DeviceMsg::Settled { .. } => "settled",
+            DeviceMsg::Detached { .. } => "detached",
+            DeviceMsg::EntriesCame { .. } => "entries_came",
+            DeviceMsg::SignedHeadCame(_) => "signed_head_came",
+            DeviceMsg::CutCame(_) => "cut_came",
+            DeviceMsg::Fetch { .. } => "fetch",
+            DeviceMsg::Write { .. } => "write",
+            DeviceMsg::SetState { .. } => "set_state",
+            DeviceMsg::SaveState { .. } => "save_state",
+            DeviceMsg::Snapshot { .. } => "snapshot",
+            DeviceMsg::Status { .. } => "status",
+            DeviceMsg::CommitFailed(_) => "commit_failed",
+            DeviceMsg::SealDue => "seal_due",
+            DeviceMsg::IdleDue => "idle_due",
+        }
+    }
+}
+
+impl DeviceActor {
+    async fn load(&mut self, ctx: &Context<DeviceMsg>) -> Result<(), NodeError> {
+        let args = self.args.clone();
+        let loaded = tokio::task::spawn_blocking(move || {
+            let DeviceArgs { fleet, device, .. } = *args;
+            let genesis = Genesis { kind: TreeKind::Device, fleet, name: device.to_string() };
+            args.store.load(&genesis)
+        });
+        let loaded = loaded.await??;
+        let DeviceArgs { device, device_keys, brain, .. } = &*self.args;
+        self.twin = Some(Twin::new(*device, device_keys.clone(), brain.clone(), loaded));
+        ctx.cast_after(IDLE_AFTER, DeviceMsg::IdleDue);
+        Ok(())
+    }
+
+    fn attach(
+        &mut self,
+        ctx: &Context<DeviceMsg>,
+        connection: u64,
+        peer: String,
+        events: mpsc::Sender<LinkEvent>,
+        reply: Reply<Result<Replica, SyncError>>,
+        now: Now,
+    ) {
+        let current = self.link.as_ref().filter(|link| !link.events.is_closed());
+        let current = current.map(|link| link.connection);
+        match self.fencing.on_attach(current, connection, now.mono_ms) {
+            Verdict::Attach => {}
+            Verdict::Stale => {
+                let text = "a newer connection of this device is already here";
+                return reply.send(Err(error(ErrorCode::Fenced, "attach", text)));
+            }
+            Verdict::Cloned { retry_after_ms } => {
+                let text = "two machines use this device's identity; enrol one of them anew";
+                let error = error(ErrorCode::ClonedIdentity, "attach", text);
+                tracing::warn!(device = %self.args.device, peer, "cloned identity, quarantined");
+                let retry_after_ms = Some(retry_after_ms);
+                self.send(LinkEvent::Close { error: error.clone(), retry_after_ms });
+                self.link = None;
+                return reply.send(Err(error));
+            }
+        }
+        let text = "a newer connection of this device took over";
+        let fenced = error(ErrorCode::Fenced, "attach", text);
+        self.send(LinkEvent::Close { error: fenced, retry_after_ms: None });
+        self.link = Some(Link { connection, peer, since_ms: now.wall_ms, events });
+        // What a new connection is told must be on disk: it counts as acknowledged.
+        if self.in_flight.load(Ordering::Acquire) == 0 {
+            reply.send(Ok(self.twin_mut().replica()));
+        } else {
+            let commit = self.twin_mut().settle();
+            let address = ctx.address().clone();
+            self.queue(ctx, commit, Box::new(move |result| match result {
+                Ok(()) => pass_on(&address, DeviceMsg::Settled { reply }),
+                Err(error) => reply.send(Err(error.to_sync_error())),
+            }));
+        }
+    }
+
+    async fn ingest(
+        &mut self,
+        ctx: &Context<DeviceMsg>,
+        log: LogId,
+        entries: Vec<(EntryId, Entry)>,
+        bytes: u32,
+        now: Now,
+    ) -> Result<(), NodeError> {
+        let mut result = self.twin_mut().ingest(entries, now);
+        if let Some(seq) = self.contradicted(&log, &result.known).await? {
+            result.refused = Some((seq, Refusal::Equivocation { log, seq }));
+        }
+        let mut news = stored(log, result.position, bytes);
+        if let Some((seq, refusal)) = &result.refused {
+            news.push(self.refuse(log, *seq, refusal, now));
+        }
+        match result.commit {
+            Some(commit) => self.commit(ctx, commit, news, None),
+            // Nothing new, but what is here may still be on its way to disk.
+            None if self.in_flight.load(Ordering::Acquire) > 0 => {
+                let commit = self.twin_mut().settle();
+                self.commit(ctx, commit, news, None);
+            }
+            None => news.into_iter().for_each(|event| self.send(event)),
+        }
+        Ok(())
+    }
+
+    /// Looks up entries that are known by number, and finds the first that is another one.
+    async fn contradicted(
+        &mut self,
+        log: &LogId,
+        known: &[(u64, EntryId)],
+    ) -> Result<Option<u64>, NodeError> {
+        let Some((first, _)) = known.first() else { return Ok(None) };
+        let twin = self.twin_mut();
+        let (tree, after) = (twin.number(), first - 1);
+        let Some(number) = twin.tree().log_number(log) else { return Ok(None) };
+        let store = self.args.store.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            store.range(tree, number, after, protocol::wire::PLAIN_BYTES_MAX)
+        });
+        let kept = read.await??;
+        let contradiction = known.iter().find(|(seq, id)| {
+            kept.iter().any(|(kept, entry)| entry.seq == *seq && kept != id)
+        });
+        Ok(contradiction.map(|(seq, _)| *seq))
+    }
+
+    fn refuse(&self, log: LogId, seq: u64, refusal: &Refusal, now: Now) -> LinkEvent {
+        let code = refusal.code();
+        let error = error(code, "ingest", refusal.to_string());
+        // These come from a peer that is early or late, not wrong: it can go on.
+        let fatal = !matches!(
+            code,
+            ErrorCode::ClockAhead | ErrorCode::SequenceGap | ErrorCode::MissingCause | ErrorCode::LogCut
+        );
+        tracing::warn!(device = %self.args.device, %code, seq, "entry refused");
+        if fatal {
+            self.args.store.keep_evidence(Evidence {
+                device: self.args.device,
+                at_ms: now.wall_ms,
+                error: error.clone(),
+                bytes: protocol::codec::encode(&(log, seq)),
+            });
+        }
+        LinkEvent::Refused { log, seq, error, consumed_bytes: 0, fatal }
+    }
+
+    async fn fetch(&mut self, log: LogId, after: u64, bytes_max: usize) -> Result<(), NodeError> {
+        let twin = self.twin_mut();
+        let tree = twin.number();
+        let entries = match twin.tree().log_number(&log) {
+            None => Vec::new(),
+            Some(number) => {
+                let store = self.args.store.clone();
+                let read = tokio::task::spawn_blocking(move || {
+                    store.range(tree, number, after, bytes_max)
+                });
+                read.await??.into_iter().map(|(_, entry)| entry).collect()
+            }
+        };
+        self.send(LinkEvent::Fetched { log, entries });
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        ctx: &Context<DeviceMsg>,
+        changes: Vec<Change>,
+        provenance: Provenance,
+        reply: Reply<Result<WriteOutcome, SyncError>>,
+        now: Now,
+    ) {
+        let written = match self.twin_mut().write(changes, provenance, now) {
+            Ok(Some(written)) => written,
+            Ok(None) => {
+                let version = self.twin_mut().version();
+                let delta = StateDelta::default();
+                return reply.send(Ok(WriteOutcome { version, entry: None, delta }));
+            }
+            Err(refusal) => {
+                return reply.send(Err(error(refusal.code(), "write", refusal.to_string())));
+            }
+        };
+        let Written { commit, id, version, delta, position } = written;
+        let outcome = WriteOutcome { version, entry: Some(id), delta };
+        let answer = Box::new(move |result: Result<(), CommitError>| {
+            reply.send(result.map(|()| outcome).map_err(|error| error.to_sync_error()));
+        });
+        self.commit(ctx, commit, stored(position.log, position, 0), Some(answer));
+        if !self.seal_pending {
+            self.seal_pending = true;
+            ctx.cast_after(SEAL_AFTER, DeviceMsg::SealDue);
+        }
+    }
+
+    fn seal(&mut self, ctx: &Context<DeviceMsg>) {
+        self.seal_pending = false;
+        let Some((commit, signed, _)) = self.twin_mut().seal() else { return };
+        self.commit(ctx, commit, vec![LinkEvent::Sealed(signed)], None);
+    }
+
+    fn snapshot(&mut self, ctx: &Context<DeviceMsg>, reply: Reply<Result<Version, SyncError>>) {
+        let version = self.twin_mut().version();
+        if version == 0 {
+            let text = "the device has no state yet";
+            return reply.send(Err(error(ErrorCode::NotFound, "snapshot", text)));
+        }
+        let commit = self.twin_mut().snapshot();
+        let answer = Box::new(move |result: Result<(), CommitError>| {
+            reply.send(result.map(|()| version).map_err(|error| error.to_sync_error()));
+        });
+        self.commit(ctx, commit, Vec::new(), Some(answer));
+    }
+
+    fn status(&self) -> DeviceStatus {
+        let link = self.link.as_ref().filter(|link| !link.events.is_closed());
+        let now = self.args.clock.now();
+        DeviceStatus {
+            connected_since_ms: link.map(|link| link.since_ms),
+            connection: link.map(|link| link.connection),
+            peer: link.map(|link| link.peer.clone()),
+            quarantined_until_ms: self
+                .fencing
+                .quarantined_for_ms(now.mono_ms)
+                .map(|left| now.wall_ms + left),
+        }
+    }
+
+    fn rest(&mut self, ctx: &Context<DeviceMsg>) {
+        let now = self.args.clock.now();
+        let busy = self.used
+            || self.link.as_ref().is_some_and(|link| !link.events.is_closed())
+            || self.fencing.quarantined_for_ms(now.mono_ms).is_some()
+            || self.in_flight.load(Ordering::Acquire) > 0;
+        if busy {
+            self.used = false;
+            ctx.cast_after(IDLE_AFTER, DeviceMsg::IdleDue);
+        } else {
+            ctx.stop("idle");
+        }
+    }
+
+    /// Queues a commit; when it is durable, the connection hears `news` and `answer` is called.
+    fn commit(
+        &mut self,
+        ctx: &Context<DeviceMsg>,
+        commit: TreeCommit,
+        news: Vec<LinkEvent>,
+        answer: Option<CommitDone>,
+    ) {
+        let events = self.link.as_ref().map(|link| link.events.clone());
+        self.queue(ctx, commit, Box::new(move |result| {
+            if let (Ok(()), Some(events)) = (&result, events) {
+                news.into_iter().for_each(|event| deliver(&events, event));
+            }
+            if let Some(answer) = answer {
+                answer(result);
+            }
+        }));
+    }
+
+    fn queue(&mut self, ctx: &Context<DeviceMsg>, commit: TreeCommit, done: CommitDone) {
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        let in_flight = self.in_flight.clone();
+        let address = ctx.address().clone();
+        let events = self.link.as_ref().map(|link| link.events.clone());
+        self.args.store.commit(commit, Box::new(move |result| {
+            in_flight.fetch_sub(1, Ordering::AcqRel);
+            if let Err(error) = &result {
+                if let Some(events) = events {
+                    let retry_after_ms = Some(DISK_FULL_RETRY_MS);
+                    deliver(&events, LinkEvent::Close { error: error.to_sync_error(), retry_after_ms });
+                }
+                pass_on(&address, DeviceMsg::CommitFailed(error.clone()));
+            }
+            done(result);
+        }));
+    }
+
+    fn is_current(&self, connection: u64) -> bool {
+        self.link.as_ref().is_some_and(|link| link.connection == connection)
+    }
+
+    fn send(&self, event: LinkEvent) {
+        if let Some(link) = &self.link {
+            deliver(&link.events, event);
+        }
+    }
+
+    fn twin_mut(&mut self) -> &mut Twin {
+        self.twin.as_mut().expect("loading is the first message of every incarnation")
+    }
+}
+
+/// Passes news to a connection. One that does not keep up with acknowledgements of its own
+/// entries, which its credit bounds, has ended or is about to.
+fn deliver(events: &mpsc::Sender<LinkEvent>, event: LinkEvent) {
+    if let Err(error) = events.try_send(event) {
+        tracing::debug!(%error, "news for a connection that is gone");
+    }
+}
+
+/// Casts from the store's thread. A twin with a full mailbox or none hears of it when it loads.
+fn pass_on(address: &Address<DeviceMsg>, msg: DeviceMsg) {
+    if let Err(error) = address.try_cast(msg) {
+        tracing::debug!(?error, "a twin was not told of its commit");
+    }
+}
+
+fn stored(log: LogId, position: protocol::wire::LogPosition, consumed: u32) -> Vec<LinkEvent> {
+    vec![LinkEvent::Stored { log, position, consumed_bytes: consumed }]
+}
+
+fn save_error(source: &SaveError) -> SyncError {
+    let code = match source {
+        SaveError::Forked { .. } => ErrorCode::VersionForked,
+        SaveError::Past { .. } => ErrorCode::VersionStale,
+        SaveError::Future { .. } => ErrorCode::VersionFuture,
+        SaveError::Forbidden { .. } => ErrorCode::Forbidden,
+    };
+    error(code, "save state", source.to_string())
+}
+
+fn error(code: ErrorCode, operation: &str, message: impl Into<String>) -> SyncError {
+    SyncError::new(code, ErrorSource::new(Layer::Brain, "device", operation), message)
+}

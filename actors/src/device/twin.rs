@@ -1,0 +1,387 @@
+//! A device's twin: the brain's replica of its tree, and what the brain writes into it.
+//!
+//! Pure: every call takes the time and gives back the commit to make. The twin is ahead of the
+//! store until that commit is durable; when a commit fails, the twin is dropped and loaded again.
+
+use protocol::clock::Hlc;
+use protocol::history::{
+    Admission, Author, Change, Cut, Draft, Entry, Head, LogId, Provenance, Refusal, Role,
+    SignedHead, Tree, admit,
+};
+use protocol::keys::Keypair;
+use protocol::session::{Now, Replica};
+use protocol::state::{Path, State, StateDelta, StateSource, Value, Version};
+use protocol::wire::{Batch, LogPosition};
+use protocol::{DeviceId, EntryId, PublicKey};
+
+use crate::ports::{LoadedTree, Segment, Snapshot, TreeCommit, TreeRecord};
+
+/// A snapshot is kept after so many entries: what a read of an old version has to fold at most.
+const SNAPSHOT_EVERY: u64 = 256;
+
+/// Who the brain is when it writes.
+#[derive(Debug, Clone)]
+pub struct BrainAuthor {
+    /// Its key.
+    pub keypair: Keypair,
+    /// The epoch of this start.
+    pub epoch: u64,
+    /// The keys of all certified brains, this one's included.
+    pub brains: Vec<PublicKey>,
+}
+
+/// The brain's replica of a device's tree.
+#[derive(Debug)]
+pub struct Twin {
+    device: DeviceId,
+    device_keys: Vec<PublicKey>,
+    brain: BrainAuthor,
+    tree: Tree,
+    author: Author,
+    number: u64,
+    generation: u64,
+    version: Version,
+    committed_ms: u64,
+    source: StateSource,
+    snapshot: Version,
+}
+
+/// What became of entries that came over a link.
+#[derive(Debug)]
+pub struct Ingested {
+    /// What to make durable; none where nothing was new.
+    pub commit: Option<TreeCommit>,
+    /// Where the log stands with that.
+    pub position: LogPosition,
+    /// How many entries were new.
+    pub new: usize,
+    /// Entries below the log's head, known by number only: their ids need a look at history.
+    pub known: Vec<(u64, EntryId)>,
+    /// The first entry that is not taken; those after it are not taken either.
+    pub refused: Option<(u64, Refusal)>,
+}
+
+/// What the brain wrote.
+#[derive(Debug)]
+pub struct Written {
+    /// What to make durable.
+    pub commit: TreeCommit,
+    /// The entry's id.
+    pub id: EntryId,
+    /// The version that it makes.
+    pub version: Version,
+    /// What it changes.
+    pub delta: StateDelta,
+    /// Where the log stands with it.
+    pub position: LogPosition,
+}
+
+/// Why a state cannot be saved under a version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SaveError {
+    /// That version exists with other content.
+    #[error("version {version} exists with other content")]
+    Forked {
+        /// The version.
+        version: Version,
+    },
+    /// That version is past, and its content is not here to compare.
+    #[error("version {version} is past; the tree is at {current}")]
+    Past {
+        /// The version.
+        version: Version,
+        /// The tree's version.
+        current: Version,
+    },
+    /// Versions in between do not exist.
+    #[error("version {version} is not the next; the tree is at {current}")]
+    Future {
+        /// The version.
+        version: Version,
+        /// The tree's version.
+        current: Version,
+    },
+    /// The state changes leaves that are not the brain's to write.
+    #[error("the brain may not write {path}")]
+    Forbidden {
+        /// The first such leaf.
+        path: Path,
+    },
+}
+
+impl Twin {
+    /// A twin of what the store has.
+    pub fn new(
+        device: DeviceId,
+        device_keys: Vec<PublicKey>,
+        brain: BrainAuthor,
+        loaded: LoadedTree,
+    ) -> Self {
+        let LoadedTree { number, generation, record, leaves } = loaded;
+        let TreeRecord { genesis, version, committed_ms, source, snapshot, logs } = record;
+        let tree = Tree::restore(genesis, logs, leaves);
+        let log = LogId { author: brain.keypair.public(), epoch: brain.epoch };
+        let last = tree.logs().iter().map(|log| log.hlc).max().unwrap_or(Hlc::default());
+        Self {
+            device,
+            device_keys,
+            author: Author::new(log, last),
+            brain,
+            tree,
+            number,
+            generation,
+            version,
+            committed_ms,
+            source,
+            snapshot,
+        }
+    }
+
+    /// The replica.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// The store's name of the tree.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The number of the last commit.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Where the tree stands, for a session.
+    pub fn replica(&self) -> Replica {
+        Replica {
+            tree: self.tree.id(),
+            logs: self.tree.heads().map(|head| self.position(&head.log)).collect(),
+            author: self.brain.keypair.public(),
+        }
+    }
+
+    /// Takes entries of one log that came over the device's link.
+    pub fn ingest(&mut self, entries: Vec<(EntryId, Entry)>, now: Now) -> Ingested {
+        let log = entries.first().map(|(_, entry)| entry.log).unwrap_or(self.author.log());
+        let mut refused = None;
+        let mut known = Vec::new();
+        let mut fresh = Vec::with_capacity(entries.len());
+        for (id, entry) in entries {
+            let admission = match self.role(entry.log.author) {
+                Some(role) => admit(&self.tree, &entry, id, role, now.wall_ms),
+                None => Err(self.not_a_writer(&entry)),
+            };
+            match admission {
+                Ok(Admission::Known) => known.push((entry.seq, id)),
+                Ok(Admission::New) => {
+                    let touched = self.tree.apply(&entry, id);
+                    // The check above leaves nothing that could move the clock too far.
+                    let _ = self.author.clock_mut().observe(entry.hlc, now.wall_ms);
+                    fresh.push((entry, touched));
+                }
+                Err(refusal) => {
+                    refused = Some((entry.seq, refusal));
+                    break;
+                }
+            }
+        }
+        let new = fresh.len();
+        let commit = (new > 0).then(|| self.commit_entries(fresh, now));
+        Ingested { commit, position: self.position(&log), new, known, refused }
+    }
+
+    /// Writes into `desired/` or `tags/`; none where that changes nothing.
+    pub fn write(
+        &mut self,
+        changes: Vec<Change>,
+        provenance: Provenance,
+        now: Now,
+    ) -> Result<Option<Written>, Refusal> {
+        let draft = Draft { changes, provenance, lease_until_ms: None };
+        let Some(entry) = self.author.write(&self.tree, draft, now.wall_ms, now.quality) else {
+            return Ok(None);
+        };
+        let id = entry.id();
+        // The brain's own clock may lie behind what it has seen; only the rest of the door applies.
+        let by = now.wall_ms.max(entry.hlc.wall_ms);
+        admit(&self.tree, &entry, id, Role::Brain, by)?;
+        let delta = entry.delta.clone();
+        let touched = self.tree.apply(&entry, id);
+        let log = entry.log;
+        let commit = self.commit_entries(vec![(entry, touched)], now);
+        let position = self.position(&log);
+        Ok(Some(Written { commit, id, version: self.version, delta, position }))
+    }
+
+    /// The changes that make `desired/` hold exactly these leaves, given relative to it.
+    pub fn replace_desired(&self, desired: &State) -> Vec<Change> {
+        let stale = self.tree.state().into_keys().filter(|path| {
+            path.below("desired").is_some() && !desired.contains_key(path)
+        });
+        let removals = stale.map(|path| (path, None)).collect::<Vec<_>>();
+        let settings = desired.iter().map(|(path, value)| (path.clone(), Some(value.clone())));
+        settings.chain(removals).collect()
+    }
+
+    /// The changes that make `state` the version `version`. Saving the state that a version
+    /// already has changes nothing.
+    pub fn save(&self, version: Version, state: &State) -> Result<Vec<Change>, SaveError> {
+        let current = self.version;
+        let now = self.tree.state();
+        match version {
+            v if v == current && now == *state => return Ok(Vec::new()),
+            v if v == current => return Err(SaveError::Forked { version }),
+            v if v < current => return Err(SaveError::Past { version, current }),
+            v if v > current + 1 => return Err(SaveError::Future { version, current }),
+            _ => {}
+        }
+        let delta = protocol::state::diff(&now, state);
+        let kind = self.tree.genesis().kind;
+        if let Some((path, _)) = delta.changes().find(|(path, _)| !Role::Brain.may_write(kind, path)) {
+            return Err(SaveError::Forbidden { path: path.clone() });
+        }
+        Ok(delta.changes().map(|(path, value)| (path.clone(), value.cloned())).collect())
+    }
+
+    /// Takes a signed head whose signature is checked; none where it says nothing new.
+    pub fn take_signed_head(&mut self, signed: SignedHead) -> Option<(TreeCommit, LogPosition)> {
+        let fits = self.tree.log(&signed.head.log).is_some_and(|log| {
+            // Only the head itself can be compared without reading history; an author signs
+            // where it stands, so a lower one is late and will be followed by another.
+            log.seq == signed.head.seq && log.head == signed.head.id
+        });
+        if !fits || !self.tree.take_signed_head(signed) {
+            return None;
+        }
+        Some((self.commit_row(), self.position(&signed.head.log)))
+    }
+
+    /// Takes a cut that its author signed.
+    pub fn take_cut(&mut self, cut: Cut) -> Option<TreeCommit> {
+        let known = self.tree.log(&cut.log)?;
+        // What lies above the cut would have to be folded again without it.
+        if known.cut.is_some() || known.seq > cut.last_seq {
+            return None;
+        }
+        self.tree.take_cut(cut);
+        Some(self.commit_row())
+    }
+
+    /// Signs the brain's own log, where it has unsigned entries.
+    pub fn seal(&mut self) -> Option<(TreeCommit, SignedHead, LogPosition)> {
+        let log = self.tree.log(&self.author.log()).filter(|log| log.seq > log.sealed())?;
+        let head = Head { tree: self.tree.id(), log: log.log, seq: log.seq, id: log.head };
+        let signed = SignedHead::sign(&self.brain.keypair, head);
+        self.tree.take_signed_head(signed);
+        Some((self.commit_row(), signed, self.position(&head.log)))
+    }
+
+    /// A commit that changes nothing: it is durable when everything before it is.
+    pub fn settle(&self) -> TreeCommit {
+        self.commit_row()
+    }
+
+    /// A snapshot of the current version.
+    pub fn snapshot(&mut self) -> TreeCommit {
+        self.snapshot = self.version;
+        let mut commit = self.commit_row();
+        commit.snapshot = Some(self.take_snapshot(true));
+        commit
+    }
+
+    /// The value of a leaf.
+    pub fn value(&self, path: &Path) -> Option<&Value> {
+        self.tree.value(path)
+    }
+
+    fn role(&self, author: PublicKey) -> Option<Role> {
+        if self.device_keys.contains(&author) {
+            Some(Role::Owner(self.device))
+        } else if self.brain.brains.contains(&author) {
+            Some(Role::Brain)
+        } else {
+            None
+        }
+    }
+
+    fn not_a_writer(&self, entry: &Entry) -> Refusal {
+        let kind = self.tree.genesis().kind;
+        let device = DeviceId(*entry.log.author.0.first_chunk().expect("a key has 32 bytes"));
+        let first = entry.delta.changes().next().map(|(path, _)| path.clone());
+        let path = first.unwrap_or_else(|| Path::new("unknown").expect("a valid path"));
+        protocol::history::Forbidden { role: Role::Member(device), kind, path }.into()
+    }
+
+    fn position(&self, log: &LogId) -> LogPosition {
+        let known = self.tree.log(log);
+        LogPosition {
+            log: *log,
+            seq: known.map_or(0, |known| known.seq),
+            id: known.map_or(Entry::NO_PREV, |known| known.head),
+            sealed: known.map_or(0, |known| known.sealed()),
+        }
+    }
+
+    fn commit_entries(&mut self, fresh: Vec<(Entry, Vec<Path>)>, now: Now) -> TreeCommit {
+        let first_version = self.version + 1;
+        self.version += fresh.len() as u64;
+        self.committed_ms = self.committed_ms.max(now.wall_ms);
+        let (entries, touched): (Vec<_>, Vec<_>) = fresh.into_iter().unzip();
+        if let Some(last) = entries.last() {
+            self.source = last.provenance.source;
+        }
+        let due = self.version - self.snapshot >= SNAPSHOT_EVERY;
+        if due {
+            self.snapshot = self.version;
+        }
+        let mut commit = self.commit_row();
+        let log = entries.first().and_then(|entry| self.tree.log_number(&entry.log));
+        let batch = Batch::pack(&entries).expect("admitted entries of one log are consecutive");
+        let log = log.expect("an applied entry's log is known");
+        commit.segments = vec![Segment { first_version, log, at_ms: self.committed_ms, batch }];
+        let mut paths: Vec<Path> = touched.into_iter().flatten().collect();
+        paths.sort_unstable();
+        paths.dedup();
+        commit.leaves = paths
+            .into_iter()
+            .map(|path| {
+                let leaf = self.tree.leaves().get(&path).cloned();
+                (path, leaf)
+            })
+            .collect();
+        if due {
+            commit.snapshot = Some(self.take_snapshot(false));
+        }
+        commit
+    }
+
+    fn commit_row(&self) -> TreeCommit {
+        TreeCommit {
+            number: self.number,
+            generation: self.generation,
+            record: TreeRecord {
+                genesis: self.tree.genesis().clone(),
+                version: self.version,
+                committed_ms: self.committed_ms,
+                source: self.source,
+                snapshot: self.snapshot,
+                logs: self.tree.logs().to_vec(),
+            },
+            segments: Vec::new(),
+            leaves: Vec::new(),
+            snapshot: None,
+        }
+    }
+
+    fn take_snapshot(&self, on_demand: bool) -> Snapshot {
+        Snapshot {
+            version: self.version,
+            at_ms: self.committed_ms,
+            on_demand,
+            source: self.source,
+            logs: self.tree.logs().to_vec(),
+            leaves: self.tree.leaves().clone(),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What the actors need from outside: a store for trees, and links to devices.
+//!
+//! Shells implement these over RocksDB and sockets, tests over memory. The record types are what
+//! crosses the border, so that the actors never see a database key.
+
+use std::collections::BTreeMap;
+
+use protocol::history::{Cut, Entry, Genesis, Leaf, LogId, LogState, SignedHead};
+use protocol::state::{Path, StateSource, Version};
+use protocol::wire::{Batch, LogPosition};
+use protocol::{DeviceId, EntryId, ErrorCode, ErrorSource, Layer, SyncError};
+use serde::{Deserialize, Serialize};
+
+/// A store's own short name of a tree.
+pub type TreeNumber = u64;
+
+/// The small row that every commit of a tree rewrites.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TreeRecord {
+    /// The tree's beginning.
+    pub genesis: Genesis,
+    /// The number of the last commit.
+    pub version: Version,
+    /// When that was, in milliseconds since the Unix epoch; never before the commit before it.
+    pub committed_ms: u64,
+    /// Where the last change came from.
+    pub source: StateSource,
+    /// The version of the last snapshot; 0 before the first.
+    pub snapshot: Version,
+    /// The logs, in the order that candidates refer to.
+    pub logs: Vec<LogState>,
+}
+
+/// A tree as a twin loads it.
+#[derive(Debug, Clone)]
+pub struct LoadedTree {
+    /// The store's name of it.
+    pub number: TreeNumber,
+    /// Goes with every commit: after a failed one, the store takes no more of this loading.
+    pub generation: u64,
+    /// The row.
+    pub record: TreeRecord,
+    /// The leaves.
+    pub leaves: BTreeMap<Path, Leaf>,
+}
+
+/// Entries of one log that a commit adds to a tree's history. Their versions are consecutive.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Segment {
+    /// The version that the first entry makes.
+    pub first_version: Version,
+    /// The log, as candidates refer to it.
+    pub log: u32,
+    /// When they were committed, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// The entries.
+    pub batch: Batch,
+}
+
+/// A tree at one version, whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The version.
+    pub version: Version,
+    /// When it was committed, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Whether a person asked for it.
+    pub on_demand: bool,
+    /// Where the last change came from.
+    pub source: StateSource,
+    /// The logs.
+    pub logs: Vec<LogState>,
+    /// The leaves.
+    pub leaves: BTreeMap<Path, Leaf>,
+}
+
+/// Something that was refused and may matter later. Kept apart from every tree, bounded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The device whose link it came over.
+    pub device: DeviceId,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Why it was refused.
+    pub error: SyncError,
+    /// What was refused, encoded.
+    pub bytes: Vec<u8>,
+}
+
+/// One atomic change of a tree.
+#[derive(Debug, Clone)]
+pub struct TreeCommit {
+    /// The tree.
+    pub number: TreeNumber,
+    /// The loading that it builds on.
+    pub generation: u64,
+    /// The row after it.
+    pub record: TreeRecord,
+    /// The entries that it adds.
+    pub segments: Vec<Segment>,
+    /// The leaves that it touches, as they are after it; none where one is forgotten.
+    pub leaves: Vec<(Path, Option<Leaf>)>,
+    /// A snapshot to keep.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// Why a commit did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// Too little disk space is left; reads go on and writes are taken again when there is more.
+    #[error("{available_bytes} bytes of disk are left, {reserve_bytes} are kept free")]
+    DiskFull {
+        /// What is left.
+        available_bytes: u64,
+        /// What is kept.
+        reserve_bytes: u64,
+    },
+    /// An earlier commit of the same loading failed: load again.
+    #[error("an earlier commit of this tree failed")]
+    Superseded,
+    /// The database failed; the process is about to end.
+    #[error("the database failed: {detail}")]
+    Failed {
+        /// What it said.
+        detail: String,
+    },
+}
+
+impl CommitError {
+    /// The error as peers and clients see it.
+    pub fn to_sync_error(&self) -> SyncError {
+        let code = match self {
+            Self::DiskFull { .. } => ErrorCode::DiskFull,
+            Self::Superseded => ErrorCode::Overloaded,
+            Self::Failed { .. } => ErrorCode::StoreFailed,
+        };
+        SyncError::new(code, ErrorSource::new(Layer::Store, "commit", "write"), self.to_string())
+    }
+}
+
+/// Why stored data could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// A record is damaged.
+    #[error("damaged record in {family}: {detail}")]
+    Corrupt {
+        /// Which kind of record.
+        family: &'static str,
+        /// Its key and what is wrong.
+        detail: String,
+    },
+    /// The database failed.
+    #[error("the database failed: {detail}")]
+    Failed {
+        /// What it said.
+        detail: String,
+    },
+}
+
+impl ReadError {
+    /// The error as peers and clients see it.
+    pub fn to_sync_error(&self) -> SyncError {
+        let code = match self {
+            Self::Corrupt { .. } => ErrorCode::Corrupt,
+            Self::Failed { .. } => ErrorCode::StoreFailed,
+        };
+        SyncError::new(code, ErrorSource::new(Layer::Store, "read", "get"), self.to_string())
+    }
+}
+
+/// Called once, when a commit is durable or has failed. Runs on the store's thread: it passes the
+/// news on and does nothing else.
+pub type CommitDone = Box<dyn FnOnce(Result<(), CommitError>) + Send>;
+
+/// Keeps trees.
+pub trait TreeStore: Send + Sync + 'static {
+    /// Reads the tree of a device, which is made where it is not there yet. Blocks.
+    fn load(&self, genesis: &Genesis) -> Result<LoadedTree, ReadError>;
+
+    /// Queues a commit. Commits are made durable in the order in which they are queued.
+    fn commit(&self, commit: TreeCommit, done: CommitDone);
+
+    /// Reads entries of a log above `after`, about `bytes_max` of them and one at least. Blocks.
+    fn range(
+        &self,
+        tree: TreeNumber,
+        log: u32,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<(EntryId, Entry)>, ReadError>;
+
+    /// Keeps evidence, best effort: the oldest goes when there is too much.
+    fn keep_evidence(&self, evidence: Evidence);
+}
+
+/// News for the task that holds a device's connection.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// Entries are durable.
+    Stored {
+        /// The log.
+        log: LogId,
+        /// Where it stands.
+        position: LogPosition,
+        /// How many bytes of the peer's entries that dealt with.
+        consumed_bytes: u32,
+    },
+    /// An entry was not taken.
+    Refused {
+        /// The log.
+        log: LogId,
+        /// The entry's number.
+        seq: u64,
+        /// Why.
+        error: SyncError,
+        /// How many bytes of the peer's entries that dealt with.
+        consumed_bytes: u32,
+        /// Whether the connection must end.
+        fatal: bool,
+    },
+    /// Entries that the session asked for.
+    Fetched {
+        /// The log.
+        log: LogId,
+        /// The entries.
+        entries: Vec<Entry>,
+    },
+    /// A log of the brain was signed.
+    Sealed(SignedHead),
+    /// A log of the brain ended.
+    CutMade(Cut),
+    /// The connection must end.
+    Close {
+        /// Why.
+        error: SyncError,
+        /// How long the device waits at least before it comes back, in milliseconds.
+        retry_after_ms: Option<u32>,
+    },
+}

@@ -1,0 +1,177 @@
+//! What a node knows about itself and can do for itself.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Acquire, Ordering::Release},
+    },
+    time::Duration,
+};
+
+use ractor::ActorRef;
+use tokio::{task::AbortHandle, time::sleep};
+
+use super::{
+    address::{Address, Wake},
+    core::Incarnation,
+    crash::Fault,
+    guard::caught,
+    node::NodeError,
+    tasks::Tasks,
+    tree::TreePath,
+};
+
+/// Given as the reason to ractor when a node stops by itself.
+pub(super) const NORMAL: &str = "normal";
+
+/// What a node knows about itself in one incarnation.
+///
+/// Everything begun through it, be it a timer or a task, ends with the
+/// incarnation.
+pub struct Context<M> {
+    address: Address<M>,
+    path: TreePath,
+    incarnation: Incarnation,
+    actor: ActorRef<Wake>,
+    life: Arc<Life>,
+    tasks: Tasks,
+}
+
+/// What the supervisor, the guard and the node's tasks say to each other about
+/// one incarnation.
+#[derive(Default)]
+pub(super) struct Life {
+    /// Read before every message.
+    interrupted: AtomicBool,
+    fault: Mutex<Option<(&'static str, Fault)>>,
+}
+
+impl Life {
+    /// No message is to be handled after the one in flight.
+    pub(super) fn interrupt(&self) {
+        self.interrupted.store(true, Release);
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Acquire)
+    }
+
+    /// What went wrong beside the handlers, and in which task.
+    pub(super) fn take_fault(&self) -> Option<(&'static str, Fault)> {
+        self.fault
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    fn fail(&self, task: &'static str, fault: Fault) {
+        self.fault
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert((task, fault));
+        self.interrupt();
+    }
+}
+
+impl<M: Send + 'static> Context<M> {
+    pub(super) fn new(
+        address: Address<M>,
+        path: TreePath,
+        incarnation: Incarnation,
+        actor: ActorRef<Wake>,
+        life: Arc<Life>,
+    ) -> Self {
+        Self {
+            address,
+            path,
+            incarnation,
+            actor,
+            life,
+            tasks: Tasks::default(),
+        }
+    }
+
+    /// Where this node is reached, through all its incarnations.
+    pub fn address(&self) -> &Address<M> {
+        &self.address
+    }
+
+    /// Its place in the tree.
+    pub fn path(&self) -> &TreePath {
+        &self.path
+    }
+
+    /// Which of its lives this is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Queues a message to itself, beyond the bound of the mailbox.
+    ///
+    /// Cast in [`Node::start`](super::Node::start), it comes before everything
+    /// that waits; later, it comes last. It is not handed to another life.
+    pub fn cast_self(&self, message: M) {
+        self.address
+            .mailbox()
+            .deliver_own(self.incarnation, message);
+    }
+
+    /// Casts a message to itself after a while.
+    pub fn cast_after(&self, duration: Duration, message: M) -> Timer {
+        let mailbox = Arc::clone(self.address.mailbox());
+        let life = self.incarnation;
+        Timer(self.tasks.spawn(async move {
+            sleep(duration).await;
+            mailbox.deliver_own(life, message);
+        }))
+    }
+
+    /// Runs a task beside the handlers, such as the reading half of a socket.
+    ///
+    /// If it fails or panics, the node crashes, with `name` for the message.
+    pub fn spawn(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), NodeError>> + Send + 'static,
+    ) -> Timer {
+        let mailbox = Arc::clone(self.address.mailbox());
+        let incarnation = self.incarnation;
+        let life = Arc::clone(&self.life);
+        Timer(self.tasks.spawn(async move {
+            let fault = match caught(task).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => Fault::from_error(&*error),
+                Err(fault) => fault,
+            };
+            life.fail(name, fault);
+            mailbox.nudge(incarnation);
+        }))
+    }
+
+    /// Ends the node after this message, as an exit in good order.
+    pub fn stop(&self, reason: &str) {
+        tracing::debug!(path = %self.path, reason, "node stops by itself");
+        self.life.interrupt();
+        self.actor.stop(Some(NORMAL.to_owned()));
+    }
+
+    /// Ends the timers and tasks.
+    pub(super) fn close(&self) {
+        self.tasks.abort();
+    }
+
+    pub(super) fn life(&self) -> &Life {
+        &self.life
+    }
+}
+
+/// A timer or a task of a node; dropping this does not end it.
+#[derive(Debug)]
+pub struct Timer(AbortHandle);
+
+impl Timer {
+    /// Ends it, if it has not come to its end already.
+    pub fn cancel(&self) {
+        self.0.abort();
+    }
+}

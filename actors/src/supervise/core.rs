@@ -1,0 +1,442 @@
+//! The supervisor as a value: events in, actions out.
+//!
+//! The core knows no clock, no task and no actor. Whoever drives it passes the
+//! time with every event, carries out the [`Action`]s in the order given, and
+//! reports back what came of them. The rules are those that OTP documents for
+//! its supervisors, with these differences, all of them on purpose:
+//!
+//! - There is a wait before a restart ([`Backoff`](super::Backoff)), and a child
+//!   has a budget of its own beside the set's.
+//! - A child that does not come up at first is treated like one that failed
+//!   later, instead of taking the supervisor down.
+//! - A child that spent its budget can be put in quarantine.
+//! - While a group is being stopped for a restart, the failure of an older
+//!   sibling widens the restart instead of queueing behind it.
+
+mod child;
+mod delay;
+mod event;
+mod group;
+mod window;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+pub use event::{Action, Decision, Event, Exhaustion, Exit, Incarnation};
+
+use self::{
+    child::{Child, State},
+    delay::Chance,
+    window::{DistinctWindow, Window},
+};
+use super::spec::{
+    AutoShutdown, Budget, ChildId, ChildSpec, Exhausted, Restart, SetPolicy, Strategy,
+};
+
+/// The state machine of one supervisor.
+///
+/// Feed it [`Event::Start`] first. After [`Action::Stopped`] or
+/// [`Action::Escalate`] it is at its end and ignores everything.
+#[derive(Clone, Debug)]
+pub struct SupervisorCore {
+    policy: SetPolicy,
+    /// By age: the order of starting, and backwards that of stopping.
+    children: BTreeMap<u64, Child>,
+    ages: HashMap<ChildId, u64>,
+    next_age: u64,
+    next_incarnation: u64,
+    restarts: Window,
+    failing: DistinctWindow,
+    chance: Chance,
+    phase: Phase,
+    /// A group restart is under way: everyone of this age and younger has to be
+    /// gone before anyone is started.
+    stop_from: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    Idle,
+    Running,
+    Ending(End),
+    Ended,
+}
+
+#[derive(Clone, Debug)]
+enum End {
+    Stopped,
+    Escalated(Exhaustion),
+}
+
+impl SupervisorCore {
+    /// A supervisor of the given children, the eldest first.
+    ///
+    /// Of two children with one id the first counts. `seed` is for the jitter;
+    /// lives are numbered from `first` on.
+    pub fn new(
+        policy: SetPolicy,
+        children: impl IntoIterator<Item = ChildSpec>,
+        first: Incarnation,
+        seed: u64,
+    ) -> Self {
+        let mut core = Self {
+            policy,
+            children: BTreeMap::new(),
+            ages: HashMap::new(),
+            next_age: 0,
+            next_incarnation: first.0,
+            restarts: Window::default(),
+            failing: DistinctWindow::default(),
+            chance: Chance::new(seed),
+            phase: Phase::Idle,
+            stop_from: None,
+        };
+        for spec in children {
+            core.insert(spec);
+        }
+        core
+    }
+
+    /// Takes note of an event and says what to do, in order.
+    ///
+    /// `now` never goes back. Events of a life that is over are ignored.
+    pub fn on(&mut self, event: Event, now: Duration) -> Vec<Action> {
+        let mut out = Vec::new();
+        match event {
+            Event::Start => self.start(&mut out),
+            Event::ChildStarted { id, incarnation } => {
+                self.child_started(&id, incarnation, now, &mut out);
+            }
+            Event::ChildExited {
+                id,
+                incarnation,
+                exit,
+            } => self.child_exited(&id, incarnation, &exit, now, &mut out),
+            Event::RestartDue { id } => self.bring_back(&id, Some(now), &mut out),
+            Event::ReleaseQuarantine { id } => self.bring_back(&id, None, &mut out),
+            Event::AddChild { spec } => self.add(spec, &mut out),
+            Event::RemoveChild { id } => self.remove(&id, &mut out),
+            Event::Stop => self.end(End::Stopped, &mut out),
+        }
+        out
+    }
+
+    /// The number that the next life will get; a successor starts from here.
+    pub fn next_incarnation(&self) -> Incarnation {
+        Incarnation(self.next_incarnation)
+    }
+
+    /// How many children there are, up or down.
+    pub fn len(&self) -> usize {
+        self.children.len()
+    }
+
+    /// Whether there are no children.
+    pub fn is_empty(&self) -> bool {
+        self.children.is_empty()
+    }
+
+    fn start(&mut self, out: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::Idle) {
+            return;
+        }
+        self.phase = Phase::Running;
+        if self.grouped() {
+            return self.advance_group(out);
+        }
+        let ages: Vec<u64> = self.children.keys().copied().collect();
+        for age in ages {
+            self.start_child(age, out);
+        }
+    }
+
+    fn child_started(
+        &mut self,
+        id: &ChildId,
+        life: Incarnation,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let Some((age, child)) = self.find_live(id, life) else {
+            return;
+        };
+        if !matches!(child.state, State::Starting { .. }) {
+            return;
+        }
+        child.state = State::Running {
+            incarnation: life,
+            since: now,
+        };
+        if child.leaving {
+            self.stop_child(age, out);
+        }
+        self.advance(Some(age), out);
+    }
+
+    fn child_exited(
+        &mut self,
+        id: &ChildId,
+        life: Incarnation,
+        exit: &Exit,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let running = matches!(self.phase, Phase::Running);
+        let stop_from = self.stop_from;
+        let Some((age, child)) = self.find_live(id, life) else {
+            return;
+        };
+        // A member of a group that is being stopped is gone a little early.
+        let expected = !running || child.leaving || stop_from.is_some_and(|from| age >= from);
+        let temporary = child.spec.policy.restart == Restart::Temporary;
+        let gone = child.leaving || temporary;
+        if expected {
+            child.state = if running {
+                State::Down
+            } else {
+                State::Finished
+            };
+            if exit.abnormal() && *exit != Exit::Killed {
+                out.push(decided(id, life, Decision::Stopping));
+            }
+            if gone || !running && self.policy.strategy == Strategy::Dynamic {
+                self.forget(age, out);
+            }
+        } else if child.restarts_after(exit) {
+            self.fail(age, life, exit, now, out);
+        } else {
+            if exit.abnormal() {
+                out.push(decided(id, life, Decision::LetGo));
+            }
+            self.finish(age, out);
+        }
+        self.advance(None, out);
+    }
+
+    /// Restarts it, unless a budget is spent.
+    fn fail(
+        &mut self,
+        age: u64,
+        life: Incarnation,
+        exit: &Exit,
+        now: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(child) = self.children.get_mut(&age) else {
+            return;
+        };
+        let id = child.spec.id.clone();
+        let own = child.fail(exit, &self.policy.quarantine, now);
+        let set = match self.policy.budget {
+            Budget::Restarts(budget) => (self.restarts.push(now, budget.within) > budget.restarts)
+                .then(|| Exhaustion::Set {
+                    id: id.clone(),
+                    restarts: budget.restarts,
+                    within: budget.within,
+                    last: exit.clone(),
+                }),
+            Budget::Distinct { children, within } => {
+                (self.failing.push(age, now, within) > children).then(|| Exhaustion::Distinct {
+                    id: id.clone(),
+                    children,
+                    within,
+                    last: exit.clone(),
+                })
+            }
+        };
+        let can_do_without = !matches!(
+            self.policy.strategy,
+            Strategy::OneForAll | Strategy::RestForOne
+        );
+        match (set, own) {
+            (None, Ok(())) => {
+                let after = child.back_off(now, &mut self.chance);
+                out.push(decided(&id, life, Decision::Restart { after }));
+                self.restart(age, after, out);
+            }
+            (None, Err(reason))
+                if can_do_without && self.policy.exhausted == Exhausted::Quarantine =>
+            {
+                let lasting = child.quarantine(&self.policy.quarantine, now);
+                out.push(decided(&id, life, Decision::Quarantine { lasting }));
+                out.push(Action::Quarantine {
+                    id,
+                    reason,
+                    until: now + lasting,
+                });
+            }
+            (Some(reason), _) | (None, Err(reason)) => {
+                child.state = State::Finished;
+                out.push(decided(&id, life, Decision::Escalate));
+                self.end(End::Escalated(reason), out);
+            }
+        }
+    }
+
+    fn restart(&mut self, age: u64, after: Duration, out: &mut Vec<Action>) {
+        if !after.is_zero()
+            && let Some(child) = self.children.get(&age)
+        {
+            out.push(Action::ScheduleRestart {
+                id: child.spec.id.clone(),
+                after,
+            });
+        }
+        if self.grouped() {
+            self.begin_group_restart(age);
+        } else if after.is_zero() {
+            self.start_child(age, out);
+        }
+    }
+
+    /// A child has ended and its policy wants it no more.
+    fn finish(&mut self, age: u64, out: &mut Vec<Action>) {
+        let Some(child) = self.children.get_mut(&age) else {
+            return;
+        };
+        child.state = State::Finished;
+        let significant = child.spec.policy.significant;
+        if child.spec.policy.restart == Restart::Temporary
+            || self.policy.strategy == Strategy::Dynamic
+        {
+            self.forget(age, out);
+        } else {
+            out.push(Action::Retire {
+                id: child.spec.id.clone(),
+            });
+        }
+        let ends = significant
+            && match self.policy.auto_shutdown {
+                AutoShutdown::Never => false,
+                AutoShutdown::AnySignificant => true,
+                AutoShutdown::AllSignificant => !self
+                    .children
+                    .values()
+                    .any(|child| child.spec.policy.significant && child.state != State::Finished),
+            };
+        if ends {
+            self.end(End::Stopped, out);
+        }
+    }
+
+    /// Starts a child that waits, if its time has come; without a time, at once.
+    fn bring_back(&mut self, id: &ChildId, now: Option<Duration>, out: &mut Vec<Action>) {
+        let age = self.ages.get(id.as_str()).copied();
+        let Some((age, child)) = age.and_then(|age| Some((age, self.children.get_mut(&age)?)))
+        else {
+            return;
+        };
+        let ready = match child.state {
+            State::Waiting { due } => now.is_some_and(|now| now >= due),
+            State::Quarantined { due } => now.is_none_or(|now| now >= due),
+            _ => false,
+        };
+        if !ready || !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        child.state = State::Down;
+        if self.grouped() {
+            self.advance_group(out);
+        } else {
+            self.start_child(age, out);
+        }
+    }
+
+    fn add(&mut self, spec: ChildSpec, out: &mut Vec<Action>) {
+        if matches!(self.phase, Phase::Ending(_) | Phase::Ended) {
+            out.push(Action::Forget { id: spec.id });
+            return;
+        }
+        let Some(age) = self.insert(spec) else {
+            return;
+        };
+        if matches!(self.phase, Phase::Idle) {
+            return;
+        }
+        if self.grouped() {
+            self.advance_group(out);
+        } else {
+            self.start_child(age, out);
+        }
+    }
+
+    fn remove(&mut self, id: &ChildId, out: &mut Vec<Action>) {
+        let Some(age) = self.ages.get(id.as_str()).copied() else {
+            return;
+        };
+        let Some(child) = self.children.get_mut(&age) else {
+            return;
+        };
+        child.leaving = true;
+        match child.state {
+            State::Running { .. } => self.stop_child(age, out),
+            State::Starting { .. } | State::Stopping { .. } => {}
+            State::Down | State::Waiting { .. } | State::Quarantined { .. } | State::Finished => {
+                self.forget(age, out);
+                self.advance(None, out);
+            }
+        }
+    }
+
+    fn insert(&mut self, spec: ChildSpec) -> Option<u64> {
+        if self.ages.contains_key(spec.id.as_str()) {
+            return None;
+        }
+        let age = self.next_age;
+        self.next_age += 1;
+        self.ages.insert(spec.id.clone(), age);
+        self.children.insert(age, Child::new(spec));
+        Some(age)
+    }
+
+    fn forget(&mut self, age: u64, out: &mut Vec<Action>) {
+        if let Some(child) = self.children.remove(&age) {
+            self.ages.remove(child.spec.id.as_str());
+            out.push(Action::Forget { id: child.spec.id });
+        }
+    }
+
+    fn start_child(&mut self, age: u64, out: &mut Vec<Action>) {
+        let Some(child) = self.children.get_mut(&age) else {
+            return;
+        };
+        let incarnation = Incarnation(self.next_incarnation);
+        self.next_incarnation += 1;
+        child.state = State::Starting { incarnation };
+        out.push(Action::StartChild {
+            id: child.spec.id.clone(),
+            incarnation,
+        });
+    }
+
+    fn stop_child(&mut self, age: u64, out: &mut Vec<Action>) {
+        let Some(child) = self.children.get_mut(&age) else {
+            return;
+        };
+        if let State::Running { incarnation, .. } = child.state {
+            child.state = State::Stopping { incarnation };
+            out.push(Action::StopChild {
+                id: child.spec.id.clone(),
+                incarnation,
+                shutdown: child.spec.policy.shutdown,
+            });
+        }
+    }
+
+    /// The child, if this is the life it is living.
+    fn find_live(&mut self, id: &ChildId, life: Incarnation) -> Option<(u64, &mut Child)> {
+        let age = self.ages.get(id.as_str()).copied()?;
+        let child = self.children.get_mut(&age)?;
+        (child.live() == Some(life)).then_some((age, child))
+    }
+}
+
+fn decided(id: &ChildId, incarnation: Incarnation, decision: Decision) -> Action {
+    Action::Decide {
+        id: id.clone(),
+        incarnation,
+        decision,
+    }
+}

@@ -1,0 +1,239 @@
+//! The guard around every handler.
+//!
+//! A guard is the ractor actor that a [`Node`] lives in. It catches panics with
+//! their location, notes which message is in flight and since when, counts and
+//! times the handlers, and gives each message a root span: with ractor's own
+//! span propagation, log lines would name the sender.
+
+mod panics;
+
+use std::{marker::PhantomData, sync::Arc};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+pub(super) use panics::{catch, caught, install_hook};
+
+use super::{
+    address::{Address, Envelope, Fate, Wake},
+    context::{Context, Life},
+    core::Incarnation,
+    crash::{Crash, Fault},
+    node::{Node, NodeError},
+    tree::{Labels, NodeCell},
+};
+
+/// How many messages are handled before ractor is let in.
+///
+/// Stopping does not wait for it: that is looked at before every message. It
+/// only spreads what ractor costs, and beyond some tens there is nothing left
+/// to gain.
+const BATCH: usize = 32;
+
+/// The ractor actor around a node.
+pub(super) struct Guard<N>(PhantomData<fn() -> N>);
+
+impl<N> Guard<N> {
+    pub(super) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+/// What one life of a node is made from.
+pub(super) struct Birth<N: Node> {
+    pub(super) args: Arc<N::Args>,
+    pub(super) address: Address<N::Msg>,
+    pub(super) incarnation: Incarnation,
+    pub(super) cell: Arc<NodeCell>,
+    pub(super) life: Arc<Life>,
+    pub(super) epoch: Instant,
+}
+
+/// One life of a node.
+pub(super) struct Guarded<N: Node> {
+    /// None once it has said goodbye.
+    node: Option<N>,
+    ctx: Context<N::Msg>,
+    cell: Arc<NodeCell>,
+    labels: Labels,
+    born: Instant,
+    epoch: Instant,
+}
+
+impl<N: Node> Actor for Guard<N> {
+    type Msg = Wake;
+    type State = Guarded<N>;
+    type Arguments = Birth<N>;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Wake>,
+        birth: Birth<N>,
+    ) -> Result<Guarded<N>, ActorProcessingErr> {
+        let life = birth.incarnation;
+        let address = birth.address.clone();
+        address.mailbox().attach(life, myself.clone());
+        let guarded = Guarded::begin(birth, myself).map_err(|crash| {
+            address.mailbox().detach(life);
+            told(crash)
+        })?;
+        address.mailbox().ready(life);
+        Ok(guarded)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Wake>,
+        _: Wake,
+        guarded: &mut Guarded<N>,
+    ) -> Result<(), ActorProcessingErr> {
+        for _ in 0..BATCH {
+            if !guarded.step().await.map_err(told)? {
+                return Ok(());
+            }
+        }
+        // It counts as awake all the while, so the token is its own to renew.
+        let _ = myself.send_message(Wake);
+        Ok(())
+    }
+
+    async fn post_stop(
+        &self,
+        _: ActorRef<Wake>,
+        guarded: &mut Guarded<N>,
+    ) -> Result<(), ActorProcessingErr> {
+        guarded.say_goodbye().await.map_err(told)
+    }
+}
+
+impl<N: Node> Guarded<N> {
+    fn begin(birth: Birth<N>, actor: ActorRef<Wake>) -> Result<Self, Box<Crash>> {
+        let Birth {
+            args,
+            address,
+            incarnation,
+            cell,
+            life,
+            epoch,
+        } = birth;
+        let path = cell.path().clone();
+        let ctx = Context::new(address, path, incarnation, actor, life);
+        let born = Instant::now();
+        let started = span::<N>("start").in_scope(|| catch(|| N::start(&args, &ctx)));
+        let mut guarded = Self {
+            node: None,
+            ctx,
+            cell,
+            labels: Labels::default(),
+            born,
+            epoch,
+        };
+        guarded.node = Some(guarded.check("start", started)?);
+        Ok(guarded)
+    }
+
+    /// Handles one message; false if there is none to handle now.
+    async fn step(&mut self) -> Result<bool, Box<Crash>> {
+        if self.ctx.life().is_interrupted() {
+            return match self.ctx.life().take_fault() {
+                Some((task, fault)) => Err(self.crash(task, fault)),
+                None => Ok(false),
+            };
+        }
+        let Some(node) = &mut self.node else {
+            return Ok(false);
+        };
+        let mailbox = self.ctx.address().mailbox();
+        let Some(envelope) = mailbox.take(self.ctx.incarnation()) else {
+            return Ok(false);
+        };
+        let Envelope {
+            message,
+            deadline,
+            own,
+        } = envelope;
+        let now = Instant::now();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            mailbox.settle(own, Fate::Expired);
+            return Ok(true);
+        }
+        let label = N::label(&message);
+        let since = now.saturating_duration_since(self.epoch);
+        let mut flight = Flight {
+            address: self.ctx.address(),
+            own,
+            fate: Fate::Lost,
+        };
+        let activity = self.cell.activity();
+        activity.begin(self.labels.index(label, &self.cell), since);
+        let handled = caught(node.handle(&self.ctx, message).instrument(span::<N>(label))).await;
+        activity.end(now.elapsed());
+        if let Ok(Ok(())) = handled {
+            flight.fate = Fate::Handled;
+        }
+        drop(flight);
+        self.check(label, handled)?;
+        Ok(true)
+    }
+
+    async fn say_goodbye(&mut self) -> Result<(), Box<Crash>> {
+        let Some(mut node) = self.node.take() else {
+            return Ok(());
+        };
+        let goodbye = node.stopping(&self.ctx).instrument(span::<N>("stopping"));
+        let said = caught(goodbye).await;
+        // Ractor hands this state to the supervisor's queue, so what is not
+        // ended here would live on until it is read.
+        self.ctx.close();
+        drop(node);
+        self.check("stopping", said.map(Ok))
+    }
+
+    fn check<T>(
+        &self,
+        label: &'static str,
+        result: Result<Result<T, NodeError>, Fault>,
+    ) -> Result<T, Box<Crash>> {
+        match result {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(self.crash(label, Fault::from_error(&*error))),
+            Err(fault) => Err(self.crash(label, fault)),
+        }
+    }
+
+    fn crash(&self, label: &'static str, fault: Fault) -> Box<Crash> {
+        Box::new(Crash {
+            path: self.ctx.path().clone(),
+            kind: N::KIND,
+            incarnation: self.ctx.incarnation(),
+            label: Some(label),
+            fault,
+            uptime: self.born.elapsed(),
+        })
+    }
+}
+
+/// A message in flight: its credit comes back, and its loss is counted, also
+/// when the node is killed and the handler is dropped half way.
+struct Flight<'a, M: Send + 'static> {
+    address: &'a Address<M>,
+    own: bool,
+    fate: Fate,
+}
+
+impl<M: Send + 'static> Drop for Flight<'_, M> {
+    fn drop(&mut self) {
+        self.address.mailbox().settle(self.own, self.fate);
+    }
+}
+
+/// The crash as the error that the supervisor gets. `?` would box the box, and
+/// the supervisor would not find what it looks for.
+fn told(crash: Box<Crash>) -> ActorProcessingErr {
+    crash
+}
+
+fn span<N: Node>(label: &'static str) -> tracing::Span {
+    tracing::info_span!(target: "actors::message", parent: None, "message", kind = N::KIND, label)
+}

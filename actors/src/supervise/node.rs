@@ -1,0 +1,58 @@
+//! The trait that our actors implement.
+
+use std::sync::Arc;
+
+use super::context::Context;
+
+/// Why a node could not start or handle a message.
+///
+/// Any error does, so `?` works in handlers. Returning one is a crash.
+pub type NodeError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// An actor under supervision.
+///
+/// A node is a plain value that is given one message at a time. It is built by
+/// [`start`](Node::start), and when it panics, returns an error, is killed or
+/// gets stuck, it is thrown away and built anew from the same arguments. What
+/// waits in its mailbox survives that; what it had cast to itself does not.
+pub trait Node: Sized + Send + 'static {
+    /// Names this kind of node in the tree, the journal and the metrics.
+    const KIND: &'static str;
+
+    /// How many messages from others may wait before senders wait or shed.
+    const CAPACITY: usize = 256;
+
+    /// What it is sent.
+    type Msg: Send + 'static;
+
+    /// What every incarnation is built from.
+    type Args: Send + Sync + 'static;
+
+    /// Builds the node: no I/O, nothing that takes time.
+    ///
+    /// Whoever has to load something casts a message to itself here: it comes
+    /// before everything that waits in the mailbox, and a failed load is then
+    /// an ordinary crash for which no sibling waits.
+    fn start(args: &Arc<Self::Args>, ctx: &Context<Self::Msg>) -> Result<Self, NodeError>;
+
+    /// Handles one message.
+    ///
+    /// It may await, and is dropped at an await when the node is killed.
+    fn handle(
+        &mut self,
+        ctx: &Context<Self::Msg>,
+        msg: Self::Msg,
+    ) -> impl Future<Output = Result<(), NodeError>> + Send;
+
+    /// Says goodbye, on a graceful stop only: within the time of its shutdown
+    /// policy, and with the mailbox left as it is.
+    fn stopping(&mut self, ctx: &Context<Self::Msg>) -> impl Future<Output = ()> + Send {
+        let _ = ctx;
+        async {}
+    }
+
+    /// Names the kind of a message for the guard, the journal and the metrics.
+    ///
+    /// A few constants, typically one for each variant.
+    fn label(msg: &Self::Msg) -> &'static str;
+}

@@ -1,0 +1,132 @@
+//! What a shell keeps for one child.
+
+use std::{sync::Arc, time::Duration};
+
+use ractor::ActorProcessingErr;
+use tokio::sync::oneshot;
+
+use super::{
+    Ended,
+    child::{ChildFactory, Running},
+};
+use crate::supervise::{
+    core::Incarnation,
+    crash::{Crash, Fault},
+    spec::ChildSpec,
+    tree::{NodeCell, TreePath, TreeView},
+};
+
+/// The place of a child under its supervisor.
+pub(super) struct Slot {
+    pub(super) factory: Arc<dyn ChildFactory>,
+    pub(super) cell: Arc<NodeCell>,
+    pub(super) running: Option<Running>,
+    pub(super) stuck_after: Option<Duration>,
+    /// It was killed because it was stuck.
+    pub(super) condemned: bool,
+    /// Not yet recorded, because the decision is yet to come.
+    pub(super) crash: Option<Arc<Crash>>,
+    /// Who waits for it to leave.
+    pub(super) leavers: Vec<oneshot::Sender<()>>,
+}
+
+/// Why a child ended: told by its guard, or only as much as ractor knows.
+#[derive(Debug)]
+pub(crate) enum Cause {
+    Told(Box<Crash>),
+    Seen(Fault),
+}
+
+impl From<Fault> for Cause {
+    fn from(fault: Fault) -> Self {
+        Self::Seen(fault)
+    }
+}
+
+impl Cause {
+    pub(super) fn summary(&self) -> Arc<str> {
+        match self {
+            Self::Told(crash) => match crash.label {
+                Some(label) => format!("{} at {label}", crash.fault).into(),
+                None => crash.fault.to_string().into(),
+            },
+            Self::Seen(fault) => fault.to_string().into(),
+        }
+    }
+}
+
+/// What an error says that an actor failed with.
+pub(super) fn fault_of(error: ActorProcessingErr) -> Cause {
+    match error.downcast::<Crash>() {
+        Ok(crash) => Cause::Told(crash),
+        Err(error) => match error.downcast::<Ended>() {
+            Ok(ended) => Cause::Seen(Fault::GaveUp {
+                message: ended.to_string(),
+            }),
+            Err(error) => Cause::Seen(Fault::from_error(&*error)),
+        },
+    }
+}
+
+impl Slot {
+    pub(super) fn new(
+        tree: &TreeView,
+        parent: &TreePath,
+        spec: &ChildSpec,
+        factory: Arc<dyn ChildFactory>,
+    ) -> Self {
+        let path = parent.child(&spec.id);
+        let cell = tree.register(&path, || {
+            NodeCell::new(
+                path.clone(),
+                spec.id.clone(),
+                factory.kind(),
+                factory.gauge(),
+            )
+        });
+        Self {
+            factory,
+            cell,
+            running: None,
+            stuck_after: spec.policy.stuck_after,
+            condemned: false,
+            crash: None,
+            leavers: Vec::new(),
+        }
+    }
+
+    /// The life that runs.
+    pub(super) fn life(&self) -> Incarnation {
+        self.cell.incarnation()
+    }
+
+    /// Notes how a life ended, for the tree and for the decision to come.
+    pub(super) fn note(&mut self, incarnation: Incarnation, cause: Cause, now: Duration) {
+        let crash = match cause {
+            Cause::Told(crash) => Arc::from(crash),
+            Cause::Seen(fault) => Arc::new(Crash {
+                path: self.cell.path().clone(),
+                kind: self.cell.kind(),
+                incarnation,
+                // A handler that was dropped half way left its label behind.
+                label: self.cell.activity().current().map(|(label, _)| label),
+                fault,
+                uptime: now.saturating_sub(self.cell.born()),
+            }),
+        };
+        self.cell.crashed(Arc::clone(&crash));
+        self.crash = Some(crash);
+    }
+
+    /// The child is gone for good.
+    pub(super) fn forget(self, tree: &TreeView) {
+        tree.remove(self.cell.path());
+        self.factory.close();
+        // A factory of a dynamic set frees its name when it is dropped, and
+        // only then can somebody be told that it is free.
+        drop(self.factory);
+        for leaver in self.leavers {
+            let _ = leaver.send(());
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! The live tree, for everybody to see.
+//!
+//! Each node has a cell of atomics that only it and its supervisor write, so
+//! that looking on costs the actors nothing. The cells are found by path in
+//! sharded maps that are touched when nodes come and go, and by those who look.
+
+mod activity;
+mod cell;
+mod info;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use serde::{Serialize, Serializer};
+use tokio::time::Instant;
+
+pub use info::{Handling, NodeInfo, Status};
+
+pub(super) use activity::{Activity, Labels};
+pub(super) use cell::{Live, NodeCell};
+
+use super::spec::ChildId;
+
+/// More than there are threads that start nodes.
+const SHARDS: usize = 32;
+
+/// A place in the tree: the ids from the root down, such as `brain/devices/7`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TreePath(Arc<str>);
+
+impl TreePath {
+    pub(super) fn root(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    pub(super) fn child(&self, id: &ChildId) -> Self {
+        Self(format!("{}/{id}", self.0).into())
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for TreePath {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TreePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for TreePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+impl Serialize for TreePath {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0)
+    }
+}
+
+/// Everyone in one tree. Clones show the same tree.
+#[derive(Clone)]
+pub struct TreeView {
+    forest: Arc<Forest>,
+}
+
+struct Forest {
+    shards: [RwLock<HashMap<TreePath, Arc<NodeCell>>>; SHARDS],
+    hasher: RandomState,
+    /// The zero of all times in the tree.
+    epoch: Instant,
+}
+
+impl TreeView {
+    /// A view of a tree that is yet to be started.
+    pub fn new() -> Self {
+        Self {
+            forest: Arc::new(Forest {
+                shards: std::array::from_fn(|_| RwLock::default()),
+                hasher: RandomState::new(),
+                epoch: Instant::now(),
+            }),
+        }
+    }
+
+    /// Everyone, sorted by path.
+    ///
+    /// Each node is shown as it is at some moment during the call, not all at
+    /// the same moment.
+    pub fn snapshot(&self) -> Vec<NodeInfo> {
+        let mut cells = Vec::new();
+        for shard in &self.forest.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            cells.extend(shard.values().cloned());
+        }
+        let now = self.now();
+        let mut nodes: Vec<NodeInfo> = cells.iter().map(|cell| cell.info(now)).collect();
+        nodes.sort_by(|a, b| a.path.cmp(&b.path));
+        nodes
+    }
+
+    /// One node.
+    pub fn get(&self, path: &str) -> Option<NodeInfo> {
+        self.find(path).map(|cell| cell.info(self.now()))
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        let len = |shard: &RwLock<HashMap<_, _>>| {
+            shard.read().unwrap_or_else(PoisonError::into_inner).len()
+        };
+        self.forest.shards.iter().map(len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Kills the current life of a node, to watch it come back.
+    ///
+    /// False if there is no such node or it is not alive. Code that does not
+    /// await goes on to its next await.
+    pub fn kill(&self, path: &str) -> bool {
+        self.find(path).is_some_and(|cell| cell.kill())
+    }
+
+    /// Lets a node out of its quarantine. False if there is no such node.
+    pub fn release(&self, path: &str) -> bool {
+        self.find(path).is_some_and(|cell| cell.release())
+    }
+
+    /// The cell of a path; one that is already there keeps its record.
+    pub(super) fn register(
+        &self,
+        path: &TreePath,
+        make: impl FnOnce() -> NodeCell,
+    ) -> Arc<NodeCell> {
+        let mut shard = self
+            .shard(path.as_str())
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(
+            shard
+                .entry(path.clone())
+                .or_insert_with(|| Arc::new(make())),
+        )
+    }
+
+    pub(super) fn remove(&self, path: &TreePath) {
+        self.shard(path.as_str())
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(path);
+    }
+
+    pub(super) fn epoch(&self) -> Instant {
+        self.forest.epoch
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.forest.epoch.elapsed()
+    }
+
+    fn find(&self, path: &str) -> Option<Arc<NodeCell>> {
+        self.shard(path)
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(path)
+            .cloned()
+    }
+
+    fn shard(&self, path: &str) -> &RwLock<HashMap<TreePath, Arc<NodeCell>>> {
+        let hash = self.forest.hasher.hash_one(path);
+        &self.forest.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)]
+    }
+}
+
+impl Default for TreeView {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for TreeView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TreeView").finish_non_exhaustive()
+    }
+}

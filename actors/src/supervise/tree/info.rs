@@ -1,0 +1,87 @@
+//! What is shown of a node.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::TreePath;
+use crate::supervise::{Traffic, core::Incarnation, crash::Crash, millis};
+
+/// Where a node is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Status {
+    /// It is being built.
+    Starting,
+    /// It is up.
+    Running,
+    /// It is down and will be started again, after a wait or with its group.
+    Restarting,
+    /// It was asked to stop.
+    Stopping,
+    /// It has spent its restarts and is left alone for a while.
+    Quarantined,
+    /// It has ended.
+    Stopped,
+}
+
+impl Status {
+    pub(super) fn from_u8(status: u8) -> Self {
+        const ALL: [Status; 6] = [
+            Status::Starting,
+            Status::Running,
+            Status::Restarting,
+            Status::Stopping,
+            Status::Quarantined,
+            Status::Stopped,
+        ];
+        ALL.get(usize::from(status))
+            .copied()
+            .unwrap_or(Self::Stopped)
+    }
+}
+
+/// One node as it is now.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodeInfo {
+    /// Its place in the tree.
+    pub path: TreePath,
+    /// What it is: [`Node::KIND`](super::super::Node::KIND), or `supervisor`.
+    pub kind: &'static str,
+    /// Where it is in its life.
+    pub status: Status,
+    /// How long it will still be left alone.
+    #[serde(rename = "quarantined_for_ms", with = "millis::option")]
+    pub quarantined_for: Option<Duration>,
+    /// Which of its lives this is; 0 before the first.
+    pub incarnation: Incarnation,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// Messages queued or in flight.
+    pub depth: usize,
+    /// How many there may be.
+    pub capacity: usize,
+    /// What became of the messages so far.
+    pub traffic: Traffic,
+    /// What it is handling.
+    pub handling: Option<Handling>,
+    /// The time spent in handlers.
+    #[serde(rename = "busy_ms", with = "millis")]
+    pub busy: Duration,
+    /// The longest time spent in one.
+    #[serde(rename = "slowest_ms", with = "millis")]
+    pub slowest: Duration,
+    /// How its last bad end came about.
+    pub last_crash: Option<Crash>,
+}
+
+/// A message that is being handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Handling {
+    /// Its kind.
+    pub label: &'static str,
+    /// Since how long.
+    #[serde(rename = "lasting_ms", with = "millis")]
+    pub lasting: Duration,
+}

@@ -1,0 +1,106 @@
+//! REST under `/api/v1`, health, metrics and the status page.
+
+mod auth;
+mod devices;
+mod health;
+mod page;
+mod problem;
+mod server;
+mod tokens;
+mod tree;
+mod writes;
+
+use std::sync::Arc;
+
+use actors::supervise::TreeView;
+use axum::Router;
+use axum::middleware;
+use axum::routing::get;
+use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::clock::SystemClock;
+use crate::devices::Devices;
+use crate::identity::Identity;
+use crate::metrics::Metrics;
+use crate::store::Store;
+
+pub use auth::{LoginCode, new_api_token};
+pub use devices::{DeviceList, DeviceSummary, HistoryPage};
+pub use problem::Problem;
+pub use server::{ApiArgs, ApiMsg, ApiServer};
+pub use tokens::{NewToken, TokenRequest};
+pub use writes::WriteAnswer;
+
+/// The largest body of a request, in bytes.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// What every handler needs.
+#[derive(Clone)]
+pub struct Api {
+    /// The store.
+    pub store: Store,
+    /// The twins.
+    pub devices: Devices,
+    /// The supervision tree.
+    pub tree: TreeView,
+    /// Who the brain is.
+    pub identity: Arc<Identity>,
+    /// SHA-256 of the TLS authority, for enrolment tokens.
+    pub tls_ca_sha256: [u8; 32],
+    /// The time.
+    pub clock: SystemClock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The one-time code of the page, where one was given out.
+    pub login: Arc<LoginCode>,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Fleet brain",
+    description = "State, history and desired state of a fleet's devices."
+))]
+struct ApiDoc;
+
+/// Every route.
+pub fn router(api: Api) -> Router {
+    let (protected, mut document) = OpenApiRouter::with_openapi(ApiDoc::openapi())
+        .routes(routes!(devices::list))
+        .routes(routes!(devices::show))
+        .routes(routes!(devices::state))
+        .routes(routes!(devices::history))
+        .routes(routes!(devices::versions))
+        .routes(routes!(devices::snapshots, writes::create_snapshot))
+        .routes(routes!(writes::set_desired, writes::patch_desired))
+        .routes(routes!(writes::save_state))
+        .routes(routes!(tokens::create, tokens::list))
+        .routes(routes!(tree::show))
+        .routes(routes!(health::metrics))
+        .split_for_parts();
+    let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+    document.components.get_or_insert_default().add_security_scheme("bearer", bearer);
+    let protected =
+        protected.layer(middleware::from_fn_with_state(api.clone(), auth::require_token));
+    let (open, open_document) = OpenApiRouter::new()
+        .routes(routes!(auth::log_in))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .split_for_parts();
+    document.merge(open_document);
+    let docs = SwaggerUi::new("/api/v1/docs").url("/api/v1/openapi.json", document);
+    Router::new()
+        .merge(protected)
+        .merge(open)
+        .merge(docs)
+        .route("/", get(page::index))
+        .route("/app.js", get(page::script))
+        .route("/app.css", get(page::style))
+        .fallback(problem::no_route)
+        .layer(middleware::from_fn(page::security_headers))
+        .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(api)
+}

@@ -1,0 +1,346 @@
+//! Reading devices: the list, one, its state, its history.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::device::{DeviceMsg, DeviceStatus};
+use actors::ports::TreeNumber;
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use protocol::history::{Genesis, TreeKind};
+use protocol::state::{StateChange, StateDelta, Version, VersionedState};
+use protocol::{DeviceId, EntryId, PublicKey};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
+
+use super::{Api, Problem};
+use crate::store::{DeviceRecord, HistoryEntry, SnapshotInfo, Store, TreeAt, WhichVersion, not_found};
+
+/// How long a twin may take to say how it is connected.
+const STATUS_TIME_MAX: Duration = Duration::from_secs(2);
+/// The longest page of a listing.
+const PAGE_MAX: usize = 1_000;
+
+/// A device in a listing.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DeviceSummary {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub id: DeviceId,
+    /// What people call it.
+    pub name: String,
+    /// Whether it is connected.
+    pub online: bool,
+    /// Since when, in milliseconds since the Unix epoch.
+    pub connected_since: Option<u64>,
+    /// Where it is connected from.
+    pub peer: Option<String>,
+    /// Until when it is kept out as a cloned identity, in milliseconds since the Unix epoch.
+    pub quarantined_until: Option<u64>,
+    /// The last version of its tree.
+    #[schema(value_type = u64)]
+    pub version: Version,
+    /// When that was committed, in milliseconds since the Unix epoch.
+    pub last_change: u64,
+    /// When it joined, in milliseconds since the Unix epoch.
+    pub enrolled: u64,
+    /// Some of what it reports, for an overview.
+    #[schema(value_type = Object)]
+    pub summary: BTreeMap<String, serde_json::Value>,
+}
+
+/// A page of devices.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeviceList {
+    /// The devices, by id.
+    pub devices: Vec<DeviceSummary>,
+    /// What to ask for as `after` to get the next page; none on the last.
+    pub next: Option<String>,
+}
+
+/// A page of a device's history, newest first.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct HistoryPage {
+    /// The changes.
+    #[schema(value_type = Vec<Object>)]
+    pub changes: Vec<ChangeView>,
+    /// What to ask for as `before` to get the next page; none on the last.
+    pub next: Option<u64>,
+}
+
+/// A change, with what its entry says beside.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ChangeView {
+    /// The change.
+    #[serde(flatten)]
+    pub change: StateChange,
+    /// Which person or program.
+    pub principal: String,
+    /// The entry's id.
+    pub entry: EntryId,
+    /// The key that wrote it.
+    pub author: PublicKey,
+    /// The number of the entry in its log.
+    pub seq: u64,
+    /// When, by the author's clock, in milliseconds since the Unix epoch.
+    pub happened: u64,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct ListQuery {
+    /// How many at most; 100 if not given, 1000 at most.
+    limit: Option<usize>,
+    /// Those after this id.
+    after: Option<String>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct StateQuery {
+    /// The state after this commit.
+    version: Option<Version>,
+    /// What the brain had committed at this time (RFC 3339).
+    at: Option<String>,
+    /// What had happened by this time, by the authors' clocks (RFC 3339).
+    happened_at: Option<String>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct HistoryQuery {
+    /// How many at most; 100 if not given, 1000 at most; 0 gives none.
+    limit: Option<usize>,
+    /// Those before this version.
+    before: Option<Version>,
+}
+
+/// List devices.
+#[utoipa::path(get, path = "/api/v1/devices", params(ListQuery), security(("bearer" = [])),
+    responses((status = 200, body = DeviceList)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<DeviceList>, Problem> {
+    let limit = query.limit.unwrap_or(100).clamp(1, PAGE_MAX);
+    let after = query.after.map(|text| parse_id(&text)).transpose()?;
+    let reading = api.clone();
+    let (records, more) = tokio::task::spawn_blocking(move || {
+        let mut records = reading.store.devices()?;
+        records.retain(|record| after.is_none_or(|after| record.device > after));
+        let more = records.len() > limit;
+        records.truncate(limit);
+        let summaries = records.into_iter().map(|record| offline_summary(&reading, &record));
+        Ok::<_, Problem>((summaries.collect::<Result<Vec<_>, _>>()?, more))
+    })
+    .await??;
+    let devices = join_all(records.into_iter().map(|summary| with_status(&api, summary))).await;
+    let next = devices.last().filter(|_| more).map(|last| last.id.to_string());
+    Ok(Json(DeviceList { devices, next }))
+}
+
+/// Show one device.
+#[utoipa::path(get, path = "/api/v1/devices/{id}", params(("id" = String, Path)),
+    security(("bearer" = [])), responses((status = 200, body = DeviceSummary), (status = 404)))]
+pub(super) async fn show(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<DeviceSummary>, Problem> {
+    let device = parse_id(&id)?;
+    let reading = api.clone();
+    let summary = tokio::task::spawn_blocking(move || {
+        let record = reading.store.device(device)?;
+        let record = record.ok_or_else(|| Problem::from(not_found(&format!("device {device}"))))?;
+        offline_summary(&reading, &record)
+    })
+    .await??;
+    Ok(Json(with_status(&api, summary).await))
+}
+
+/// The state of a device: the latest, at a version, or at a time.
+#[utoipa::path(get, path = "/api/v1/devices/{id}/state", params(("id" = String, Path), StateQuery),
+    security(("bearer" = [])), responses((status = 200, body = Object), (status = 404)))]
+pub(super) async fn state(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(query): Query<StateQuery>,
+) -> Result<Json<VersionedState>, Problem> {
+    let which = which_version(query)?;
+    read_tree(api, &id, move |store, tree| {
+        let missing = || Problem::from(not_found("this version"));
+        let state = store.state(tree, which)?.ok_or_else(missing)?;
+        Ok(versioned(&state))
+    })
+    .await
+}
+
+/// The changes of a device, newest first.
+#[utoipa::path(get, path = "/api/v1/devices/{id}/history",
+    params(("id" = String, Path), HistoryQuery), security(("bearer" = [])),
+    responses((status = 200, body = HistoryPage), (status = 404)))]
+pub(super) async fn history(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Json<HistoryPage>, Problem> {
+    let limit = query.limit.unwrap_or(100).min(PAGE_MAX);
+    let until = query.before.map_or(Version::MAX, |before| before.saturating_sub(1));
+    read_tree(api, &id, move |store, tree| {
+        let entries = store.history(tree, until, limit)?;
+        let next = entries.last().map(|last| last.version).filter(|last| *last > 1);
+        let changes = entries.into_iter().map(ChangeView::from).collect();
+        Ok(HistoryPage { changes, next })
+    })
+    .await
+}
+
+/// The versions of a device's tree, as ranges without gaps.
+#[utoipa::path(get, path = "/api/v1/devices/{id}/versions", params(("id" = String, Path)),
+    security(("bearer" = [])), responses((status = 200, body = Object), (status = 404)))]
+pub(super) async fn versions(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<serde_json::Value>, Problem> {
+    read_tree(api, &id, |store, tree| {
+        let last = store.tree_record(tree)?.map_or(0, |record| record.version);
+        // Versions count commits from 1 without gaps, so their ends say them all.
+        Ok(json!({ "first": last.min(1), "last": last, "count": last }))
+    })
+    .await
+}
+
+/// The snapshots of a device's tree.
+#[utoipa::path(get, path = "/api/v1/devices/{id}/snapshots", params(("id" = String, Path)),
+    security(("bearer" = [])), responses((status = 200, body = Vec<Object>), (status = 404)))]
+pub(super) async fn snapshots(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<Vec<SnapshotInfo>>, Problem> {
+    read_tree(api, &id, |store, tree| Ok(store.snapshots(tree)?)).await
+}
+
+/// The id in a path.
+pub(super) fn parse_id(text: &str) -> Result<DeviceId, Problem> {
+    text.parse().map_err(|error: protocol::id::ParseIdError| Problem::bad_request(error.to_string()))
+}
+
+async fn read_tree<T: Send + 'static>(
+    api: Api,
+    id: &str,
+    read: impl FnOnce(&Store, TreeNumber) -> Result<T, Problem> + Send + 'static,
+) -> Result<Json<T>, Problem> {
+    let device = parse_id(id)?;
+    let answer = tokio::task::spawn_blocking(move || {
+        if api.store.device(device)?.is_none() {
+            return Err(Problem::from(not_found(&format!("device {device}"))));
+        }
+        let tree = tree_number(&api, device)?;
+        let missing = || Problem::from(not_found(&format!("state of device {device}")));
+        read(&api.store, tree.ok_or_else(missing)?)
+    });
+    answer.await?.map(Json)
+}
+
+fn tree_number(api: &Api, device: DeviceId) -> Result<Option<TreeNumber>, Problem> {
+    let fleet = api.identity.fleet;
+    let genesis = Genesis { kind: TreeKind::Device, fleet, name: device.to_string() };
+    Ok(api.store.tree_number(genesis.tree_id())?)
+}
+
+fn which_version(query: StateQuery) -> Result<WhichVersion, Problem> {
+    let time = |name: &str, text: &str| {
+        let parsed = text.parse::<Timestamp>().map_err(|error| {
+            Problem::bad_request(format!("{name} is not an RFC 3339 time: {error}"))
+        })?;
+        Ok::<u64, Problem>(u64::try_from(parsed.as_millisecond()).unwrap_or(0))
+    };
+    match (query.version, query.at, query.happened_at) {
+        (None, None, None) => Ok(WhichVersion::Latest),
+        (Some(version), None, None) => Ok(WhichVersion::At(version)),
+        (None, Some(at), None) => Ok(WhichVersion::CommittedBy(time("at", &at)?)),
+        (None, None, Some(at)) => Ok(WhichVersion::HappenedBy(time("happened_at", &at)?)),
+        _ => Err(Problem::bad_request("give one of version, at and happened_at")),
+    }
+}
+
+fn versioned(state: &TreeAt) -> VersionedState {
+    let root = data_encoding::HEXLOWER.encode(&state.root);
+    VersionedState {
+        version: state.version,
+        state: state.state.clone(),
+        timestamp: state.committed_ms,
+        source: state.source,
+        metadata: BTreeMap::from([("root".to_owned(), json!(root))]),
+    }
+}
+
+impl From<HistoryEntry> for ChangeView {
+    fn from(change: HistoryEntry) -> Self {
+        let HistoryEntry { version, committed_ms, id, entry } = change;
+        let delta: StateDelta = entry.delta;
+        Self {
+            change: StateChange {
+                version,
+                delta,
+                timestamp: committed_ms,
+                source: entry.provenance.source,
+                reason: entry.provenance.reason,
+            },
+            principal: entry.provenance.principal,
+            entry: id,
+            author: entry.log.author,
+            seq: entry.seq,
+            happened: entry.hlc.wall_ms,
+        }
+    }
+}
+
+fn offline_summary(api: &Api, record: &DeviceRecord) -> Result<DeviceSummary, Problem> {
+    let state: Option<Arc<TreeAt>> = match tree_number(api, record.device)? {
+        Some(tree) => api.store.state(tree, WhichVersion::Latest)?,
+        None => None,
+    };
+    Ok(DeviceSummary {
+        id: record.device,
+        name: record.name.clone(),
+        online: false,
+        connected_since: None,
+        peer: None,
+        quarantined_until: None,
+        version: state.as_ref().map_or(0, |state| state.version),
+        last_change: state.as_ref().map_or(0, |state| state.committed_ms),
+        enrolled: record.enrolled_ms,
+        summary: state.map(|state| overview(&state)).unwrap_or_default(),
+    })
+}
+
+/// The leaves that tell most about a machine.
+fn overview(state: &TreeAt) -> BTreeMap<String, serde_json::Value> {
+    const SHOWN: [&str; 5] = [
+        "machine/load1",
+        "machine/cpu_percent",
+        "machine/memory_available_bytes",
+        "machine/disk_available_bytes",
+        "system/model",
+    ];
+    let reported = state.state.iter().filter_map(|(path, value)| {
+        let below = path.below("reported")?;
+        let shown = SHOWN.contains(&below) || below.ends_with("_celsius");
+        shown.then(|| (below.to_owned(), value.to_json()))
+    });
+    reported.take(8).collect()
+}
+
+async fn with_status(api: &Api, mut summary: DeviceSummary) -> DeviceSummary {
+    let Some(twin) = api.devices.running(summary.id) else { return summary };
+    let status = twin.ask(|reply| DeviceMsg::Status { reply }, STATUS_TIME_MAX).await;
+    // A twin that is too busy to answer is shown without its connection.
+    if let Ok(DeviceStatus { connected_since_ms, peer, quarantined_until_ms, .. }) = status {
+        summary.online = connected_since_ms.is_some();
+        summary.connected_since = connected_since_ms;
+        summary.peer = peer;
+        summary.quarantined_until = quarantined_until_ms;
+    }
+    summary
+}

@@ -1,0 +1,46 @@
+//! Is it alive, is it ready, what has it done.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Api;
+use crate::store::StoreHealth;
+
+/// Which part is ready.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Readiness {
+    /// Whether all of them are.
+    ready: bool,
+    /// `ok`, or why the store takes no writes.
+    store: String,
+}
+
+/// Whether the process runs.
+#[utoipa::path(get, path = "/healthz", responses((status = 200)))]
+pub(super) async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// Whether the brain takes writes, and if not, which part does not.
+#[utoipa::path(get, path = "/readyz", responses(
+    (status = 200, body = Readiness), (status = 503, body = Readiness)))]
+pub(super) async fn ready(State(api): State<Api>) -> impl IntoResponse {
+    let (ready, store) = match api.store.health() {
+        StoreHealth::Ok => (true, "ok".to_owned()),
+        StoreHealth::DiskFull => (false, "disk full: writes are refused, reads go on".to_owned()),
+        StoreHealth::Failed { detail } => (false, format!("failed: {detail}")),
+    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, store }))
+}
+
+/// What was counted since the start, for Prometheus.
+#[utoipa::path(get, path = "/metrics", security(("bearer" = [])), responses((status = 200)))]
+pub(super) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(axum::http::header::CONTENT_TYPE, kind)], api.metrics.scrape(&api.store, &api.devices))
+}

@@ -1,0 +1,173 @@
+//! Changing what devices are to do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use actors::device::{DeviceMsg, WriteOutcome};
+use actors::supervise::Reply;
+use axum::extract::{Path as UrlPath, Query, State};
+use axum::{Extension, Json};
+use protocol::history::{Change, Provenance};
+use protocol::state::{Path, State as TreeState, StateDelta, StateSource, Value, Version, VersionedState};
+use protocol::{EntryId, SyncError};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json_;
+use utoipa::{IntoParams, ToSchema};
+
+use super::auth::Principal;
+use super::devices::parse_id;
+use super::{Api, Problem};
+use crate::devices::TwinError;
+
+/// How long a write may take: an `fsync` on a slow disk under load, many times over.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What a write came to.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct WriteAnswer {
+    /// The version that the tree has now.
+    #[schema(value_type = u64)]
+    pub version: Version,
+    /// The entry that was written; none where nothing changed.
+    #[schema(value_type = Option<String>)]
+    pub entry: Option<EntryId>,
+    /// What it changed.
+    #[schema(value_type = Object)]
+    pub delta: StateDelta,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct WriteQuery {
+    /// Why, for the history.
+    reason: Option<String>,
+}
+
+/// Make `desired/` hold exactly these leaves.
+#[utoipa::path(put, path = "/api/v1/devices/{id}/desired",
+    params(("id" = String, Path), WriteQuery), security(("bearer" = [])),
+    request_body(content = Object, description = "Paths below `desired/` with their values"),
+    responses((status = 200, body = WriteAnswer), (status = 404), (status = 507)))]
+pub(super) async fn set_desired(
+    State(api): State<Api>,
+    UrlPath(id): UrlPath<String>,
+    Query(query): Query<WriteQuery>,
+    Extension(principal): Extension<Principal>,
+    Json(leaves): Json<BTreeMap<String, Json_>>,
+) -> Result<Json<WriteAnswer>, Problem> {
+    let mut desired = TreeState::new();
+    for (path, value) in parse_leaves(leaves)? {
+        let value = value.ok_or_else(|| Problem::bad_request(format!("{path} is null; leave it out")))?;
+        desired.insert(path, value);
+    }
+    let provenance = provenance(principal, query);
+    write(&api, &id, |reply| DeviceMsg::SetState { desired, provenance, reply }).await
+}
+
+/// Set some leaves of `desired/`; null removes one.
+#[utoipa::path(patch, path = "/api/v1/devices/{id}/desired",
+    params(("id" = String, Path), WriteQuery), security(("bearer" = [])),
+    request_body(content = Object, description = "Paths below `desired/` with their values"),
+    responses((status = 200, body = WriteAnswer), (status = 404), (status = 507)))]
+pub(super) async fn patch_desired(
+    State(api): State<Api>,
+    UrlPath(id): UrlPath<String>,
+    Query(query): Query<WriteQuery>,
+    Extension(principal): Extension<Principal>,
+    Json(leaves): Json<BTreeMap<String, Json_>>,
+) -> Result<Json<WriteAnswer>, Problem> {
+    let changes = parse_leaves(leaves)?;
+    let provenance = provenance(principal, query);
+    write(&api, &id, |reply| DeviceMsg::Write { changes, provenance, reply }).await
+}
+
+/// Save a state as the next version, or check that the current version is this state.
+#[utoipa::path(put, path = "/api/v1/devices/{id}/states",
+    params(("id" = String, Path), WriteQuery), security(("bearer" = [])),
+    request_body(content = Object, description = "A versioned state, as it was read"),
+    responses((status = 200, body = WriteAnswer), (status = 409, description = "The version is past, ahead, or has other content")))]
+pub(super) async fn save_state(
+    State(api): State<Api>,
+    UrlPath(id): UrlPath<String>,
+    Query(query): Query<WriteQuery>,
+    Extension(principal): Extension<Principal>,
+    Json(state): Json<VersionedState>,
+) -> Result<Json<WriteAnswer>, Problem> {
+    let provenance = provenance(principal, query);
+    write(&api, &id, |reply| DeviceMsg::SaveState { state, provenance, reply }).await
+}
+
+/// Keep a snapshot of the current version.
+#[utoipa::path(post, path = "/api/v1/devices/{id}/snapshots", params(("id" = String, Path)),
+    security(("bearer" = [])), responses((status = 200, body = Object), (status = 404)))]
+pub(super) async fn create_snapshot(
+    State(api): State<Api>,
+    UrlPath(id): UrlPath<String>,
+) -> Result<Json<Json_>, Problem> {
+    let twin = twin(&api, &id).await?;
+    let version = twin.ask(|reply| DeviceMsg::Snapshot { reply }, WRITE_TIME_MAX).await;
+    let version = version.map_err(TwinError::from)??;
+    Ok(Json(serde_json::json!({ "version": version })))
+}
+
+async fn write(
+    api: &Api,
+    id: &str,
+    message: impl FnOnce(Reply<Result<WriteOutcome, SyncError>>) -> DeviceMsg,
+) -> Result<Json<WriteAnswer>, Problem> {
+    let outcome = twin(api, id).await?.ask(message, WRITE_TIME_MAX).await;
+    let WriteOutcome { version, entry, delta } = outcome.map_err(TwinError::from)??;
+    Ok(Json(WriteAnswer { version, entry, delta }))
+}
+
+async fn twin(
+    api: &Api,
+    id: &str,
+) -> Result<actors::supervise::Address<DeviceMsg>, Problem> {
+    let device = parse_id(id)?;
+    let devices = api.devices.clone();
+    Ok(tokio::task::spawn_blocking(move || devices.twin(device)).await??)
+}
+
+fn provenance(Principal(principal): Principal, query: WriteQuery) -> Provenance {
+    let reason = query.reason.unwrap_or_else(|| "set over the API".to_owned());
+    Provenance { source: StateSource::Operator, principal, reason }
+}
+
+fn parse_leaves(leaves: BTreeMap<String, Json_>) -> Result<Vec<Change>, Problem> {
+    let mut changes = Vec::with_capacity(leaves.len());
+    for (text, json) in leaves {
+        let path = Path::new(&format!("desired/{text}"))
+            .map_err(|error| Problem::bad_request(format!("path {text:?}: {error}")))?;
+        let value = match json {
+            Json_::Null => None,
+            json => Some(Value::from_json(&json).map_err(|error| {
+                Problem::bad_request(format!("value of {text:?}: {error}"))
+            })?),
+        };
+        changes.push((path, value));
+    }
+    Ok(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leaves(json: serde_json::Value) -> Result<Vec<Change>, Problem> {
+        parse_leaves(serde_json::from_value(json).expect("an object"))
+    }
+
+    #[test]
+    fn null_removes_and_values_set() {
+        let changes = leaves(serde_json::json!({ "a": null, "b/c": 1 })).expect("valid");
+        assert_eq!(changes[0], (Path::new("desired/a").expect("valid"), None));
+        assert_eq!(changes[1], (Path::new("desired/b/c").expect("valid"), Some(Value::from(1))));
+    }
+
+    #[test]
+    fn a_path_cannot_climb_out_of_desired() {
+        assert!(leaves(serde_json::json!({ "../reported/a": 1 })).is_err());
+        assert!(leaves(serde_json::json!({ "": 1 })).is_err());
+        assert!(leaves(serde_json::json!({ "a": { "b": 1 } })).is_err());
+    }
+}

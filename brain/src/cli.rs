@@ -1,0 +1,92 @@
+//! Commands and their arguments.
+
+mod client;
+mod dev;
+mod device;
+mod init;
+mod logging;
+mod output;
+mod serve;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use client::ClientArgs;
+
+/// The fleet brain: keeps the state of a fleet's devices, and what they are to do.
+#[derive(Debug, Parser)]
+#[command(name = "brain", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a fleet: its root key, this brain's certificate, and an empty store
+    Init(init::InitArgs),
+    /// Run the brain
+    Serve(serve::ServeArgs),
+    /// Run everything at once on this machine: a brain, this machine's edge, simulated edges
+    Dev(dev::DevArgs),
+    /// Look at devices and set what they are to do
+    Device {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(subcommand)]
+        command: device::DeviceCommand,
+    },
+    /// Make and list the tokens with which devices join
+    EnrollToken {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(subcommand)]
+        command: token::TokenCommand,
+    },
+    /// Exchange a one-time code for a token and remember it for later commands
+    Login {
+        #[command(flatten)]
+        client: ClientArgs,
+        /// The code, as the brain printed it
+        code: String,
+    },
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the brain keeps its files.
+#[derive(Debug, clap::Args)]
+struct DataDir {
+    /// The folder of keys and store
+    #[arg(long, env = "FLEET_BRAIN_DATA_DIR", default_value = "/var/lib/fleet-brain")]
+    data_dir: PathBuf,
+}
+
+/// Runs the command line: 0 is success, 1 a failure, 2 a wrong call.
+pub(crate) fn run() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Init(args) => init::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Dev(args) => dev::run(&args),
+        Command::Device { client, command } => device::run(&client, command),
+        Command::EnrollToken { client, command } => token::run(&client, command),
+        Command::Login { client, code } => client::log_in(&client, &code),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "brain", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("brain: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! `brain device`.
+
+use std::io::IsTerminal;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use brain::api::{DeviceList, DeviceSummary, HistoryPage, WriteAnswer};
+use protocol::state::VersionedState;
+use serde_json::{Map, Value, json};
+use ureq::http::Method;
+use url::form_urlencoded::byte_serialize;
+
+use super::client::{Client, ClientArgs};
+use super::output::{self, Output};
+
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum DeviceCommand {
+    /// List the devices
+    List {
+        #[command(flatten)]
+        view: View,
+    },
+    /// Show the state of a device: the latest, at a version, or at a time
+    Show {
+        /// Its id, the beginning of its id, or its name
+        device: String,
+        /// The state after this commit
+        #[arg(long, conflicts_with_all = ["at", "happened_at"])]
+        version: Option<u64>,
+        /// What the brain had committed at this time, such as 2026-11-21T06:00:00Z
+        #[arg(long, conflicts_with = "happened_at")]
+        at: Option<String>,
+        /// What had happened by this time, by the device's clock
+        #[arg(long)]
+        happened_at: Option<String>,
+        #[command(flatten)]
+        view: View,
+    },
+    /// Show the changes of a device, newest first
+    History {
+        /// Its id, the beginning of its id, or its name
+        device: String,
+        /// How many changes at most
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        /// Changes before this version
+        #[arg(long)]
+        before: Option<u64>,
+        #[command(flatten)]
+        view: View,
+    },
+    /// Set leaves below desired/, such as sense/thermal/period_ms=2000; PATH= removes one
+    Set {
+        /// Its id, the beginning of its id, or its name
+        device: String,
+        /// PATH=VALUE; the value is JSON, or text where it is not
+        #[arg(required = true, value_name = "PATH=VALUE")]
+        leaves: Vec<String>,
+        /// Why, for the history
+        #[arg(long, default_value = "set on the command line")]
+        reason: String,
+        /// How to print what came of it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+}
+
+/// How to look at something.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct View {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+    /// Print again every two seconds
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(super) fn run(client: &ClientArgs, command: DeviceCommand) -> anyhow::Result<()> {
+    let client = Client::new(client)?;
+    match command {
+        DeviceCommand::List { view } => repeat(view, || list(&client, view.output)),
+        DeviceCommand::Show { device, version, at, happened_at, view } => {
+            let id = resolve(&client, &device)?;
+            let mut path = format!("/api/v1/devices/{id}/state");
+            let time = at.map(|at| ("at", at)).or(happened_at.map(|at| ("happened_at", at)));
+            let which = version.map(|version| ("version", version.to_string())).or(time);
+            if let Some((name, value)) = which {
+                path += &format!("?{name}={}", encode(&value));
+            }
+            repeat(view, || show(&client, &path, view.output))
+        }
+        DeviceCommand::History { device, limit, before, view } => {
+            let id = resolve(&client, &device)?;
+            let mut path = format!("/api/v1/devices/{id}/history?limit={limit}");
+            if let Some(before) = before {
+                path += &format!("&before={before}");
+            }
+            repeat(view, || history(&client, &path, view.output))
+        }
+        DeviceCommand::Set { device, leaves, reason, output } => {
+            let id = resolve(&client, &device)?;
+            set(&client, &id, &leaves, &reason, output)
+        }
+    }
+}
+
+fn list(client: &Client, output: Output) -> anyhow::Result<()> {
+    let devices = all_devices(client)?;
+    match output {
+        Output::Json => println!("{}", json!(devices)),
+        Output::Table => {
+            let heading = ["name", "id", "connection", "load", "temperature", "memory free", "disk free", "version", "last change"];
+            println!("{}", output::table(heading, devices.iter().map(row)));
+        }
+    }
+    Ok(())
+}
+
+fn row(device: &DeviceSummary) -> [String; 9] {
+    let connection = match (device.quarantined_until, device.connected_since) {
+        (Some(until), _) => format!("quarantined until {}", output::time(until)),
+        (None, Some(_)) => "online".to_owned(),
+        (None, None) => "offline".to_owned(),
+    };
+    let number = |key: &str| device.summary.get(key).and_then(Value::as_f64);
+    let dash = || "-".to_owned();
+    let size = |key| number(key).map_or_else(dash, |n| format!("{:.0} MiB", n / f64::from(1 << 20)));
+    let hottest = device
+        .summary
+        .iter()
+        .filter(|(path, _)| path.ends_with("_celsius"))
+        .filter_map(|(_, value)| value.as_f64())
+        .reduce(f64::max);
+    [
+        device.name.clone(),
+        device.id.short(),
+        connection,
+        number("machine/load1").map_or_else(dash, |load| format!("{load:.2}")),
+        hottest.map_or_else(dash, |celsius| format!("{celsius:.1} °C")),
+        size("machine/memory_available_bytes"),
+        size("machine/disk_available_bytes"),
+        device.version.to_string(),
+        output::time(device.last_change),
+    ]
+}
+
+fn show(client: &Client, path: &str, output: Output) -> anyhow::Result<()> {
+    let state: VersionedState = client.get(path)?;
+    match output {
+        Output::Json => println!("{}", json!(state)),
+        Output::Table => {
+            let VersionedState { version, timestamp, source, .. } = state;
+            println!("version {version}, committed {}, last change by {source}", output::time(timestamp));
+            let leaves = state.state.iter();
+            let rows = leaves.map(|(path, value)| [path.to_string(), output::value(&value.to_json())]);
+            println!("{}", output::table(["path", "value"], rows));
+        }
+    }
+    Ok(())
+}
+
+fn history(client: &Client, path: &str, output: Output) -> anyhow::Result<()> {
+    let page: HistoryPage = client.get(path)?;
+    match output {
+        Output::Json => println!("{}", json!(page)),
+        Output::Table => {
+            let rows = page.changes.iter().map(|view| {
+                let delta = &view.change.delta;
+                let changes = delta.changes().map(|(path, value)| match value {
+                    Some(value) => format!("{path} = {}", output::value(&value.to_json())),
+                    None => format!("{path} removed"),
+                });
+                [
+                    view.change.version.to_string(),
+                    output::time(view.change.timestamp),
+                    view.change.source.to_string(),
+                    view.principal.clone(),
+                    view.change.reason.clone(),
+                    changes.collect::<Vec<_>>().join("\n"),
+                ]
+            });
+            let heading = ["version", "committed", "source", "principal", "reason", "change"];
+            println!("{}", output::table(heading, rows));
+            if let Some(next) = page.next {
+                eprintln!("older changes: --before {next}");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn set(
+    client: &Client,
+    id: &str,
+    leaves: &[String],
+    reason: &str,
+    output: Output,
+) -> anyhow::Result<()> {
+    let mut body = Map::new();
+    for leaf in leaves {
+        let (path, text) = leaf
+            .split_once('=')
+            .with_context(|| format!("{leaf:?} is not PATH=VALUE"))?;
+        let value = match text {
+            "" => Value::Null,
+            text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
+        };
+        body.insert(path.trim_start_matches("desired/").to_owned(), value);
+    }
+    let path = format!("/api/v1/devices/{id}/desired?reason={}", encode(reason));
+    let answer: WriteAnswer = client.call(Method::PATCH, &path, Some(Value::Object(body)))?;
+    match (output, answer.entry) {
+        (Output::Json, _) => println!("{}", json!(answer)),
+        (Output::Table, Some(_)) => println!("version {}: {} leaves changed", answer.version, answer.delta.len()),
+        (Output::Table, None) => println!("version {}: nothing to change", answer.version),
+    }
+    Ok(())
+}
+
+/// The id that a person means.
+fn resolve(client: &Client, given: &str) -> anyhow::Result<String> {
+    if given.parse::<protocol::DeviceId>().is_ok() {
+        return Ok(given.to_owned());
+    }
+    let devices = all_devices(client)?;
+    let fits = |device: &&DeviceSummary| {
+        device.name == given || (given.len() >= 4 && device.id.to_string().starts_with(given))
+    };
+    match devices.iter().filter(fits).collect::<Vec<_>>()[..] {
+        [one] => Ok(one.id.to_string()),
+        [] => bail!("no device is called {given:?}; `brain device list` shows them"),
+        [..] => bail!("{given:?} fits more than one device; give more of the id"),
+    }
+}
+
+fn all_devices(client: &Client) -> anyhow::Result<Vec<DeviceSummary>> {
+    let mut devices = Vec::new();
+    let mut path = "/api/v1/devices?limit=1000".to_owned();
+    loop {
+        let page: DeviceList = client.get(&path)?;
+        devices.extend(page.devices);
+        match page.next {
+            Some(next) => path = format!("/api/v1/devices?limit=1000&after={next}"),
+            None => return Ok(devices),
+        }
+    }
+}
+
+fn repeat(view: View, mut print: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    loop {
+        if view.watch && view.output == Output::Table && std::io::stdout().is_terminal() {
+            // Clears the screen and goes to its beginning.
+            print!("\x1b[2J\x1b[H");
+        }
+        print()?;
+        if !view.watch {
+            return Ok(());
+        }
+        sleep(WATCH_EVERY);
+    }
+}
+
+fn encode(text: &str) -> String {
+    byte_serialize(text.as_bytes()).collect()
+}

@@ -1,0 +1,69 @@
+//! `brain serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use brain::config::{Config, Overrides};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{DataDir, logging};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    data: DataDir,
+    /// A file of settings, in TOML
+    #[arg(long, env = "FLEET_BRAIN_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where devices connect [default: 0.0.0.0:7443]
+    #[arg(long)]
+    device_listen: Option<SocketAddr>,
+    /// Where the API and the page are [default: 127.0.0.1:7480]
+    #[arg(long)]
+    api_listen: Option<SocketAddr>,
+    /// A name or address by which devices know this machine; may be given again
+    #[arg(long = "name")]
+    names: Vec<String>,
+    /// Start although acknowledged data is missing, and go on without it
+    #[arg(long)]
+    accept_loss: bool,
+    /// Print a one-time code to log in with
+    #[arg(long)]
+    login_code: bool,
+}
+
+pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let overrides = Overrides {
+        device_listen: args.device_listen,
+        api_listen: args.api_listen,
+        names: args.names.clone(),
+    };
+    let config = Config::read(args.config.as_deref(), &overrides)?;
+    logging::start(&config.log, config.log_json)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let running = brain::serve::start(&args.data.data_dir, &config, args.accept_loss).await?;
+        tracing::info!(devices = %running.device_address, api = running.page_url(), "the brain is ready");
+        if args.login_code {
+            println!("page: {}\none-time code: {}", running.page_url(), running.login_code());
+        }
+        // Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        running.run_until(stop_signal()?).await?;
+        tracing::info!("the brain has stopped");
+        Ok(())
+    })
+}
+
+/// Comes back at SIGTERM or SIGINT.
+pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    })
+}

@@ -1,0 +1,153 @@
+//! The brain's settings: flag over environment over file over default.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+
+/// What environment variables begin with: `FLEET_BRAIN_API_LISTEN`.
+const ENV_PREFIX: &str = "FLEET_BRAIN_";
+
+/// The settings of `brain serve`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where devices connect.
+    pub device_listen: SocketAddr,
+    /// Where the API and the page are. Without TLS only a loopback address is taken.
+    pub api_listen: SocketAddr,
+    /// Whether the API speaks TLS.
+    pub api_tls: bool,
+    /// The names and addresses that devices and people use for this machine.
+    pub names: Vec<String>,
+    /// How many device connections are taken in a second.
+    pub connections_per_second: u32,
+    /// How many device connections may shake hands at once.
+    pub handshakes_max: u32,
+    /// How often devices send a heartbeat, in milliseconds.
+    pub heartbeat_ms: u32,
+    /// How many bytes of entries a device may send ahead of acknowledgements.
+    pub credit_bytes: u32,
+    /// Writes are refused while the disk has less than this free, in bytes.
+    pub disk_reserve_bytes: u64,
+    /// Whether this machine's clock is kept by NTP or better, so that it may judge expiry.
+    pub clock_synchronised: bool,
+    /// What is logged, as in `RUST_LOG`.
+    pub log: String,
+    /// Whether logs are lines of JSON.
+    pub log_json: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            device_listen: SocketAddr::from(([0, 0, 0, 0], 7443)),
+            api_listen: SocketAddr::from(([127, 0, 0, 1], 7480)),
+            api_tls: false,
+            names: Vec::new(),
+            connections_per_second: 500,
+            handshakes_max: 256,
+            heartbeat_ms: 15_000,
+            credit_bytes: 256 << 10,
+            disk_reserve_bytes: 256 << 20,
+            clock_synchronised: true,
+            log: "info".to_owned(),
+            log_json: false,
+        }
+    }
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file or variable is not understood.
+    #[error("settings are not understood: {0}")]
+    Parse(#[from] Box<figment::Error>),
+    /// The file named on the command line is not there.
+    #[error("{0} does not exist")]
+    NoFile(PathBuf),
+    /// The API would be open to the network in plain text.
+    #[error("api_listen {0} is not a loopback address: set api_tls = true, or listen on 127.0.0.1")]
+    PlainApi(SocketAddr),
+}
+
+/// What the command line overrides.
+#[derive(Debug, Default, Serialize)]
+pub struct Overrides {
+    /// See [`Config::device_listen`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_listen: Option<SocketAddr>,
+    /// See [`Config::api_listen`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_listen: Option<SocketAddr>,
+    /// See [`Config::names`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+}
+
+impl Config {
+    /// Reads the settings; `file` is optional unless it is given.
+    pub fn read(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(file) = file {
+            if !file.exists() {
+                return Err(ConfigError::NoFile(file.to_owned()));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let environment = Env::prefixed(ENV_PREFIX).ignore(&["token", "url"]);
+        let figment = figment.merge(environment).merge(Serialized::defaults(overrides));
+        let config: Self = figment.extract().map_err(Box::new)?;
+        config.check()
+    }
+
+    fn check(mut self) -> Result<Self, ConfigError> {
+        if !self.api_tls && !self.api_listen.ip().is_loopback() {
+            return Err(ConfigError::PlainApi(self.api_listen));
+        }
+        for name in ["localhost", "127.0.0.1", "::1"] {
+            if !self.names.iter().any(|known| known == name) {
+                self.names.push(name.to_owned());
+            }
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(content: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("brain.toml");
+        std::fs::write(&path, content).expect("writes");
+        (folder, path)
+    }
+
+    #[test]
+    fn a_flag_beats_the_file() {
+        let (_folder, path) = file("api_listen = '127.0.0.1:1000'\nheartbeat_ms = 5");
+        let flag = SocketAddr::from(([127, 0, 0, 1], 2000));
+        let overrides = Overrides { api_listen: Some(flag), ..Overrides::default() };
+        let config = Config::read(Some(&path), &overrides).expect("valid");
+        assert_eq!((config.api_listen, config.heartbeat_ms), (flag, 5));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_file() {
+        let (_folder, path) = file("heartbeat = 5");
+        let error = Config::read(Some(&path), &Overrides::default()).expect_err("unknown key");
+        let text = error.to_string();
+        assert!(text.contains("heartbeat") && text.contains("brain.toml"), "{text}");
+    }
+
+    #[test]
+    fn a_plain_api_on_the_network_is_refused() {
+        let (_folder, path) = file("api_listen = '0.0.0.0:7480'");
+        let result = Config::read(Some(&path), &Overrides::default());
+        assert!(matches!(result, Err(ConfigError::PlainApi(_))));
+    }
+}

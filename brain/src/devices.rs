@@ -1,0 +1,126 @@
+//! Finding a device's twin.
+
+use std::sync::Arc;
+
+use actors::device::{BrainAuthor, Clock, DeviceActor, DeviceArgs, DeviceMsg};
+use actors::ports::ReadError;
+use actors::supervise::{
+    Address, AskError, Child, ChildPolicy, DynamicSupervisor, Restart, SetPolicy, StartChildError,
+    Strategy, Supervisor,
+};
+use protocol::{DeviceId, ErrorCode, ErrorSource, FleetId, Layer, SyncError};
+
+use crate::store::{DeviceRecord, Store, not_found};
+
+/// So many supervisors share the twins: none is a bottleneck, and one that gives up takes only
+/// its own share along.
+const SHARDS: usize = 8;
+/// So many twins may be in memory at once.
+const TWINS_MAX: usize = 100_000;
+
+/// The twins of the fleet, by device.
+#[derive(Clone)]
+pub struct Devices {
+    shards: Arc<[DynamicSupervisor<DeviceActor>]>,
+    fleet: FleetId,
+    brain: BrainAuthor,
+    store: Store,
+    clock: Arc<dyn Clock>,
+}
+
+/// Why a twin cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum TwinError {
+    /// The device is not of this fleet.
+    #[error("device {device} is not enrolled")]
+    Unknown {
+        /// The device.
+        device: DeviceId,
+    },
+    /// Its record cannot be read.
+    #[error("the device's record cannot be read")]
+    Read(#[from] ReadError),
+    /// Its actor cannot be started.
+    #[error("the device's actor cannot be started")]
+    Start(#[from] StartChildError),
+    /// Its actor gave no answer.
+    #[error("the device's actor did not answer")]
+    Ask(#[from] AskError),
+}
+
+impl TwinError {
+    /// The error as peers and clients see it.
+    pub fn to_sync_error(&self) -> SyncError {
+        let origin = ErrorSource::new(Layer::Brain, "devices", "reach twin");
+        match self {
+            Self::Unknown { device } => not_found(&format!("device {device}")),
+            Self::Read(error) => error.to_sync_error(),
+            Self::Start(_) | Self::Ask(_) => {
+                let text = protocol::session::with_causes(self);
+                SyncError::new(ErrorCode::Overloaded, origin, text)
+            }
+        }
+    }
+}
+
+impl Devices {
+    /// The twins, with what each is started from.
+    pub fn new(fleet: FleetId, brain: BrainAuthor, store: Store, clock: Arc<dyn Clock>) -> Self {
+        let policy = ChildPolicy { restart: Restart::Transient, ..ChildPolicy::default() };
+        let shard = |_| DynamicSupervisor::new(SetPolicy::dynamic(), policy, TWINS_MAX / SHARDS);
+        let shards = (0..SHARDS).map(shard).collect();
+        Self { shards, fleet, brain, store, clock }
+    }
+
+    /// The branch of the supervision tree that holds them.
+    pub fn supervisor(&self) -> Supervisor {
+        let set = Supervisor::new(SetPolicy::with(Strategy::OneForOne));
+        self.shards.iter().enumerate().fold(set, |set, (n, shard)| {
+            set.child(Child::dynamic(format!("shard-{n}"), ChildPolicy::supervisor(), shard))
+        })
+    }
+
+    /// The twin of an enrolled device, started where it is not in memory.
+    pub fn twin(&self, device: DeviceId) -> Result<Address<DeviceMsg>, TwinError> {
+        if let Some(address) = self.running(device) {
+            return Ok(address);
+        }
+        let record = self.store.device(device)?.ok_or(TwinError::Unknown { device })?;
+        self.twin_of(&record)
+    }
+
+    /// The twin of a device whose record is at hand.
+    pub fn twin_of(&self, record: &DeviceRecord) -> Result<Address<DeviceMsg>, TwinError> {
+        let args = || {
+            Arc::new(DeviceArgs {
+                device: record.device,
+                fleet: self.fleet,
+                device_keys: vec![record.key],
+                brain: self.brain.clone(),
+                store: Arc::new(self.store.clone()),
+                clock: self.clock.clone(),
+            })
+        };
+        Ok(self.shard(record.device).ensure_child(record.device.to_string(), args)?)
+    }
+
+    /// The twin of a device, where it is in memory.
+    pub fn running(&self, device: DeviceId) -> Option<Address<DeviceMsg>> {
+        self.shard(device).find(&device.to_string()).filter(|address| !address.is_down())
+    }
+
+    /// How many twins are in memory.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(DynamicSupervisor::len).sum()
+    }
+
+    /// Whether no twin is in memory.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn shard(&self, device: DeviceId) -> &DynamicSupervisor<DeviceActor> {
+        // Device ids are hashes or random: any byte spreads them evenly.
+        &self.shards[usize::from(device.0[15]) % self.shards.len()]
+    }
+}

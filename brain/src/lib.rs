@@ -1,0 +1,32 @@
+//! The fleet brain: the server.
+//!
+//! [`serve`] puts it together: a [`store`] over RocksDB, a twin per device (the actors of the
+//! crate `actors`, found through [`devices`]), the device listener in [`link`], and the [`api`]
+//! with its page. All of it hangs in one supervision tree.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod clock;
+pub mod config;
+pub mod devices;
+pub mod enrolment;
+mod files;
+pub mod identity;
+pub mod link;
+pub mod metrics;
+pub mod serve;
+pub mod store;
+pub mod tls;
+
+pub use files::{Readers, replace};
+
+/// 32 bytes from the system's random generator.
+///
+/// # Panics
+/// If the system has none, in which case no key could be made either.
+pub fn random_bytes() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("the system has a random generator");
+    bytes
+}

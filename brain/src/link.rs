@@ -1,0 +1,74 @@
+//! The device listener: TCP, TLS 1.3, WebSocket, session.
+//!
+//! Every stage is bounded before the next begins: how fast connections are taken, how many shake
+//! hands at once, how long and with how many bytes a peer may do so, and how much it may send
+//! ahead of the store.
+
+mod admission;
+mod connection;
+mod listener;
+mod metered;
+mod upgrade;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::supervise::Address;
+use protocol::session::Limits;
+use tokio::sync::Semaphore;
+
+use crate::clock::SystemClock;
+use crate::devices::Devices;
+use crate::enrolment::EnrolmentMsg;
+use crate::identity::Identity;
+use crate::metrics::Metrics;
+use crate::store::Store;
+
+pub use admission::Pace;
+pub use listener::{DeviceListener, ListenerArgs, ListenerMsg};
+
+/// How long a peer may take until it has proved itself.
+const UNAUTHENTICATED_TIME_MAX: Duration = Duration::from_secs(10);
+/// How many bytes a peer may send until then, TLS included.
+const UNAUTHENTICATED_BYTES_MAX: u64 = 64 << 10;
+/// How long a frame may take to leave.
+const SEND_TIME_MAX: Duration = Duration::from_secs(30);
+/// How many entries' bytes all devices together may have in memory on their way to disk.
+const INGEST_BYTES_MAX: usize = 64 << 20;
+
+/// What every connection needs.
+pub struct Ingress {
+    /// Who the brain is.
+    pub identity: Identity,
+    /// Where devices are kept.
+    pub store: Store,
+    /// The twins.
+    pub devices: Devices,
+    /// Who lets devices join.
+    pub enrolment: Address<EnrolmentMsg>,
+    /// The time.
+    pub clock: SystemClock,
+    /// The rules of a link.
+    pub limits: Limits,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Bytes of entries that may still be taken in.
+    ingest: Arc<Semaphore>,
+}
+
+impl Ingress {
+    /// What every connection needs, from the parts of the brain.
+    pub fn new(
+        identity: Identity,
+        store: Store,
+        devices: Devices,
+        enrolment: Address<EnrolmentMsg>,
+        clock: SystemClock,
+        limits: Limits,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let ingest = Arc::new(Semaphore::new(INGEST_BYTES_MAX));
+        Self { identity, store, devices, enrolment, clock, limits, metrics, ingest }
+    }
+}
+

@@ -1,0 +1,393 @@
+//! One connection, from the first byte to the last.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use actors::device::{Clock, DeviceMsg};
+use actors::ports::LinkEvent;
+use actors::supervise::Address;
+use futures_util::{SinkExt, StreamExt};
+use protocol::compress::Compression;
+use protocol::session::handshake::{Answerer, EXPORTER_BYTES, EXPORTER_LABEL};
+use protocol::session::{Ended, Input, Output, PeerDevice, Session, error};
+use protocol::wire::TokenProof;
+use protocol::{DeviceId, ErrorCode, SyncError};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Bytes, Message};
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
+
+use super::metered::{Allowance, Metered};
+use super::upgrade::{self, Admitted};
+use super::{Ingress, SEND_TIME_MAX, UNAUTHENTICATED_BYTES_MAX, UNAUTHENTICATED_TIME_MAX};
+
+/// How much news may wait for a connection's task. Its credit keeps a device well below.
+const EVENTS_MAX: usize = 1_024;
+/// How long a twin may take to answer.
+const TWIN_TIME_MAX: Duration = Duration::from_secs(30);
+
+type Socket = WebSocketStream<TlsStream<Metered<TcpStream>>>;
+
+/// Numbers connections; later starts of the brain go on above earlier ones by the clock.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Serves a connection until it ends. `handshake` is held until the peer has proved itself.
+pub(super) async fn serve(
+    ingress: Arc<Ingress>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    peer: SocketAddr,
+    handshake: OwnedSemaphorePermit,
+) {
+    let deadline = Instant::now() + UNAUTHENTICATED_TIME_MAX;
+    let allowance = Allowance::new(UNAUTHENTICATED_BYTES_MAX);
+    let opening = open(&ingress, acceptor, Metered::new(stream, allowance.clone()));
+    let (socket, admitted, exporter) = match tokio::time::timeout_at(deadline, opening).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(refused)) => {
+            tracing::debug!(%peer, refused, "connection refused before the handshake");
+            ingress.metrics.refused(&ErrorCode::Unauthenticated);
+            return;
+        }
+        Err(_) => {
+            ingress.metrics.refused(&ErrorCode::TimedOut);
+            return;
+        }
+    };
+    let answerer = Answerer {
+        fleet: ingress.identity.fleet,
+        root: ingress.identity.root,
+        brain: ingress.identity.brain,
+        keypair: ingress.identity.keypair.clone(),
+        certificate: ingress.identity.certificate.clone(),
+        compressions: Compression::Zstd.bit() | Compression::Gzip.bit(),
+        challenge: crate::random_bytes(),
+        exporter,
+        limits: ingress.limits,
+    };
+    let (events_in, events) = mpsc::channel(EVENTS_MAX);
+    let mut connection = Connection {
+        session: Session::answerer(answerer),
+        ingress,
+        socket,
+        peer,
+        admitted,
+        allowance,
+        handshake: Some((handshake, deadline)),
+        twin: None,
+        device: None,
+        number: 0,
+        events_in: Some(events_in),
+        held: None,
+    };
+    let ended = connection.run(events).await;
+    connection.finish(ended).await;
+}
+
+async fn open(
+    ingress: &Ingress,
+    acceptor: TlsAcceptor,
+    stream: Metered<TcpStream>,
+) -> Result<(Socket, Admitted, [u8; EXPORTER_BYTES]), String> {
+    let tls = acceptor.accept(stream).await.map_err(|error| format!("TLS: {error}"))?;
+    let exporter = tls
+        .get_ref()
+        .1
+        .export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
+        .map_err(|error| format!("TLS exporter: {error}"))?;
+    let mut admitted = None;
+    #[expect(clippy::result_large_err, reason = "the type is the library's")]
+    let check = |request: &_, response| {
+        admitted = Some(upgrade::check(request, &ingress.store)?);
+        Ok(response)
+    };
+    let config = Some(upgrade::web_socket_config());
+    let socket = accept_hdr_async_with_config(tls, check, config)
+        .await
+        .map_err(|error| format!("WebSocket: {error}"))?;
+    match admitted {
+        Some(admitted) => Ok((socket, admitted, exporter)),
+        None => Err("WebSocket: the upgrade was not checked".to_owned()),
+    }
+}
+
+struct Connection {
+    ingress: Arc<Ingress>,
+    session: Session,
+    socket: Socket,
+    peer: SocketAddr,
+    admitted: Admitted,
+    allowance: Allowance,
+    /// Until the peer has proved itself: the place it takes, and until when.
+    handshake: Option<(OwnedSemaphorePermit, Instant)>,
+    twin: Option<Address<DeviceMsg>>,
+    device: Option<DeviceId>,
+    number: u64,
+    /// Given to the twin: when the twin is gone, the channel closes.
+    events_in: Option<mpsc::Sender<LinkEvent>>,
+    /// The share of the brain's memory that this connection's entries take.
+    held: Option<OwnedSemaphorePermit>,
+}
+
+/// What ended a connection.
+type End = Option<Ended>;
+
+impl Connection {
+    async fn run(&mut self, mut events: mpsc::Receiver<LinkEvent>) -> End {
+        loop {
+            let tick = match &self.handshake {
+                Some((_, deadline)) => Some(*deadline),
+                None => self.session.next_tick_ms().map(|ms| self.ingress.clock.instant(ms)),
+            };
+            let far = || Instant::now() + Duration::from_secs(3_600);
+            let outputs = tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(event) => self.event(event),
+                    // The twin crashed or gave up; the device comes back and resumes.
+                    None => self.close(ErrorCode::GoingAway, "the device's actor restarts"),
+                },
+                message = self.socket.next() => match message {
+                    Some(Ok(Message::Binary(frame))) => {
+                        self.ingress.metrics.link_bytes_received.inc_by(frame.len() as u64);
+                        self.feed(Input::Frame(&frame))
+                    }
+                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+                    Some(Ok(Message::Text(_))) => {
+                        self.close(ErrorCode::Malformed, "frames are binary messages")
+                    }
+                    Some(Err(tokio_tungstenite::tungstenite::Error::Capacity(_))) => {
+                        self.close(ErrorCode::TooLarge, "the message is over the frame limit")
+                    }
+                    Some(Ok(Message::Close(_))) | Some(Err(_)) | None => return None,
+                },
+                () = sleep_until(tick.unwrap_or_else(far)) => {
+                    if self.handshake.is_some() {
+                        self.close(ErrorCode::TimedOut, "the handshake took too long")
+                    } else {
+                        self.feed(Input::Tick)
+                    }
+                }
+            };
+            if let Err(end) = self.perform(outputs).await {
+                return end;
+            }
+        }
+    }
+
+    async fn perform(&mut self, outputs: Vec<Output>) -> Result<(), End> {
+        let mut queue = std::collections::VecDeque::from(outputs);
+        while let Some(output) = queue.pop_front() {
+            match output {
+                Output::Send(frame) => self.send(frame).await?,
+                Output::Authorise(peer) => queue.extend(self.authorise(peer).await),
+                Output::Enrol(peer, proof) => queue.extend(self.enrol(peer, proof).await),
+                Output::Fetch { log, after, bytes_max } => {
+                    let connection = self.number;
+                    self.tell(DeviceMsg::Fetch { connection, log, after, bytes_max }).await?;
+                }
+                Output::Ingest { log, entries, bytes } => {
+                    self.hold(bytes).await;
+                    self.ingress.metrics.entries_received.inc_by(entries.len() as u64);
+                    let connection = self.number;
+                    self.tell(DeviceMsg::EntriesCame { connection, log, entries, bytes }).await?;
+                }
+                Output::TakeSignedHead(signed) => {
+                    self.tell(DeviceMsg::SignedHeadCame(signed)).await?;
+                }
+                Output::TakeCut(cut) => self.tell(DeviceMsg::CutCame(cut)).await?,
+                Output::PeerRefused(refuse) => {
+                    tracing::warn!(device = ?self.device, error = %refuse.error, "device refused an entry");
+                }
+                Output::Closed(ended) => return Err(Some(ended)),
+                Output::Acked { .. }
+                | Output::OwnLogBehind { .. }
+                | Output::ClockSample { .. }
+                | Output::Welcomed { .. }
+                | Output::Enrolled(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, frame: Vec<u8>) -> Result<(), End> {
+        self.ingress.metrics.link_bytes_sent.inc_by(frame.len() as u64);
+        let message = Message::Binary(Bytes::from(frame));
+        match timeout(SEND_TIME_MAX, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(None),
+            Err(_) => {
+                let error = error(ErrorCode::Overloaded, "send", "the device does not read");
+                Err(Some(Ended { error, by_peer: false, retry_after_ms: None }))
+            }
+        }
+    }
+
+    async fn authorise(&mut self, peer: PeerDevice) -> Vec<Output> {
+        match self.attach(&peer).await {
+            Ok(replica) => {
+                self.allowance.lift();
+                self.handshake = None;
+                self.device = Some(peer.device);
+                self.ingress.metrics.links_opened.inc();
+                tracing::info!(device = %peer.device, peer = %self.peer, connection = self.number, "device connected");
+                let connection = self.number;
+                self.feed(Input::Authorised { connection, replica })
+            }
+            Err(error) => self.feed(Input::Denied(error)),
+        }
+    }
+
+    async fn attach(
+        &mut self,
+        peer: &PeerDevice,
+    ) -> Result<protocol::session::Replica, SyncError> {
+        let denied = |code, text: &str| error(code, "authorise", text);
+        if self.admitted != Admitted::Link(peer.device) {
+            let text = "the API key is not that of the device that calls";
+            return Err(denied(ErrorCode::Unauthenticated, text));
+        }
+        let record = self.ingress.store.device(peer.device).map_err(|e| e.to_sync_error())?;
+        let record = record.filter(|record| record.key == peer.key).ok_or_else(|| {
+            denied(ErrorCode::Unauthenticated, "this key does not speak for the device")
+        })?;
+        let now_ms = self.ingress.clock.now().wall_ms;
+        let later = |last: u64| Some(now_ms.max(last + 1));
+        let before = CONNECTIONS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+        self.number = now_ms.max(before.unwrap_or_default() + 1);
+        let twin = self.ingress.devices.twin_of(&record).map_err(|e| e.to_sync_error())?;
+        let link = self.events_in.take().ok_or_else(|| {
+            denied(ErrorCode::UnexpectedFrame, "the connection is attached already")
+        })?;
+        let (connection, peer) = (self.number, self.peer.to_string());
+        let attach = |reply| DeviceMsg::Attach { connection, peer, link, reply };
+        let asked = twin.ask(attach, TWIN_TIME_MAX).await;
+        let replica = asked.map_err(|error| {
+            denied(ErrorCode::Overloaded, &format!("the device's actor: {error}"))
+        })??;
+        self.twin = Some(twin);
+        Ok(replica)
+    }
+
+    async fn enrol(&mut self, peer: PeerDevice, proof: TokenProof) -> Vec<Output> {
+        if self.admitted != Admitted::Enrol {
+            let text = format!("enrolment takes place at {}", upgrade::ENROL_PATH);
+            return self.feed(Input::Denied(error(ErrorCode::WrongRole, "enrol", text)));
+        }
+        let ask = |reply| crate::enrolment::EnrolmentMsg::Enrol { peer, proof, reply };
+        match self.ingress.enrolment.ask(ask, TWIN_TIME_MAX).await {
+            Ok(Ok(enrolled)) => {
+                let mut outputs = self.feed(Input::EnrolmentGranted(Box::new(enrolled)));
+                outputs.extend(self.close(ErrorCode::GoingAway, "enrolled; connect as a device"));
+                outputs
+            }
+            Ok(Err(denied)) => self.feed(Input::Denied(denied)),
+            Err(failed) => {
+                let text = format!("enrolment is not possible now: {failed}");
+                self.feed(Input::Denied(error(ErrorCode::Overloaded, "enrol", text)))
+            }
+        }
+    }
+
+    fn event(&mut self, event: LinkEvent) -> Vec<Output> {
+        match event {
+            LinkEvent::Stored { log, position, consumed_bytes } => {
+                self.release(consumed_bytes);
+                self.feed(Input::Stored { log, position, consumed_bytes })
+            }
+            LinkEvent::Refused { log, seq, error, consumed_bytes, fatal } => {
+                self.release(consumed_bytes);
+                self.ingress.metrics.refused(&error.code);
+                self.feed(Input::Refused { log, seq, error, consumed_bytes, fatal })
+            }
+            LinkEvent::Fetched { log, entries } => self.feed(Input::Fetched { log, entries }),
+            LinkEvent::Sealed(signed) => self.feed(Input::Sealed(signed)),
+            LinkEvent::CutMade(cut) => self.feed(Input::CutMade(cut)),
+            LinkEvent::Close { error, retry_after_ms } => {
+                self.feed(Input::Close { error, retry_after_ms })
+            }
+        }
+    }
+
+    fn feed(&mut self, input: Input<'_>) -> Vec<Output> {
+        let now = self.ingress.clock.now();
+        self.session.handle(input, now)
+    }
+
+    fn close(&mut self, code: ErrorCode, text: &str) -> Vec<Output> {
+        let error = error(code, "serve", text);
+        self.feed(Input::Close { error, retry_after_ms: None })
+    }
+
+    /// Takes a share of the brain's memory for entries on their way to disk; until there is one,
+    /// nothing more is read from this socket.
+    async fn hold(&mut self, bytes: u32) {
+        let permit = self.ingress.ingest.clone().acquire_many_owned(bytes).await;
+        // The semaphore is never closed.
+        let Ok(permit) = permit else { return };
+        match &mut self.held {
+            Some(held) => held.merge(permit),
+            None => self.held = Some(permit),
+        }
+    }
+
+    fn release(&mut self, bytes: u32) {
+        if let Some(held) = &mut self.held {
+            drop(held.split(bytes as usize));
+        }
+    }
+
+    async fn tell(&mut self, msg: DeviceMsg) -> Result<(), End> {
+        let Some(twin) = &self.twin else { return Ok(()) };
+        match twin.cast(msg, TWIN_TIME_MAX).await {
+            Ok(()) => Ok(()),
+            Err(refused) => {
+                let text = format!("the device's actor: {}", refused.refusal());
+                let error = error(ErrorCode::Overloaded, "serve", text);
+                Err(Some(Ended { error, by_peer: false, retry_after_ms: None }))
+            }
+        }
+    }
+
+    async fn finish(&mut self, ended: End) {
+        if let Some(twin) = self.twin.take() {
+            let connection = self.number;
+            // A twin that is down has no connection to forget.
+            let _ = twin.cast(DeviceMsg::Detached { connection }, TWIN_TIME_MAX).await;
+            self.ingress.metrics.links_closed.inc();
+        }
+        let (code, reason) = match &ended {
+            Some(Ended { error, by_peer, .. }) => {
+                if !by_peer {
+                    self.ingress.metrics.refused(&error.code);
+                }
+                tracing::info!(device = ?self.device, peer = %self.peer, code = %error.code, by_peer, detail = error.message, "connection ended");
+                (close_code(error.code), error.code.as_str())
+            }
+            None => {
+                tracing::info!(device = ?self.device, peer = %self.peer, "connection lost");
+                (CloseCode::Normal, "")
+            }
+        };
+        let frame = CloseFrame { code, reason: reason.into() };
+        // The peer may be gone already.
+        let _ = timeout(Duration::from_secs(1), self.socket.close(Some(frame))).await;
+    }
+}
+
+fn close_code(code: ErrorCode) -> CloseCode {
+    match code {
+        ErrorCode::GoingAway => CloseCode::Away,
+        ErrorCode::Overloaded | ErrorCode::DiskFull => CloseCode::Again,
+        ErrorCode::TooLarge => CloseCode::Size,
+        ErrorCode::Malformed | ErrorCode::UnexpectedFrame => CloseCode::Protocol,
+        _ => CloseCode::Policy,
+    }
+}

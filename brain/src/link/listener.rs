@@ -1,0 +1,131 @@
+//! The actor that takes connections.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::device::Clock;
+use actors::supervise::{Context, Node, NodeError};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use super::admission::Pace;
+use super::{Ingress, connection};
+use crate::tls::Certificates;
+
+/// How often certificate files are looked at.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(60);
+/// How long to wait when the system refuses a connection, for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the actor starts from.
+pub struct ListenerArgs {
+    /// The bound socket: it outlives restarts, so that no connection is lost to one.
+    pub socket: std::net::TcpListener,
+    /// The server certificate.
+    pub certificates: Arc<Certificates>,
+    /// The names for which the brain's own certificate is renewed.
+    pub names: Vec<String>,
+    /// How many connections are taken in a second.
+    pub connections_per_second: u32,
+    /// How many may shake hands at once.
+    pub handshakes_max: u32,
+    /// What every connection needs.
+    pub ingress: Arc<Ingress>,
+}
+
+/// What the actor is told.
+pub enum ListenerMsg {
+    /// Take connections.
+    Listen,
+    /// Look at the certificate files.
+    CertificatesDue,
+}
+
+/// The actor.
+pub struct DeviceListener {
+    args: Arc<ListenerArgs>,
+}
+
+impl Node for DeviceListener {
+    const KIND: &'static str = "device_listener";
+    type Msg = ListenerMsg;
+    type Args = ListenerArgs;
+
+    fn start(args: &Arc<ListenerArgs>, ctx: &Context<ListenerMsg>) -> Result<Self, NodeError> {
+        ctx.cast_self(ListenerMsg::Listen);
+        Ok(Self { args: args.clone() })
+    }
+
+    async fn handle(
+        &mut self,
+        ctx: &Context<ListenerMsg>,
+        msg: ListenerMsg,
+    ) -> Result<(), NodeError> {
+        match msg {
+            ListenerMsg::Listen => {
+                let socket = TcpListener::from_std(self.args.socket.try_clone()?)?;
+                let acceptor = TlsAcceptor::from(self.args.certificates.server_config()?);
+                ctx.spawn("accept", accept(self.args.clone(), socket, acceptor));
+                ctx.cast_after(CERTIFICATES_EVERY, ListenerMsg::CertificatesDue);
+            }
+            ListenerMsg::CertificatesDue => {
+                let args = self.args.clone();
+                let refresh = move || args.certificates.refresh(&args.names);
+                match tokio::task::spawn_blocking(refresh).await? {
+                    Ok(true) => tracing::info!("the server certificate was replaced"),
+                    Ok(false) => {}
+                    Err(error) => tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "the server certificate stays as it is"
+                    ),
+                }
+                ctx.cast_after(CERTIFICATES_EVERY, ListenerMsg::CertificatesDue);
+            }
+        }
+        Ok(())
+    }
+
+    fn label(msg: &ListenerMsg) -> &'static str {
+        match msg {
+            ListenerMsg::Listen => "listen",
+            ListenerMsg::CertificatesDue => "certificates_due",
+        }
+    }
+}
+
+async fn accept(
+    args: Arc<ListenerArgs>,
+    socket: TcpListener,
+    acceptor: TlsAcceptor,
+) -> Result<(), NodeError> {
+    let ingress = &args.ingress;
+    let handshakes = Arc::new(Semaphore::new(args.handshakes_max as usize));
+    let rate = args.connections_per_second;
+    let mut pace = Pace::new(rate, rate, ingress.clock.now().mono_ms);
+    loop {
+        // What is not taken waits in the system's queue, which is bounded as well.
+        let permit = handshakes.clone().acquire_owned().await?;
+        while let Err(wait_ms) = pace.take(ingress.clock.now().mono_ms) {
+            tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        }
+        let (stream, peer) = match socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be taken");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        ingress.metrics.connections_accepted.inc();
+        set_options(&stream, peer);
+        tokio::spawn(connection::serve(ingress.clone(), acceptor.clone(), stream, peer, permit));
+    }
+}
+
+fn set_options(stream: &TcpStream, peer: SocketAddr) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, %peer, "TCP_NODELAY was refused");
+    }
+}

@@ -1,0 +1,246 @@
+//! The brain, put together.
+
+mod ground;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::device::{BrainAuthor, Clock};
+use actors::supervise::{
+    Address, Child, ChildPolicy, Env, Root, RootError, SetPolicy, Strategy, Supervisor,
+};
+use protocol::clock::ClockQuality;
+use protocol::session::Limits;
+
+use crate::api::{Api, ApiArgs, ApiServer, LoginCode, new_api_token};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::devices::Devices;
+use crate::enrolment::{Enrolment, EnrolmentArgs};
+use crate::files::{self, Readers};
+use crate::identity::{Identity, IdentityError};
+use crate::link::{DeviceListener, Ingress, ListenerArgs};
+use crate::metrics::Metrics;
+use crate::store::{OpenError, RegistryChange, Store, StoreConfig, StoreHealth, folder_in};
+use crate::tls::{Certificates, TlsError, TlsFiles};
+
+/// How long `/readyz` tells of a failed store before the process ends.
+const FAILURE_SHOWN: Duration = Duration::from_secs(2);
+
+/// The file in the data folder that holds the first API token.
+pub const ADMIN_TOKEN_FILE: &str = "admin.token";
+
+/// Why the brain does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// No usable identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// No usable store.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// No usable TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for {purpose}: is a brain running there already?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Devices or the API.
+        purpose: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the data folder cannot be written.
+    #[error("{path} cannot be written")]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A first token could not be stored.
+    #[error("the first API token cannot be stored")]
+    Token(#[from] actors::ports::CommitError),
+    /// The supervision tree gave up.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The store failed while the brain ran.
+    #[error("the store failed ({detail}); nothing is acknowledged any more, start again")]
+    StoreFailed {
+        /// What the database said.
+        detail: String,
+    },
+}
+
+/// A brain that runs.
+pub struct Running {
+    root: Root,
+    store: Store,
+    clock: SystemClock,
+    login: Arc<LoginCode>,
+    api_tls: bool,
+    /// Where devices connect.
+    pub device_address: SocketAddr,
+    /// Where the API is.
+    pub api_address: SocketAddr,
+}
+
+/// Makes a fleet in a data folder: its keys, a certificate authority, a store, and a first API
+/// token in [`ADMIN_TOKEN_FILE`].
+pub fn init(data: &Path) -> Result<Identity, ServeError> {
+    let identity = Identity::create(data, crate::random_bytes)?;
+    TlsFiles::in_folder(data).create_authority()?;
+    let store = Store::open(StoreConfig::new(folder_in(data)), identity.fleet, false)?;
+    let now_ms = SystemClock::new(ClockQuality::Unsynchronised).now().wall_ms;
+    let (token, record) = new_api_token("user:admin", now_ms, None);
+    store.change_registry(vec![RegistryChange::ApiToken(record)])?;
+    store.shut_down();
+    let path = data.join(ADMIN_TOKEN_FILE);
+    files::replace(&path, format!("{token}\n").as_bytes(), Readers::Owner)
+        .map_err(|source| ServeError::File { path, source })?;
+    Ok(identity)
+}
+
+/// Starts the brain of a data folder.
+pub async fn start(data: &Path, config: &Config, accept_loss: bool) -> Result<Running, ServeError> {
+    let identity = Identity::load(data)?;
+    let device_socket = listen(config.device_listen, "devices")?;
+    let api_socket = listen(config.api_listen, "the API")?;
+    let tls = TlsFiles::in_folder(data);
+    tls.create_authority()?;
+    tls.renew(&config.names)?;
+    let certificates = Certificates::load(tls.clone())?;
+    let mut store_config = StoreConfig::new(folder_in(data));
+    store_config.disk_reserve_bytes = config.disk_reserve_bytes;
+    let store = Store::open(store_config, identity.fleet, accept_loss)?;
+    let quality = match config.clock_synchronised {
+        true => ClockQuality::Synchronised,
+        false => ClockQuality::Unsynchronised,
+    };
+    let clock = SystemClock::new(quality);
+    let shared_clock: Arc<dyn Clock> = Arc::new(clock.clone());
+    let metrics = Arc::new(Metrics::default());
+    let author = BrainAuthor {
+        keypair: identity.keypair.clone(),
+        // A store may have gone back in time without anybody noticing: a new epoch at every
+        // start never gives a number out twice.
+        epoch: u64::from_be_bytes(*crate::random_bytes().first_chunk().expect("8 of 32 bytes")),
+        brains: vec![identity.keypair.public()],
+    };
+    let devices = Devices::new(identity.fleet, author, store.clone(), shared_clock.clone());
+    let enrolment_args =
+        EnrolmentArgs { identity: identity.clone(), store: store.clone(), clock: shared_clock };
+    let (enrolment, enrolment_address) =
+        Child::node::<Enrolment>("enrolment", ChildPolicy::default(), Arc::new(enrolment_args));
+    let env = Env::default();
+    let login = Arc::new(LoginCode::default());
+    let api = Api {
+        store: store.clone(),
+        devices: devices.clone(),
+        tree: env.tree.clone(),
+        identity: Arc::new(identity.clone()),
+        tls_ca_sha256: tls.authority_sha256()?,
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+        login: login.clone(),
+    };
+    let limits = Limits { heartbeat_ms: config.heartbeat_ms, credit_bytes: config.credit_bytes };
+    let ingress = Ingress::new(
+        identity,
+        store.clone(),
+        devices.clone(),
+        enrolment_address,
+        clock.clone(),
+        limits,
+        metrics,
+    );
+    let addresses = (local(&device_socket, config.device_listen), local(&api_socket, config.api_listen));
+    let listener = ListenerArgs {
+        socket: device_socket,
+        certificates: certificates.clone(),
+        names: config.names.clone(),
+        connections_per_second: config.connections_per_second,
+        handshakes_max: config.handshakes_max,
+        ingress: Arc::new(ingress),
+    };
+    let api_args =
+        ApiArgs { socket: api_socket, certificates: config.api_tls.then_some(certificates), api };
+    let tree = Supervisor::new(SetPolicy::with(Strategy::RestForOne))
+        .child(node::<ground::StoreWatch>("store", store.clone()).0)
+        .child(Child::supervisor("devices", ChildPolicy::supervisor(), devices.supervisor()))
+        .child(enrolment)
+        .child(Child::supervisor(
+            "ingress",
+            ChildPolicy::supervisor(),
+            Supervisor::new(SetPolicy::with(Strategy::OneForOne))
+                .child(node::<DeviceListener>("device-listener", listener).0)
+                .child(node::<ApiServer>("api", api_args).0),
+        ));
+    let root = Root::start("brain", tree, env).await?;
+    let (device_address, api_address) = addresses;
+    let api_tls = config.api_tls;
+    Ok(Running { root, store, clock, login, api_tls, device_address, api_address })
+}
+
+impl Running {
+    /// The address of the page.
+    pub fn page_url(&self) -> String {
+        let scheme = if self.api_tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.api_address)
+    }
+
+    /// A code that a page or a command line exchanges for a token, once.
+    pub fn login_code(&self) -> String {
+        self.login.issue(self.clock.now().wall_ms)
+    }
+
+    /// Runs until `stop` comes, and ends in good order; or until the store or the tree fails.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let Self { root, store, .. } = self;
+        let mut health = store.watch_health();
+        let failed = async move {
+            let failed = |health: &StoreHealth| matches!(health, StoreHealth::Failed { .. });
+            match health.wait_for(failed).await.map(|health| health.clone()) {
+                Ok(StoreHealth::Failed { detail }) => detail,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop => {}
+            error = root.escalated() => return Err(error.into()),
+            detail = failed => {
+                tracing::error!(detail, "the store failed");
+                // Long enough for monitoring to see why; nothing is acknowledged meanwhile.
+                tokio::time::sleep(FAILURE_SHOWN).await;
+                return Err(ServeError::StoreFailed { detail });
+            }
+        }
+        root.stop().await;
+        let closing = tokio::task::spawn_blocking(move || store.shut_down());
+        // A panic there has been reported by the panic hook.
+        let _ = closing.await;
+        Ok(())
+    }
+}
+
+fn node<N: actors::supervise::Node>(id: &str, args: N::Args) -> (Child, Address<N::Msg>) {
+    Child::node::<N>(id, ChildPolicy::default(), Arc::new(args))
+}
+
+fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, ServeError> {
+    let error = |source| ServeError::Listen { address, purpose, source };
+    let socket = TcpListener::bind(address).map_err(error)?;
+    socket.set_nonblocking(true).map_err(error)?;
+    Ok(socket)
+}
+
+fn local(socket: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    socket.local_addr().unwrap_or(asked)
+}

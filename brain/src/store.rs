@@ -1,0 +1,258 @@
+//! The brain's memory: RocksDB behind typed records.
+//!
+//! One thread commits for all trees: whatever is queued when the previous `fsync` ends goes into
+//! the next batch, and a commit counts only after the `fsync` that covers it. Reads go to the
+//! database directly and never wait for a commit. The handle lives as long as the process.
+
+mod cache;
+mod commit;
+mod history;
+mod keys;
+mod mark;
+mod record;
+mod registry;
+mod rocks;
+mod space;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actors::ports::{
+    CommitDone, Evidence, LoadedTree, ReadError, TreeCommit, TreeNumber, TreeRecord, TreeStore,
+};
+use protocol::history::{Entry, Genesis};
+use protocol::state::StateSource;
+use protocol::{EntryId, ErrorCode, ErrorSource, FleetId, Layer, SyncError, TreeId};
+
+pub use cache::CacheCounts;
+pub use commit::{CommitCounts, StoreHealth};
+pub use history::{HistoryEntry, SnapshotInfo, TreeAt, WhichVersion};
+pub use registry::{ApiToken, DeviceRecord, EnrolmentRecord, RegistryChange};
+
+use commit::Committer;
+use rocks::Rocks;
+
+/// Settings of the store.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The folder of the database.
+    pub folder: PathBuf,
+    /// Writes are refused while the disk has less than this free, in bytes. It is what RocksDB
+    /// may still need to write out what it holds in memory.
+    pub disk_reserve_bytes: u64,
+    /// How much memory the cache of blocks may take, in bytes.
+    pub block_cache_bytes: usize,
+    /// How much memory the cache of states may take, in bytes.
+    pub state_cache_bytes: u64,
+    /// How many files the database may hold open.
+    pub open_files_max: i32,
+}
+
+impl StoreConfig {
+    /// The defaults, for the database in `folder`.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            disk_reserve_bytes: 256 << 20,
+            block_cache_bytes: 64 << 20,
+            state_cache_bytes: 32 << 20,
+            open_files_max: 512,
+        }
+    }
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database does not open.
+    #[error("the database in {folder} does not open")]
+    Database {
+        /// Where it is.
+        folder: PathBuf,
+        /// What RocksDB said.
+        #[source]
+        source: rocksdb::Error,
+    },
+    /// A record that is needed to start is damaged.
+    #[error("the database in {folder} is damaged")]
+    Damaged {
+        /// Where it is.
+        folder: PathBuf,
+        /// Which record.
+        #[source]
+        source: ReadError,
+    },
+    /// Written by a newer release.
+    #[error("the database has format {found}; this release knows up to {known}: use a newer release")]
+    FormatNewer {
+        /// Its format.
+        found: u32,
+        /// The newest known here.
+        known: u32,
+    },
+    /// Of another fleet.
+    #[error("the database belongs to fleet {found}, not to {expected}")]
+    OtherFleet {
+        /// The fleet of the keys beside it.
+        expected: FleetId,
+        /// The fleet that it names.
+        found: FleetId,
+    },
+    /// It holds less than it had acknowledged.
+    #[error(
+        "the database ends at write {found}, but {mark} had been acknowledged: restore a backup, \
+         or start with --accept-loss to go on without what is missing"
+    )]
+    BelowMark {
+        /// Where it ends.
+        found: u64,
+        /// What had been acknowledged.
+        mark: u64,
+    },
+    /// The high-water mark cannot be read or written.
+    #[error("the high-water mark in {folder} cannot be used")]
+    Mark {
+        /// Where it is.
+        folder: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The commit thread does not start.
+    #[error("the commit thread does not start")]
+    Thread(#[source] std::io::Error),
+}
+
+/// The store, open. Cheap to clone; the database closes with the last clone.
+#[derive(Clone)]
+pub struct Store {
+    rocks: Arc<Rocks>,
+    committer: Arc<Committer>,
+    states: Arc<cache::StateCache>,
+    generations: Arc<AtomicU64>,
+    tree_numbers: Arc<AtomicU64>,
+}
+
+impl Store {
+    /// Opens the database, or makes it, for `fleet`.
+    ///
+    /// With `accept_loss` a database below its high-water mark is opened all the same.
+    pub fn open(config: StoreConfig, fleet: FleetId, accept_loss: bool) -> Result<Self, OpenError> {
+        let rocks = Arc::new(Rocks::open(&config, fleet)?);
+        let mark = mark::MarkFile::in_folder(&config.folder);
+        let mark_error = |source| OpenError::Mark { folder: config.folder.clone(), source };
+        let found = rocks.latest_write();
+        if let Some(mark) = mark.read().map_err(mark_error)? {
+            if found < mark && !accept_loss {
+                return Err(OpenError::BelowMark { found, mark });
+            }
+        }
+        mark.write(found).map_err(mark_error)?;
+        let damaged = |source| OpenError::Damaged { folder: config.folder.clone(), source };
+        let last_tree = rocks.last_tree_number().map_err(damaged)?;
+        let space = space::DiskSpace::new(&config.folder, config.disk_reserve_bytes);
+        let committer =
+            Committer::start(rocks.clone(), mark, space).map_err(OpenError::Thread)?;
+        Ok(Self {
+            rocks,
+            committer: Arc::new(committer),
+            states: Arc::new(cache::StateCache::new(config.state_cache_bytes)),
+            generations: Arc::new(AtomicU64::new(1)),
+            tree_numbers: Arc::new(AtomicU64::new(last_tree + 1)),
+        })
+    }
+
+    /// Whether commits are taken.
+    pub fn health(&self) -> StoreHealth {
+        self.committer.health()
+    }
+
+    /// What was committed since the start.
+    pub fn commit_counts(&self) -> CommitCounts {
+        self.committer.counts()
+    }
+
+    /// Hits and misses of the cache of states since the start.
+    pub fn cache_counts(&self) -> CacheCounts {
+        self.states.counts()
+    }
+
+    /// The store's name of a tree, where it has the tree.
+    pub fn tree_number(&self, id: TreeId) -> Result<Option<TreeNumber>, ReadError> {
+        self.rocks.get(rocks::TREE_IDS, &id.0)
+    }
+
+    /// The hot row of a tree.
+    pub fn tree_record(&self, number: TreeNumber) -> Result<Option<TreeRecord>, ReadError> {
+        self.rocks.get(rocks::TREES, &keys::tree(number))
+    }
+
+    /// Looks at the disk again, so that a store that refused writes takes them once there is
+    /// room, also while nobody writes. Blocks.
+    pub fn probe(&self) {
+        self.committer.flush();
+    }
+
+    /// Waits until everything queued so far is durable, and stops committing.
+    pub fn shut_down(&self) {
+        self.committer.shut_down();
+    }
+}
+
+impl TreeStore for Store {
+    fn load(&self, genesis: &Genesis) -> Result<LoadedTree, ReadError> {
+        // Commits of an earlier loading may still be queued; they must be in what is read.
+        self.committer.flush();
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        if let Some(number) = self.tree_number(genesis.tree_id())? {
+            let missing = || ReadError::Corrupt {
+                family: rocks::TREES,
+                detail: format!("tree {number} is named but has no row"),
+            };
+            let record = self.tree_record(number)?.ok_or_else(missing)?;
+            let leaves = self.rocks.leaves(number)?;
+            return Ok(LoadedTree { number, generation, record, leaves });
+        }
+        let record = TreeRecord {
+            genesis: genesis.clone(),
+            version: 0,
+            committed_ms: 0,
+            source: StateSource::Brain,
+            snapshot: 0,
+            logs: Vec::new(),
+        };
+        // The number is taken for good when the tree's first commit writes both its rows.
+        let number = self.tree_numbers.fetch_add(1, Ordering::Relaxed);
+        Ok(LoadedTree { number, generation, record, leaves: Default::default() })
+    }
+
+    fn commit(&self, commit: TreeCommit, done: CommitDone) {
+        self.committer.tree(commit, done);
+    }
+
+    fn range(
+        &self,
+        tree: TreeNumber,
+        log: u32,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<(EntryId, Entry)>, ReadError> {
+        self.rocks.range(tree, log, after, bytes_max)
+    }
+
+    fn keep_evidence(&self, evidence: Evidence) {
+        self.committer.evidence(evidence);
+    }
+}
+
+/// An error of the store for peers and clients.
+pub fn not_found(what: &str) -> SyncError {
+    let origin = ErrorSource::new(Layer::Store, "read", "look up");
+    SyncError::new(ErrorCode::NotFound, origin, format!("{what} does not exist"))
+}
+
+/// The folder of the database inside the brain's data folder.
+pub fn folder_in(data: &Path) -> PathBuf {
+    data.join("store")
+}

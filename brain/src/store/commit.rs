@@ -1,0 +1,361 @@
+//! The one writer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use actors::ports::{CommitDone, CommitError, Evidence, TreeCommit, TreeNumber};
+use parking::Slot;
+use rocksdb::WriteBatch;
+use tokio::sync::watch;
+
+use super::mark::MarkFile;
+use super::registry::RegistryChange;
+use super::rocks::{self, Rocks};
+use super::space::DiskSpace;
+use super::keys;
+
+mod parking;
+
+/// The most commits in one batch: enough to amortise an `fsync`, small enough to answer soon.
+const GROUP_COMMITS_MAX: usize = 2_048;
+/// How often the high-water mark is written, where it moved.
+const MARK_EVERY: Duration = Duration::from_millis(500);
+/// How many pieces of evidence are kept.
+const EVIDENCE_MAX: u64 = 10_000;
+
+/// Whether the store takes commits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreHealth {
+    /// It does.
+    Ok,
+    /// Not until there is more disk space.
+    DiskFull,
+    /// Never again in this process.
+    Failed {
+        /// What the database said.
+        detail: String,
+    },
+}
+
+/// What was committed since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommitCounts {
+    /// Batches, each with one `fsync`.
+    pub syncs: u64,
+    /// Commits in them.
+    pub commits: u64,
+    /// Entries in those.
+    pub entries: u64,
+    /// Bytes handed to the database.
+    pub bytes: u64,
+    /// Commits refused for want of disk space.
+    pub refused_disk_full: u64,
+}
+
+enum Job {
+    Tree(Box<TreeCommit>, CommitDone),
+    Registry(Vec<RegistryChange>, CommitDone),
+    Evidence(Evidence),
+    Flush(Sender<()>),
+    Stop,
+}
+
+/// The handle of the commit thread.
+pub(super) struct Committer {
+    jobs: Sender<Job>,
+    shared: Arc<Shared>,
+    threads: Slot<Vec<JoinHandle<()>>>,
+}
+
+struct Shared {
+    syncs: AtomicU64,
+    commits: AtomicU64,
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    refused_disk_full: AtomicU64,
+    /// The last write that an `fsync` covers.
+    durable: AtomicU64,
+    health: watch::Sender<StoreHealth>,
+}
+
+impl Committer {
+    pub(super) fn start(
+        rocks: Arc<Rocks>,
+        mark: MarkFile,
+        space: DiskSpace,
+    ) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel();
+        let shared = Arc::new(Shared {
+            syncs: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            entries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            refused_disk_full: AtomicU64::new(0),
+            durable: AtomicU64::new(rocks.latest_write()),
+            health: watch::Sender::new(StoreHealth::Ok),
+        });
+        let (stopped, on_stop) = mpsc::channel();
+        let next_evidence = rocks.next_evidence_number();
+        let writer = Writer {
+            rocks,
+            space,
+            shared: shared.clone(),
+            failed_generations: HashMap::new(),
+            next_evidence,
+        };
+        let commits = thread::Builder::new().name("store-commit".into()).spawn(move || {
+            writer.run(&queue);
+            drop(stopped);
+        })?;
+        let of_mark = shared.clone();
+        let marks = thread::Builder::new()
+            .name("store-mark".into())
+            .spawn(move || keep_mark(&mark, &of_mark, &on_stop))?;
+        Ok(Self { jobs, shared, threads: Slot::new(vec![commits, marks]) })
+    }
+
+    pub(super) fn tree(&self, commit: TreeCommit, done: CommitDone) {
+        self.send(Job::Tree(Box::new(commit), done));
+    }
+
+    pub(super) fn registry(&self, changes: Vec<RegistryChange>, done: CommitDone) {
+        self.send(Job::Registry(changes, done));
+    }
+
+    pub(super) fn evidence(&self, evidence: Evidence) {
+        self.send(Job::Evidence(evidence));
+    }
+
+    /// Waits until everything queued before has been dealt with.
+    pub(super) fn flush(&self) {
+        let (done, wait) = mpsc::channel();
+        self.send(Job::Flush(done));
+        // An error means that the thread is gone, and with it everything queued.
+        let _ = wait.recv();
+    }
+
+    pub(super) fn health(&self) -> StoreHealth {
+        self.shared.health.borrow().clone()
+    }
+
+    pub(super) fn watch_health(&self) -> watch::Receiver<StoreHealth> {
+        self.shared.health.subscribe()
+    }
+
+    pub(super) fn counts(&self) -> CommitCounts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CommitCounts {
+            syncs: get(&self.shared.syncs),
+            commits: get(&self.shared.commits),
+            entries: get(&self.shared.entries),
+            bytes: get(&self.shared.bytes),
+            refused_disk_full: get(&self.shared.refused_disk_full),
+        }
+    }
+
+    pub(super) fn shut_down(&self) {
+        self.send(Job::Stop);
+        for thread in self.threads.take().unwrap_or_default() {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+
+    fn send(&self, job: Job) {
+        if let Err(mpsc::SendError(job)) = self.jobs.send(job) {
+            job.fail(&CommitError::Failed { detail: "the store is shut down".into() });
+        }
+    }
+}
+
+impl Job {
+    fn fail(self, error: &CommitError) {
+        match self {
+            Job::Tree(_, done) | Job::Registry(_, done) => done(Err(error.clone())),
+            Job::Evidence(_) | Job::Flush(_) | Job::Stop => {}
+        }
+    }
+}
+
+struct Writer {
+    rocks: Arc<Rocks>,
+    space: DiskSpace,
+    shared: Arc<Shared>,
+    /// For each tree the last loading of which a commit failed. What is queued behind that commit
+    /// builds on it and must fail too.
+    failed_generations: HashMap<TreeNumber, u64>,
+    next_evidence: u64,
+}
+
+impl Writer {
+    fn run(mut self, queue: &Receiver<Job>) {
+        while let Ok(first) = queue.recv() {
+            let mut group = vec![first];
+            while group.len() < GROUP_COMMITS_MAX {
+                match queue.try_recv() {
+                    Ok(job) => group.push(job),
+                    Err(_) => break,
+                }
+            }
+            if self.write(group) {
+                return;
+            }
+        }
+    }
+
+    /// Makes a group durable; says whether the thread is to stop.
+    fn write(&mut self, group: Vec<Job>) -> bool {
+        let mut stop = false;
+        let mut batch = WriteBatch::default();
+        let mut waiting = Vec::with_capacity(group.len());
+        let mut flushed = Vec::new();
+        let mut entries = 0;
+        let refusal = self.refusal();
+        for job in group {
+            match (job, &refusal) {
+                (Job::Flush(done), _) => flushed.push(done),
+                (Job::Stop, _) => stop = true,
+                (Job::Evidence(evidence), None) => self.add_evidence(&mut batch, &evidence),
+                (Job::Registry(changes, done), None) => {
+                    for change in &changes {
+                        change.add_to(&mut batch, &self.rocks);
+                    }
+                    waiting.push((None, done));
+                }
+                (Job::Tree(commit, done), None) => {
+                    let tree = (commit.number, commit.generation);
+                    if self.is_superseded(tree) {
+                        done(Err(CommitError::Superseded));
+                    } else {
+                        entries += self.add_tree(&mut batch, &commit);
+                        waiting.push((Some(tree), done));
+                    }
+                }
+                (job, Some(error)) => {
+                    if let Job::Tree(commit, _) = &job {
+                        self.failed_generations.insert(commit.number, commit.generation);
+                    }
+                    self.shared.refused_disk_full.fetch_add(1, Ordering::Relaxed);
+                    job.fail(error);
+                }
+            }
+        }
+        if !batch.is_empty() {
+            self.commit(batch, waiting, entries);
+        }
+        drop(flushed);
+        stop
+    }
+
+    fn commit(
+        &mut self,
+        batch: WriteBatch,
+        waiting: Vec<(Option<(TreeNumber, u64)>, CommitDone)>,
+        entries: u64,
+    ) {
+        let bytes = batch.size_in_bytes() as u64;
+        let result = self.rocks.write(batch).map_err(|error| {
+            // After a failed fsync the page cache cannot be trusted, so nothing is tried again.
+            let detail = error.into_string();
+            self.shared.health.send_replace(StoreHealth::Failed { detail: detail.clone() });
+            CommitError::Failed { detail }
+        });
+        if result.is_ok() {
+            self.shared.durable.store(self.rocks.latest_write(), Ordering::Release);
+            self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+            self.shared.commits.fetch_add(waiting.len() as u64, Ordering::Relaxed);
+            self.shared.entries.fetch_add(entries, Ordering::Relaxed);
+            self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        for (_, done) in waiting {
+            done(result.clone());
+        }
+    }
+
+    /// Why nothing may be written now.
+    fn refusal(&mut self) -> Option<CommitError> {
+        if let StoreHealth::Failed { detail } = &*self.shared.health.borrow() {
+            return Some(CommitError::Failed { detail: detail.clone() });
+        }
+        let refusal = self.space.check().err();
+        let health = if refusal.is_some() { StoreHealth::DiskFull } else { StoreHealth::Ok };
+        self.shared.health.send_if_modified(|known| {
+            let changed = *known != health;
+            *known = health;
+            changed
+        });
+        refusal
+    }
+
+    fn is_superseded(&mut self, (tree, generation): (TreeNumber, u64)) -> bool {
+        match self.failed_generations.get(&tree) {
+            Some(failed) if generation <= *failed => true,
+            Some(_) => {
+                self.failed_generations.remove(&tree);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn add_tree(&self, batch: &mut WriteBatch, commit: &TreeCommit) -> u64 {
+        let (rocks, number) = (&self.rocks, commit.number);
+        let mut entries = 0;
+        for segment in &commit.segments {
+            let count = segment.batch.len() as u64;
+            entries += count;
+            let key = keys::versioned(number, segment.first_version);
+            rocks.put(batch, rocks::HISTORY, &key, segment);
+            let end = keys::log_end(number, segment.log, segment.batch.last_seq());
+            rocks.put(batch, rocks::LOG_ENDS, &end, &segment.first_version);
+            if segment.first_version == 1 {
+                let id = commit.record.genesis.tree_id();
+                rocks.put(batch, rocks::TREE_IDS, &id.0, &number);
+            }
+        }
+        for (path, leaf) in &commit.leaves {
+            let key = keys::leaf(number, path);
+            match leaf {
+                Some(leaf) => rocks.put(batch, rocks::LEAVES, &key, leaf),
+                None => rocks.delete(batch, rocks::LEAVES, &key),
+            }
+        }
+        if let Some(snapshot) = &commit.snapshot {
+            let key = keys::versioned(number, snapshot.version);
+            rocks.put(batch, rocks::SNAPSHOTS, &key, snapshot);
+        }
+        rocks.put(batch, rocks::TREES, &keys::tree(number), &commit.record);
+        entries
+    }
+
+    fn add_evidence(&mut self, batch: &mut WriteBatch, evidence: &Evidence) {
+        let number = self.next_evidence;
+        self.next_evidence += 1;
+        self.rocks.put(batch, rocks::EVIDENCE, &number.to_be_bytes(), evidence);
+        if let Some(oldest) = number.checked_sub(EVIDENCE_MAX) {
+            self.rocks.delete(batch, rocks::EVIDENCE, &oldest.to_be_bytes());
+        }
+    }
+}
+
+/// Writes the high-water mark now and then, until `on_stop` closes.
+fn keep_mark(mark: &MarkFile, shared: &Shared, on_stop: &Receiver<()>) {
+    let mut written = 0;
+    loop {
+        let stopped = !matches!(on_stop.recv_timeout(MARK_EVERY), Err(RecvTimeoutError::Timeout));
+        let durable = shared.durable.load(Ordering::Acquire);
+        if durable > written {
+            match mark.write(durable) {
+                Ok(()) => written = durable,
+                Err(error) => tracing::warn!(%error, "the high-water mark was not written"),
+            }
+        }
+        if stopped {
+            return;
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Reading the past: states at a version or a time, changes, snapshots.
+
+use std::sync::Arc;
+
+use actors::ports::{ReadError, Segment, Snapshot, TreeNumber, TreeRecord};
+use protocol::history::{Entry, Tree};
+use protocol::state::{State, StateSource, Version};
+use protocol::EntryId;
+use rocksdb::Direction;
+use serde::Serialize;
+
+use super::rocks::{HISTORY, SNAPSHOTS, unpack};
+use super::{Store, keys};
+
+/// Which state of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhichVersion {
+    /// The latest.
+    Latest,
+    /// After this commit.
+    At(Version),
+    /// What the brain had committed at this time, in milliseconds since the Unix epoch.
+    CommittedBy(u64),
+    /// What had happened by this time by the authors' clocks, as far as it is known now.
+    HappenedBy(u64),
+}
+
+/// A tree's state at one version.
+#[derive(Debug, Clone)]
+pub struct TreeAt {
+    /// The version.
+    pub version: Version,
+    /// When it was committed, in milliseconds since the Unix epoch.
+    pub committed_ms: u64,
+    /// Where its last change came from.
+    pub source: StateSource,
+    /// The leaves.
+    pub state: State,
+    /// The root hash.
+    pub root: [u8; 32],
+}
+
+/// One entry of a tree's history.
+#[derive(Debug, Clone)]
+pub struct HistoryEntry {
+    /// The version that it made.
+    pub version: Version,
+    /// When it was committed, in milliseconds since the Unix epoch.
+    pub committed_ms: u64,
+    /// Its id.
+    pub id: EntryId,
+    /// The entry.
+    pub entry: Entry,
+}
+
+/// A snapshot, without its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotInfo {
+    /// The version that it holds; also its id.
+    pub version: Version,
+    /// When that version was committed, in milliseconds since the Unix epoch.
+    pub timestamp: u64,
+    /// How many leaves it holds.
+    pub leaves: usize,
+    /// The bytes that it takes, before the database's compression.
+    pub size_bytes: usize,
+    /// Whether a person asked for it.
+    pub on_demand: bool,
+}
+
+impl TreeAt {
+    /// About how much memory it takes.
+    pub(super) fn size_bytes(&self) -> usize {
+        let leaves = self.state.iter();
+        128 + leaves.map(|(path, value)| 96 + path.as_str().len() + value.size_bytes()).sum::<usize>()
+    }
+
+    fn of(tree: &Tree, version: Version, committed_ms: u64, source: StateSource) -> Self {
+        Self { version, committed_ms, source, state: tree.state(), root: tree.root() }
+    }
+}
+
+impl Store {
+    /// A tree's state; none where the version does not exist. The latest is answered from memory
+    /// where it was read before.
+    pub fn state(
+        &self,
+        number: TreeNumber,
+        which: WhichVersion,
+    ) -> Result<Option<Arc<TreeAt>>, ReadError> {
+        let Some(record) = self.tree_record(number)? else { return Ok(None) };
+        let version = match which {
+            WhichVersion::HappenedBy(ms) => return self.happened_by(number, &record, ms).map(Some),
+            WhichVersion::Latest => record.version,
+            WhichVersion::At(version) if version <= record.version => version,
+            WhichVersion::At(_) => return Ok(None),
+            WhichVersion::CommittedBy(ms) => self.version_at(number, &record, ms)?,
+        };
+        self.states
+            .get_or_read(number, version, || self.read_state(number, &record, version))
+            .map(Some)
+    }
+
+    /// The last `limit` changes up to `until`, newest first.
+    pub fn history(
+        &self,
+        number: TreeNumber,
+        until: Version,
+        limit: usize,
+    ) -> Result<Vec<HistoryEntry>, ReadError> {
+        let mut changes = Vec::new();
+        let from = keys::versioned(number, until);
+        for row in self.rocks.scan::<Segment>(HISTORY, &from, Direction::Reverse) {
+            let (key, segment) = row?;
+            if changes.len() >= limit || keys::version_of(number, &key).is_none() {
+                break;
+            }
+            let entries = entries_of(segment)?;
+            let wanted = entries.into_iter().rev().filter(|change| change.version <= until);
+            changes.extend(wanted.take(limit - changes.len()));
+        }
+        Ok(changes)
+    }
+
+    /// The snapshots of a tree, oldest first.
+    pub fn snapshots(&self, number: TreeNumber) -> Result<Vec<SnapshotInfo>, ReadError> {
+        let mut infos = Vec::new();
+        let from = keys::tree(number);
+        for row in self.rocks.scan::<Snapshot>(SNAPSHOTS, &from, Direction::Forward) {
+            let (key, snapshot) = row?;
+            if keys::version_of(number, &key).is_none() {
+                break;
+            }
+            infos.push(SnapshotInfo {
+                version: snapshot.version,
+                timestamp: snapshot.at_ms,
+                leaves: snapshot.leaves.len(),
+                size_bytes: protocol::codec::encode(&snapshot).len(),
+                on_demand: snapshot.on_demand,
+            });
+        }
+        Ok(infos)
+    }
+
+    /// The last version committed at or before `ms`.
+    fn version_at(
+        &self,
+        number: TreeNumber,
+        record: &TreeRecord,
+        ms: u64,
+    ) -> Result<Version, ReadError> {
+        if record.committed_ms <= ms {
+            return Ok(record.version);
+        }
+        // Commit times never fall, so the last segment not after `ms` is found by halving.
+        let (mut low, mut high) = (0, record.version);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            match self.segment_with(number, middle)? {
+                Some(segment) if segment.at_ms <= ms => low = segment.batch.len() as u64 + segment.first_version - 1,
+                Some(segment) => high = segment.first_version - 1,
+                None => return Ok(low),
+            }
+        }
+        Ok(low)
+    }
+
+    /// The segment that a version lies in.
+    fn segment_with(
+        &self,
+        number: TreeNumber,
+        version: Version,
+    ) -> Result<Option<Segment>, ReadError> {
+        let from = keys::versioned(number, version);
+        let row = self.rocks.scan::<Segment>(HISTORY, &from, Direction::Reverse).next();
+        let Some((key, segment)) = row.transpose()? else { return Ok(None) };
+        Ok(keys::version_of(number, &key).map(|_| segment))
+    }
+
+    fn read_state(
+        &self,
+        number: TreeNumber,
+        record: &TreeRecord,
+        version: Version,
+    ) -> Result<TreeAt, ReadError> {
+        if version == record.version {
+            let leaves = self.rocks.leaves(number)?;
+            // Leaves and row are two reads; a commit between them shows as another version.
+            let again = self.tree_record(number)?.map_or(0, |record| record.version);
+            if again == record.version {
+                let tree = Tree::restore(record.genesis.clone(), record.logs.clone(), leaves);
+                return Ok(TreeAt::of(&tree, version, record.committed_ms, record.source));
+            }
+        }
+        self.fold(number, record, version)
+    }
+
+    /// Folds the entries from the nearest snapshot up to `version`.
+    fn fold(
+        &self,
+        number: TreeNumber,
+        record: &TreeRecord,
+        version: Version,
+    ) -> Result<TreeAt, ReadError> {
+        let from = keys::versioned(number, version);
+        let row = self.rocks.scan::<Snapshot>(SNAPSHOTS, &from, Direction::Reverse).next();
+        let snapshot = row.transpose()?.filter(|(key, _)| keys::version_of(number, key).is_some());
+        let (mut tree, mut at, mut committed_ms, mut source) = match snapshot {
+            Some((_, snapshot)) => (
+                Tree::restore(record.genesis.clone(), snapshot.logs, snapshot.leaves),
+                snapshot.version,
+                snapshot.at_ms,
+                snapshot.source,
+            ),
+            None => (Tree::new(record.genesis.clone()), 0, 0, StateSource::Brain),
+        };
+        self.each_entry(number, at, |change| {
+            if change.version > version {
+                return false;
+            }
+            at = change.version;
+            committed_ms = change.committed_ms;
+            source = change.entry.provenance.source;
+            tree.apply(&change.entry, change.id);
+            true
+        })?;
+        Ok(TreeAt::of(&tree, at, committed_ms, source))
+    }
+
+    fn happened_by(
+        &self,
+        number: TreeNumber,
+        record: &TreeRecord,
+        ms: u64,
+    ) -> Result<Arc<TreeAt>, ReadError> {
+        let mut tree = Tree::new(record.genesis.clone());
+        let mut last = (0, 0, StateSource::Brain);
+        // Timestamps grow along a log, so what is left of each log is a gapless beginning.
+        self.each_entry(number, 0, |change| {
+            if change.entry.hlc.wall_ms <= ms {
+                tree.apply(&change.entry, change.id);
+                last = (change.version, change.committed_ms, change.entry.provenance.source);
+            }
+            true
+        })?;
+        Ok(Arc::new(TreeAt::of(&tree, last.0, last.1, last.2)))
+    }
+
+    /// Hands out the entries above version `after`, oldest first, until `visit` says stop.
+    fn each_entry(
+        &self,
+        number: TreeNumber,
+        after: Version,
+        mut visit: impl FnMut(HistoryEntry) -> bool,
+    ) -> Result<(), ReadError> {
+        let first = match self.segment_with(number, after + 1)? {
+            Some(segment) => segment.first_version,
+            None => after + 1,
+        };
+        let from = keys::versioned(number, first);
+        for row in self.rocks.scan::<Segment>(HISTORY, &from, Direction::Forward) {
+            let (key, segment) = row?;
+            if keys::version_of(number, &key).is_none() {
+                break;
+            }
+            for change in entries_of(segment)? {
+                if change.version > after && !visit(change) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entries_of(segment: Segment) -> Result<Vec<HistoryEntry>, ReadError> {
+    let (first, committed_ms) = (segment.first_version, segment.at_ms);
+    let entries = unpack(segment)?.into_iter().zip(first..);
+    Ok(entries
+        .map(|((id, entry), version)| HistoryEntry { version, committed_ms, id, entry })
+        .collect())
+}

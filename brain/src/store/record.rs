@@ -1,0 +1,74 @@
+//! Records of the database: a format version, the body, and a checksum over key and body.
+//!
+//! RocksDB checks its blocks; this check goes from the writer's memory to the reader's, and
+//! notices a whole record that lies under the wrong key.
+
+use actors::ports::ReadError;
+use data_encoding::HEXLOWER;
+use protocol::codec;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const FORMAT: u8 = 1;
+const CHECKSUM_BYTES: usize = 8;
+
+/// Encodes a record for `key`.
+pub(super) fn seal<T: Serialize>(key: &[u8], value: &T) -> Vec<u8> {
+    let mut record = vec![FORMAT];
+    record.extend_from_slice(&codec::encode(value));
+    let checksum = checksum(key, &record);
+    record.extend_from_slice(&checksum);
+    record
+}
+
+/// Decodes the record of `key` in `family`.
+pub(super) fn open<T: DeserializeOwned>(
+    family: &'static str,
+    key: &[u8],
+    record: &[u8],
+) -> Result<T, ReadError> {
+    let corrupt = |what: &str| ReadError::Corrupt {
+        family,
+        detail: format!("key {}: {what}", HEXLOWER.encode(key)),
+    };
+    let (content, found) =
+        record.split_last_chunk::<CHECKSUM_BYTES>().ok_or_else(|| corrupt("record is too short"))?;
+    if *found != checksum(key, content) {
+        return Err(corrupt("checksum does not match"));
+    }
+    match content.split_first() {
+        Some((&FORMAT, body)) => codec::decode(body).map_err(|error| corrupt(&error.to_string())),
+        Some((format, _)) => Err(corrupt(&format!("record format {format} is unknown"))),
+        None => Err(corrupt("record is empty")),
+    }
+}
+
+fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(key.len() as u64).to_be_bytes()).update(key).update(content);
+    let mut checksum = [0; CHECKSUM_BYTES];
+    hasher.finalize_xof().fill(&mut checksum);
+    checksum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let record = seal(b"key", &"value".to_owned());
+        for at in 0..record.len() * 8 {
+            let mut damaged = record.clone();
+            damaged[at / 8] ^= 1 << (at % 8);
+            assert!(open::<String>("test", b"key", &damaged).is_err(), "bit {at}");
+        }
+        assert_eq!(open::<String>("test", b"key", &record), Ok("value".to_owned()));
+    }
+
+    #[test]
+    fn a_record_under_another_key_is_noticed() {
+        let record = seal(b"key", &1u64);
+        assert!(matches!(open::<u64>("test", b"yek", &record), Err(ReadError::Corrupt { .. })));
+    }
+}

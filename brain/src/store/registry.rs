@@ -1,0 +1,130 @@
+//! Who may do what: devices, enrolment tokens, API tokens.
+
+use std::sync::mpsc;
+
+use actors::ports::{CommitError, ReadError};
+use protocol::keys::Chain;
+use protocol::{DeviceId, PublicKey};
+use rocksdb::WriteBatch;
+use serde::{Deserialize, Serialize};
+
+use super::rocks::{API_TOKENS, DEVICES, ENROLMENTS, Rocks};
+use super::{Store, StoreHealth};
+
+/// A device of the fleet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// Its id.
+    pub device: DeviceId,
+    /// What people call it.
+    pub name: String,
+    /// The key that speaks for it now.
+    pub key: PublicKey,
+    /// The certificate of that key.
+    pub certificate: Chain,
+    /// The number of its API key.
+    pub api_key_id: u64,
+    /// SHA-256 of the API key's secret.
+    pub api_key_sha256: [u8; 32],
+    /// When it joined, in milliseconds since the Unix epoch.
+    pub enrolled_ms: u64,
+    /// The number of the token that it joined with.
+    pub enrolled_by: u64,
+}
+
+/// An enrolment token. Its secret is not here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EnrolmentRecord {
+    /// Its number.
+    pub number: u64,
+    /// SHA-256 of its secret.
+    pub secret_sha256: [u8; 32],
+    /// How many more devices may join with it.
+    pub uses_left: u32,
+    /// When it ends, in milliseconds since the Unix epoch.
+    pub expires_ms: u64,
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// What people call it.
+    pub label: String,
+}
+
+/// A bearer token of the API. Its secret is not here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ApiToken {
+    /// SHA-256 of the token: also its key.
+    pub sha256: [u8; 32],
+    /// Whom it speaks for.
+    pub principal: String,
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// When it ends, in milliseconds since the Unix epoch; never where there is none.
+    pub expires_ms: Option<u64>,
+}
+
+/// A change of the registry.
+#[derive(Debug, Clone)]
+pub enum RegistryChange {
+    /// Adds or replaces a device.
+    Device(Box<DeviceRecord>),
+    /// Adds or replaces an enrolment token.
+    Enrolment(EnrolmentRecord),
+    /// Adds an API token.
+    ApiToken(ApiToken),
+}
+
+impl RegistryChange {
+    pub(super) fn add_to(&self, batch: &mut WriteBatch, rocks: &Rocks) {
+        match self {
+            Self::Device(device) => rocks.put(batch, DEVICES, &device.device.0, device),
+            Self::Enrolment(token) => {
+                rocks.put(batch, ENROLMENTS, &token.number.to_be_bytes(), token);
+            }
+            Self::ApiToken(token) => rocks.put(batch, API_TOKENS, &token.sha256, token),
+        }
+    }
+}
+
+impl Store {
+    /// Makes changes of the registry durable, all or none. Blocks.
+    pub fn change_registry(&self, changes: Vec<RegistryChange>) -> Result<(), CommitError> {
+        let (done, wait) = mpsc::channel();
+        let done = Box::new(move |result| {
+            // Nobody waits any more when the caller's thread is gone.
+            let _ = done.send(result);
+        });
+        self.committer.registry(changes, done);
+        let gone = CommitError::Failed { detail: "the commit thread is gone".into() };
+        wait.recv().unwrap_or(Err(gone))
+    }
+
+    /// A device.
+    pub fn device(&self, device: DeviceId) -> Result<Option<DeviceRecord>, ReadError> {
+        self.rocks.get(DEVICES, &device.0)
+    }
+
+    /// Every device, by id.
+    pub fn devices(&self) -> Result<Vec<DeviceRecord>, ReadError> {
+        self.rocks.scan_all(DEVICES).map(|row| row.map(|(_, device)| device)).collect()
+    }
+
+    /// An enrolment token.
+    pub fn enrolment(&self, number: u64) -> Result<Option<EnrolmentRecord>, ReadError> {
+        self.rocks.get(ENROLMENTS, &number.to_be_bytes())
+    }
+
+    /// Every enrolment token, by number.
+    pub fn enrolments(&self) -> Result<Vec<EnrolmentRecord>, ReadError> {
+        self.rocks.scan_all(ENROLMENTS).map(|row| row.map(|(_, token)| token)).collect()
+    }
+
+    /// The API token with this hash.
+    pub fn api_token(&self, sha256: &[u8; 32]) -> Result<Option<ApiToken>, ReadError> {
+        self.rocks.get(API_TOKENS, sha256)
+    }
+
+    /// News of whether the store takes commits.
+    pub fn watch_health(&self) -> tokio::sync::watch::Receiver<StoreHealth> {
+        self.committer.watch_health()
+    }
+}

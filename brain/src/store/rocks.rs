@@ -1,0 +1,272 @@
+//! The database: column families, options, and typed reads.
+
+use std::collections::BTreeMap;
+use std::path::Path as FsPath;
+
+use actors::ports::{ReadError, Segment, TreeNumber};
+use protocol::history::{Entry, Leaf};
+use protocol::state::Path;
+use protocol::{EntryId, FleetId};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    Direction, IteratorMode, Options, WriteBatch, WriteOptions,
+};
+use serde::de::DeserializeOwned;
+
+use super::{OpenError, StoreConfig, keys, record};
+
+/// The format of the database. A newer one is refused.
+const FORMAT: u32 = 1;
+
+/// `format`, `fleet`.
+pub(super) const META: &str = "meta";
+/// Tree id to the store's number of it.
+pub(super) const TREE_IDS: &str = "tree_ids";
+/// Tree number to [`TreeRecord`](actors::ports::TreeRecord).
+pub(super) const TREES: &str = "trees";
+/// Tree and first version to [`Segment`].
+pub(super) const HISTORY: &str = "history";
+/// Tree, log and last number to the first version of the segment.
+pub(super) const LOG_ENDS: &str = "log_ends";
+/// Tree and path to [`Leaf`].
+pub(super) const LEAVES: &str = "leaves";
+/// Tree and version to [`Snapshot`](actors::ports::Snapshot).
+pub(super) const SNAPSHOTS: &str = "snapshots";
+/// Device id to [`DeviceRecord`](super::DeviceRecord).
+pub(super) const DEVICES: &str = "devices";
+/// Number to [`EnrolmentRecord`](super::EnrolmentRecord).
+pub(super) const ENROLMENTS: &str = "enrolments";
+/// Hash of the token to [`ApiToken`](super::ApiToken).
+pub(super) const API_TOKENS: &str = "api_tokens";
+/// A running number to [`Evidence`](actors::ports::Evidence).
+pub(super) const EVIDENCE: &str = "evidence";
+
+const FAMILIES: [&str; 11] = [
+    META, TREE_IDS, TREES, HISTORY, LOG_ENDS, LEAVES, SNAPSHOTS, DEVICES, ENROLMENTS, API_TOKENS,
+    EVIDENCE,
+];
+
+/// How much all memtables together may take: what a crash has to replay and a full disk to hold.
+const MEMTABLES_BYTES: usize = 64 << 20;
+/// How much of the write-ahead log may be kept.
+const WAL_BYTES_MAX: u64 = 128 << 20;
+
+/// The open database.
+pub(super) struct Rocks {
+    db: DB,
+}
+
+impl Rocks {
+    pub(super) fn open(config: &StoreConfig, fleet: FleetId) -> Result<Self, OpenError> {
+        let folder = &config.folder;
+        let error = |source| OpenError::Database { folder: folder.clone(), source };
+        let cache = Cache::new_lru_cache(config.block_cache_bytes);
+        let families =
+            FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
+        let db = DB::open_cf_descriptors(&database_options(config), folder, families)
+            .map_err(error)?;
+        let rocks = Self { db };
+        rocks.check_identity(folder, fleet)?;
+        Ok(rocks)
+    }
+
+    fn check_identity(&self, folder: &FsPath, fleet: FleetId) -> Result<(), OpenError> {
+        let damaged = |source| OpenError::Damaged { folder: folder.to_owned(), source };
+        match self.get::<u32>(META, b"format").map_err(damaged)? {
+            Some(FORMAT) => {}
+            Some(found) => return Err(OpenError::FormatNewer { found, known: FORMAT }),
+            None => {
+                let mut batch = WriteBatch::default();
+                self.put(&mut batch, META, b"format", &FORMAT);
+                self.put(&mut batch, META, b"fleet", &fleet);
+                let error = |source| OpenError::Database { folder: folder.to_owned(), source };
+                self.write(batch).map_err(error)?;
+            }
+        }
+        match self.get::<FleetId>(META, b"fleet").map_err(damaged)? {
+            Some(found) if found != fleet => Err(OpenError::OtherFleet { expected: fleet, found }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adds a record to a batch.
+    pub(super) fn put<T: serde::Serialize>(
+        &self,
+        batch: &mut WriteBatch,
+        family: &'static str,
+        key: &[u8],
+        value: &T,
+    ) {
+        batch.put_cf(self.family(family), key, record::seal(key, value));
+    }
+
+    /// Adds a removal to a batch.
+    pub(super) fn delete(&self, batch: &mut WriteBatch, family: &'static str, key: &[u8]) {
+        batch.delete_cf(self.family(family), key);
+    }
+
+    /// Writes a batch and waits for the `fsync` that covers it.
+    pub(super) fn write(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.db.write_opt(batch, &options)
+    }
+
+    /// The number of the last write: it only grows.
+    pub(super) fn latest_write(&self) -> u64 {
+        self.db.latest_sequence_number()
+    }
+
+    pub(super) fn get<T: DeserializeOwned>(
+        &self,
+        family: &'static str,
+        key: &[u8],
+    ) -> Result<Option<T>, ReadError> {
+        let found = self.db.get_pinned_cf(self.family(family), key).map_err(read_error)?;
+        found.map(|record| record::open(family, key, &record)).transpose()
+    }
+
+    /// The records from `from` on, upwards or downwards, with their keys.
+    pub(super) fn scan<T: DeserializeOwned>(
+        &self,
+        family: &'static str,
+        from: &[u8],
+        direction: Direction,
+    ) -> impl Iterator<Item = Result<(Box<[u8]>, T), ReadError>> {
+        let mode = IteratorMode::From(from, direction);
+        self.db.iterator_cf(self.family(family), mode).map(move |row| {
+            let (key, value) = row.map_err(read_error)?;
+            let value = record::open(family, &key, &value)?;
+            Ok((key, value))
+        })
+    }
+
+    /// Every record of a family, with its key.
+    pub(super) fn scan_all<T: DeserializeOwned>(
+        &self,
+        family: &'static str,
+    ) -> impl Iterator<Item = Result<(Box<[u8]>, T), ReadError>> {
+        self.scan(family, &[], Direction::Forward)
+    }
+
+    /// The largest tree number in use; 0 where there is none.
+    pub(super) fn last_tree_number(&self) -> Result<TreeNumber, ReadError> {
+        let mut rows = self.db.iterator_cf(self.family(TREES), IteratorMode::End);
+        let Some(row) = rows.next() else { return Ok(0) };
+        let (key, _) = row.map_err(read_error)?;
+        let number = key.as_ref().try_into().map(TreeNumber::from_be_bytes);
+        number.map_err(|_| ReadError::Corrupt { family: TREES, detail: "key of odd length".into() })
+    }
+
+    /// The next free number of evidence.
+    pub(super) fn next_evidence_number(&self) -> u64 {
+        let mut rows = self.db.iterator_cf(self.family(EVIDENCE), IteratorMode::End);
+        let last = rows.next().and_then(Result::ok);
+        last.and_then(|(key, _)| key.as_ref().try_into().ok().map(u64::from_be_bytes))
+            .map_or(0, |last| last + 1)
+    }
+
+    pub(super) fn leaves(&self, tree: TreeNumber) -> Result<BTreeMap<Path, Leaf>, ReadError> {
+        let mut leaves = BTreeMap::new();
+        for row in self.scan::<Leaf>(LEAVES, &keys::tree(tree), Direction::Forward) {
+            let (key, leaf) = row?;
+            if !key.starts_with(&keys::tree(tree)) {
+                break;
+            }
+            let path = keys::path_of(tree, &key).ok_or_else(|| ReadError::Corrupt {
+                family: LEAVES,
+                detail: "key is no path".into(),
+            })?;
+            leaves.insert(path, leaf);
+        }
+        Ok(leaves)
+    }
+
+    pub(super) fn range(
+        &self,
+        tree: TreeNumber,
+        log: u32,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<(EntryId, Entry)>, ReadError> {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        let from = keys::log_end(tree, log, after.saturating_add(1));
+        for row in self.scan::<u64>(LOG_ENDS, &from, Direction::Forward) {
+            let (key, first_version) = row?;
+            if !key.starts_with(&from[..12]) {
+                break;
+            }
+            let segment = self.segment(tree, first_version)?;
+            for (id, entry) in unpack(segment)? {
+                if entry.seq <= after {
+                    continue;
+                }
+                bytes += entry.canonical().len();
+                if bytes > bytes_max && !entries.is_empty() {
+                    return Ok(entries);
+                }
+                entries.push((id, entry));
+                if entries.len() == protocol::wire::BATCH_ENTRIES_MAX {
+                    return Ok(entries);
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    fn segment(&self, tree: TreeNumber, first_version: u64) -> Result<Segment, ReadError> {
+        let key = keys::versioned(tree, first_version);
+        self.get(HISTORY, &key)?.ok_or_else(|| ReadError::Corrupt {
+            family: HISTORY,
+            detail: format!("tree {tree} lacks the segment of version {first_version}"),
+        })
+    }
+
+    fn family(&self, name: &str) -> &ColumnFamily {
+        self.db.cf_handle(name).expect("every family is named when the database opens")
+    }
+}
+
+/// The entries of a segment with their ids.
+pub(super) fn unpack(segment: Segment) -> Result<Vec<(EntryId, Entry)>, ReadError> {
+    segment
+        .batch
+        .unpack()
+        .map_err(|error| ReadError::Corrupt { family: HISTORY, detail: error.to_string() })
+}
+
+pub(super) fn read_error(error: rocksdb::Error) -> ReadError {
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => {
+            ReadError::Corrupt { family: "database", detail: error.into_string() }
+        }
+        _ => ReadError::Failed { detail: error.into_string() },
+    }
+}
+
+fn database_options(config: &StoreConfig) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_paranoid_checks(true);
+    options.set_max_open_files(config.open_files_max);
+    options.set_db_write_buffer_size(MEMTABLES_BYTES);
+    options.set_max_total_wal_size(WAL_BYTES_MAX);
+    options.set_keep_log_file_num(4);
+    options.set_max_log_file_size(4 << 20);
+    options
+}
+
+fn family_options(cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_bloom_filter(10.0, false);
+    table.set_format_version(6);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_bottommost_compression_type(DBCompressionType::Zstd);
+    options.set_write_buffer_size(16 << 20);
+    options
+}

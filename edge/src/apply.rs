@@ -1,0 +1,230 @@
+//! Making the device what it is desired to be.
+//!
+//! Each leaf of `desired/`, or a live override of it, has an applier by its path:
+//!
+//! | path | what it does |
+//! |---|---|
+//! | `sense/<group>/<setting>` | a setting of [`SenseSettings`] |
+//! | `log/level` | what is logged |
+//! | `edge/server_url` | which brain to call |
+//! | `hooks/<name>` | runs the program of that name |
+//!
+//! What was applied is reported under `reported/applied/`, what failed under
+//! `reported/apply_errors/`.
+
+mod hook;
+mod plan;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::supervise::{Address, Context, Node, NodeError, Timer};
+use protocol::history::{Change, Draft, Provenance};
+use protocol::session::with_causes;
+use protocol::state::{StateSource, Value};
+use tokio::sync::watch;
+use url::Url;
+
+pub use hook::HookError;
+pub use plan::{Step, applied_before, outcome, plan, stale_reports};
+
+use crate::clock::Clock;
+use crate::enrolment::{ServerError, parse_server};
+use crate::sense::{SenseSettings, SettingError};
+use crate::status::Board;
+use crate::telemetry::{LevelError, LogLevel};
+use crate::track::{self, Effective};
+
+/// An override ends by the clock, and clocks jump.
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
+const HOOKS: &str = "hooks/";
+
+/// What applying is built from.
+#[derive(Debug, Clone)]
+pub struct Args {
+    /// The keeper of the tree.
+    pub track: Address<track::Msg>,
+    /// Tells when desired state changed.
+    pub board: Board,
+    /// The time.
+    pub clock: Clock,
+    /// The settings by configuration: what holds where nothing is desired.
+    pub configured: SenseSettings,
+    /// Where settings go.
+    pub settings: watch::Sender<SenseSettings>,
+    /// Where a wanted brain's address goes.
+    pub wanted_server: watch::Sender<Option<Url>>,
+    /// The log's level, if this agent owns the log.
+    pub log_level: Option<LogLevel>,
+    /// The folder with hooks, if there is one.
+    pub hooks_dir: Option<PathBuf>,
+}
+
+/// What applying is told.
+pub enum Msg {
+    /// Compare what is desired with what was done.
+    Look,
+}
+
+/// Why a leaf was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Nobody knows what to do about it.
+    #[error("no applier")]
+    NoApplier,
+    /// The value is not text.
+    #[error("text is needed")]
+    NotText,
+    /// A setting that cannot be.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// A log level that is none.
+    #[error(transparent)]
+    Level(#[from] LevelError),
+    /// An address that is no brain's.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// A hook that failed.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+}
+
+/// The applying node.
+pub struct Apply {
+    args: Arc<Args>,
+    /// What was acted on last; none before the first look.
+    done: Option<BTreeMap<String, Value>>,
+    timer: Option<Timer>,
+}
+
+impl Node for Apply {
+    const KIND: &'static str = "apply";
+    type Msg = Msg;
+    type Args = Args;
+
+    fn start(args: &Arc<Args>, ctx: &Context<Msg>) -> Result<Self, NodeError> {
+        let (mut revision, address) = (args.board.watch_revision(), ctx.address().clone());
+        revision.mark_changed();
+        ctx.spawn("follow_desired", async move {
+            while revision.changed().await.is_ok() {
+                // A full mailbox holds one of these already.
+                let _ = address.try_cast(Msg::Look);
+            }
+            Ok(())
+        });
+        Ok(Self { args: args.clone(), done: None, timer: None })
+    }
+
+    async fn handle(&mut self, ctx: &Context<Msg>, msg: Msg) -> Result<(), NodeError> {
+        match msg {
+            Msg::Look => {
+                if let Some(timer) = self.timer.take() {
+                    timer.cancel();
+                }
+                let ask = self.args.track.ask(track::Msg::Effective, track::PATIENCE);
+                let Ok(effective) = ask.await else {
+                    // The keeper is restarting.
+                    self.timer = Some(ctx.cast_after(Duration::from_secs(1), Msg::Look));
+                    return Ok(());
+                };
+                if let Some(end_ms) = effective.next_end_ms {
+                    let ahead_ms = end_ms.saturating_sub(self.args.clock.wall_ms());
+                    let wait = Duration::from_millis(ahead_ms + 1).min(LOOK_AGAIN_MAX);
+                    self.timer = Some(ctx.cast_after(wait, Msg::Look));
+                }
+                self.look(effective).await;
+                Ok(())
+            }
+        }
+    }
+
+    fn label(msg: &Msg) -> &'static str {
+        match msg {
+            Msg::Look => "look",
+        }
+    }
+}
+
+impl Apply {
+    async fn look(&mut self, effective: Effective) {
+        let Effective { desired, state, .. } = effective;
+        let (mut done, mut changes) = match self.done.take() {
+            Some(done) => (done, Vec::new()),
+            // Settings live in memory and are applied anew; what a hook did outlives the agent.
+            None => (applied_before(&state, HOOKS), stale_reports(&state, &desired)),
+        };
+        for step in plan(&done, &desired) {
+            let result = self.apply(&step).await.map_err(|error| with_causes(&error));
+            match &result {
+                Ok(()) => tracing::info!(path = step.path, "applied"),
+                Err(error) => tracing::warn!(path = step.path, error, "not applied"),
+            }
+            changes.extend(outcome(&step, result));
+            match step.value {
+                Some(value) => done.insert(step.path, value),
+                None => done.remove(&step.path),
+            };
+        }
+        self.done = Some(done);
+        self.report(changes).await;
+    }
+
+    async fn report(&self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let provenance = Provenance::new(StateSource::Edge, "agent", "applied desired state");
+        let draft = Draft { changes, provenance, lease_until_ms: None };
+        if let Err(error) = track::write(&self.args.track, draft).await {
+            tracing::warn!(error = with_causes(&error), "what was applied is not reported");
+        }
+    }
+
+    async fn apply(&self, step: &Step) -> Result<(), ApplyError> {
+        let Step { path, value } = step;
+        let value = value.as_ref();
+        if let Some(setting) = path.strip_prefix("sense/") {
+            return self.set(setting, value);
+        }
+        if let Some(name) = path.strip_prefix(HOOKS) {
+            return Ok(hook::run(self.args.hooks_dir.as_deref(), name, value).await?);
+        }
+        match path.as_str() {
+            "log/level" => {
+                let level = self.args.log_level.as_ref().ok_or(ApplyError::NoApplier)?;
+                Ok(level.set(text(value)?)?)
+            }
+            "edge/server_url" => {
+                let server = text(value)?.map(parse_server).transpose()?;
+                self.args.wanted_server.send_if_modified(|wanted| {
+                    let news = *wanted != server;
+                    *wanted = server;
+                    news
+                });
+                Ok(())
+            }
+            // What goes away without an applier was never applied.
+            _ if value.is_none() => Ok(()),
+            _ => Err(ApplyError::NoApplier),
+        }
+    }
+
+    fn set(&self, setting: &str, value: Option<&Value>) -> Result<(), ApplyError> {
+        let json = match value {
+            Some(value) => value.to_json(),
+            None => match self.args.configured.value_of(setting) {
+                Some(json) => json,
+                None => return Ok(()),
+            },
+        };
+        let changed = self.args.settings.borrow().with(setting, &json)?;
+        self.args.settings.send_replace(changed);
+        Ok(())
+    }
+}
+
+fn text(value: Option<&Value>) -> Result<Option<&str>, ApplyError> {
+    value.map(|value| value.as_str().ok_or(ApplyError::NotText)).transpose()
+}

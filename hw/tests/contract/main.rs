@@ -1,0 +1,7 @@
+//! One contract for every implementation of every capability.
+
+mod faults;
+mod fixture;
+mod machine_here;
+mod robustness;
+mod suite;
