@@ -224,9 +224,7 @@ impl Node for DeviceActor {
             DeviceMsg::Attach { connection, peer, link, reply } => {
                 self.attach(ctx, connection, peer, link, reply, now);
             }
-            DeviceMsg::Settled { reply } => {
-                reply.send(Ok(self.twin_mut().replica()));
-            }
+            DeviceMsg::Settled { reply } => self.answer_attached(reply),
             DeviceMsg::Detached { connection } => {
                 self.link.take_if(|link| link.connection == connection);
             }
@@ -349,7 +347,7 @@ impl DeviceActor {
         self.link = Some(Link { connection, peer, since_ms: now.wall_ms, events });
         // What a new connection is told must be on disk: it counts as acknowledged.
         if self.in_flight.load(Ordering::Acquire) == 0 {
-            reply.send(Ok(self.twin_mut().replica()));
+            self.answer_attached(reply);
         } else {
             let commit = self.twin_mut().settle();
             let address = ctx.address().clone();
@@ -358,6 +356,13 @@ impl DeviceActor {
                 Err(error) => reply.send(Err(error.to_sync_error())),
             }));
         }
+    }
+
+    fn answer_attached(&mut self, reply: Reply<Result<Replica, SyncError>>) {
+        reply.send(Ok(self.twin_mut().replica()));
+        let signed: Vec<_> = self.twin_mut().tree().logs().iter().filter_map(|log| log.signed).collect();
+        // The session drops those that the device has already.
+        signed.into_iter().for_each(|signed| self.send(LinkEvent::Sealed(signed)));
     }
 
     async fn ingest(

@@ -26,6 +26,7 @@ mod node;
 mod shell;
 mod spec;
 mod tasks;
+mod tell;
 mod tree;
 
 pub use self::{

@@ -18,7 +18,7 @@ use client::ClientArgs;
 
 /// The fleet brain: keeps the state of a fleet's devices, and what they are to do.
 #[derive(Debug, Parser)]
-#[command(name = "brain", version, propagate_version = true)]
+#[command(name = "brain", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

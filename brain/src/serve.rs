@@ -97,7 +97,9 @@ pub struct Running {
 pub fn init(data: &Path) -> Result<Identity, ServeError> {
     let identity = Identity::create(data, crate::random_bytes)?;
     TlsFiles::in_folder(data).create_authority()?;
-    let store = Store::open(StoreConfig::new(folder_in(data)), identity.fleet, false)?;
+    // One small record: the reserve is for what the fleet writes later.
+    let config = StoreConfig { disk_reserve_bytes: 0, ..StoreConfig::new(folder_in(data)) };
+    let store = Store::open(config, identity.fleet, false)?;
     let now_ms = SystemClock::new(ClockQuality::Unsynchronised).now().wall_ms;
     let (token, record) = new_api_token("user:admin", now_ms, None);
     store.change_registry(vec![RegistryChange::ApiToken(record)])?;

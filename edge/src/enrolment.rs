@@ -172,12 +172,10 @@ impl Request {
         if !path.exists() {
             return Ok(None);
         }
-        let file: File = figment::Figment::from(Toml::file_exact(path)).extract().map_err(
-            |source| EnrolmentError::BadRequest {
-                path: path.to_path_buf(),
-                source: Box::new(source),
-            },
-        )?;
+        let file: File =
+            figment::Figment::from(Toml::file_exact(path)).extract().map_err(|source| {
+                EnrolmentError::BadRequest { path: path.to_path_buf(), source: Box::new(source) }
+            })?;
         let name = file.name.as_deref().unwrap_or(default_name);
         Self::new(&file.server, &file.token, name).map(Some)
     }
@@ -205,7 +203,10 @@ mod tests {
 
     #[test]
     fn only_addresses_over_tls_are_servers() {
-        assert_eq!(parse_server("https://brain:8443").map(String::from), Ok("wss://brain:8443/".into()));
+        assert_eq!(
+            parse_server("https://brain:8443").map(String::from),
+            Ok("wss://brain:8443/".into())
+        );
         assert!(matches!(parse_server("ws://brain"), Err(ServerError::NotTls { .. })));
         assert!(matches!(parse_server("brain"), Err(ServerError::Malformed { .. })));
     }

@@ -21,7 +21,9 @@ use tokio::sync::watch;
 
 pub use detector::{Band, Detector, Reading};
 pub use readings::Sample;
-pub use settings::{Machine, PERIOD_MS_MIN, Power, SenseSettings, SettingError, Thermal};
+pub use settings::{
+    Machine, PERIOD_MS_MAX, PERIOD_MS_MIN, Power, SenseSettings, SettingError, Thermal,
+};
 
 use crate::clock::Clock;
 use crate::status::Board as StatusBoard;
@@ -296,11 +298,7 @@ fn read(
 }
 
 /// Whether the changes were written; otherwise they are reported at the next sample.
-async fn write(
-    track: &Address<track::Msg>,
-    changes: Vec<Change>,
-    provenance: Provenance,
-) -> bool {
+async fn write(track: &Address<track::Msg>, changes: Vec<Change>, provenance: Provenance) -> bool {
     let draft = Draft { changes, provenance, lease_until_ms: None };
     match track::write(track, draft).await {
         Ok(_) => true,

@@ -19,10 +19,10 @@ mod sqlite;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use protocol::PublicKey;
 use protocol::history::{Entry, Genesis, Leaf};
 use protocol::state::Path;
 use protocol::wire::{BatchError, PackError};
-use protocol::PublicKey;
 
 use crate::disk::DiskError;
 
@@ -87,7 +87,9 @@ pub enum SpoolError {
         what: String,
     },
     /// Written by a newer release.
-    #[error("spool has format {found}, this release reads up to {FORMAT_VERSION}; install the newer release again")]
+    #[error(
+        "spool has format {found}, this release reads up to {FORMAT_VERSION}; install the newer release again"
+    )]
     FormatNewer {
         /// The format's number.
         found: i64,

@@ -78,7 +78,7 @@ fn parse(level: &str) -> Result<EnvFilter, LevelError> {
     let word = !level.contains(['=', ',']);
     let known = tracing::level_filters::LevelFilter::from_str(level).is_ok();
     let unknown = || LevelError::Unknown { given: level.to_owned() };
-    if word && !known {
+    if level.is_empty() || (word && !known) {
         return Err(unknown());
     }
     EnvFilter::try_new(level).map_err(|_| unknown())

@@ -49,14 +49,13 @@ impl<M: Send + 'static> Address<M> {
     /// Give it to [`Child::node_at`](super::Child::node_at). Needed only where
     /// two nodes have to know each other.
     pub fn new(capacity: usize) -> Self {
-        Self {
-            mailbox: Arc::new(Mailbox::new(capacity)),
-        }
+        Self { mailbox: Arc::new(Mailbox::new(capacity)) }
     }
 
     /// Sends a message, or gives it back at once.
     pub fn try_cast(&self, message: M) -> Result<(), CastError<M>> {
         if !self.mailbox.try_admit() {
+            self.mailbox.refuse();
             return Err(CastError::Full(message));
         }
         self.mailbox.deliver(message, None).map_err(CastError::Down)
@@ -134,9 +133,7 @@ impl<M: Send + 'static> Address<M> {
 
 impl<M> Clone for Address<M> {
     fn clone(&self) -> Self {
-        Self {
-            mailbox: Arc::clone(&self.mailbox),
-        }
+        Self { mailbox: Arc::clone(&self.mailbox) }
     }
 }
 

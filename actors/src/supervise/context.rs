@@ -58,17 +58,11 @@ impl Life {
 
     /// What went wrong beside the handlers, and in which task.
     pub(super) fn take_fault(&self) -> Option<(&'static str, Fault)> {
-        self.fault
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn fail(&self, task: &'static str, fault: Fault) {
-        self.fault
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert((task, fault));
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((task, fault));
         self.interrupt();
     }
 }
@@ -81,14 +75,7 @@ impl<M: Send + 'static> Context<M> {
         actor: ActorRef<Wake>,
         life: Arc<Life>,
     ) -> Self {
-        Self {
-            address,
-            path,
-            incarnation,
-            actor,
-            life,
-            tasks: Tasks::default(),
-        }
+        Self { address, path, incarnation, actor, life, tasks: Tasks::default() }
     }
 
     /// Where this node is reached, through all its incarnations.
@@ -111,9 +98,7 @@ impl<M: Send + 'static> Context<M> {
     /// Cast in [`Node::start`](super::Node::start), it comes before everything
     /// that waits; later, it comes last. It is not handed to another life.
     pub fn cast_self(&self, message: M) {
-        self.address
-            .mailbox()
-            .deliver_own(self.incarnation, message);
+        self.address.mailbox().deliver_own(self.incarnation, message);
     }
 
     /// Casts a message to itself after a while.

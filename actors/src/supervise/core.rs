@@ -104,16 +104,17 @@ impl SupervisorCore {
     /// `now` never goes back. Events of a life that is over are ignored.
     pub fn on(&mut self, event: Event, now: Duration) -> Vec<Action> {
         let mut out = Vec::new();
+        if matches!(self.phase, Phase::Ended) {
+            return out;
+        }
         match event {
             Event::Start => self.start(&mut out),
             Event::ChildStarted { id, incarnation } => {
                 self.child_started(&id, incarnation, now, &mut out);
             }
-            Event::ChildExited {
-                id,
-                incarnation,
-                exit,
-            } => self.child_exited(&id, incarnation, &exit, now, &mut out),
+            Event::ChildExited { id, incarnation, exit } => {
+                self.child_exited(&id, incarnation, &exit, now, &mut out)
+            }
             Event::RestartDue { id } => self.bring_back(&id, Some(now), &mut out),
             Event::ReleaseQuarantine { id } => self.bring_back(&id, None, &mut out),
             Event::AddChild { spec } => self.add(spec, &mut out),
@@ -165,10 +166,7 @@ impl SupervisorCore {
         if !matches!(child.state, State::Starting { .. }) {
             return;
         }
-        child.state = State::Running {
-            incarnation: life,
-            since: now,
-        };
+        child.state = State::Running { incarnation: life, since: now };
         if child.leaving {
             self.stop_child(age, out);
         }
@@ -193,11 +191,7 @@ impl SupervisorCore {
         let temporary = child.spec.policy.restart == Restart::Temporary;
         let gone = child.leaving || temporary;
         if expected {
-            child.state = if running {
-                State::Down
-            } else {
-                State::Finished
-            };
+            child.state = if running { State::Down } else { State::Finished };
             if exit.abnormal() && *exit != Exit::Killed {
                 out.push(decided(id, life, Decision::Stopping));
             }
@@ -246,10 +240,8 @@ impl SupervisorCore {
                 })
             }
         };
-        let can_do_without = !matches!(
-            self.policy.strategy,
-            Strategy::OneForAll | Strategy::RestForOne
-        );
+        let can_do_without =
+            !matches!(self.policy.strategy, Strategy::OneForAll | Strategy::RestForOne);
         match (set, own) {
             (None, Ok(())) => {
                 let after = child.back_off(now, &mut self.chance);
@@ -261,11 +253,7 @@ impl SupervisorCore {
             {
                 let lasting = child.quarantine(&self.policy.quarantine, now);
                 out.push(decided(&id, life, Decision::Quarantine { lasting }));
-                out.push(Action::Quarantine {
-                    id,
-                    reason,
-                    until: now + lasting,
-                });
+                out.push(Action::Quarantine { id, reason, until: now + lasting });
             }
             (Some(reason), _) | (None, Err(reason)) => {
                 child.state = State::Finished;
@@ -279,10 +267,7 @@ impl SupervisorCore {
         if !after.is_zero()
             && let Some(child) = self.children.get(&age)
         {
-            out.push(Action::ScheduleRestart {
-                id: child.spec.id.clone(),
-                after,
-            });
+            out.push(Action::ScheduleRestart { id: child.spec.id.clone(), after });
         }
         if self.grouped() {
             self.begin_group_restart(age);
@@ -303,9 +288,7 @@ impl SupervisorCore {
         {
             self.forget(age, out);
         } else {
-            out.push(Action::Retire {
-                id: child.spec.id.clone(),
-            });
+            out.push(Action::Retire { id: child.spec.id.clone() });
         }
         let ends = significant
             && match self.policy.auto_shutdown {
@@ -345,7 +328,7 @@ impl SupervisorCore {
     }
 
     fn add(&mut self, spec: ChildSpec, out: &mut Vec<Action>) {
-        if matches!(self.phase, Phase::Ending(_) | Phase::Ended) {
+        if matches!(self.phase, Phase::Ending(_)) {
             out.push(Action::Forget { id: spec.id });
             return;
         }
@@ -405,10 +388,7 @@ impl SupervisorCore {
         let incarnation = Incarnation(self.next_incarnation);
         self.next_incarnation += 1;
         child.state = State::Starting { incarnation };
-        out.push(Action::StartChild {
-            id: child.spec.id.clone(),
-            incarnation,
-        });
+        out.push(Action::StartChild { id: child.spec.id.clone(), incarnation });
     }
 
     fn stop_child(&mut self, age: u64, out: &mut Vec<Action>) {
@@ -434,9 +414,5 @@ impl SupervisorCore {
 }
 
 fn decided(id: &ChildId, incarnation: Incarnation, decision: Decision) -> Action {
-    Action::Decide {
-        id: id.clone(),
-        incarnation,
-        decision,
-    }
+    Action::Decide { id: id.clone(), incarnation, decision }
 }

@@ -21,6 +21,7 @@ use super::{
     core::Incarnation,
     crash::{Crash, Fault},
     node::{Node, NodeError},
+    tell::tell,
     tree::{Labels, NodeCell},
 };
 
@@ -94,7 +95,7 @@ impl<N: Node> Actor for Guard<N> {
             }
         }
         // It counts as awake all the while, so the token is its own to renew.
-        let _ = myself.send_message(Wake);
+        tell(&myself, Wake);
         Ok(())
     }
 
@@ -109,26 +110,12 @@ impl<N: Node> Actor for Guard<N> {
 
 impl<N: Node> Guarded<N> {
     fn begin(birth: Birth<N>, actor: ActorRef<Wake>) -> Result<Self, Box<Crash>> {
-        let Birth {
-            args,
-            address,
-            incarnation,
-            cell,
-            life,
-            epoch,
-        } = birth;
+        let Birth { args, address, incarnation, cell, life, epoch } = birth;
         let path = cell.path().clone();
         let ctx = Context::new(address, path, incarnation, actor, life);
         let born = Instant::now();
         let started = span::<N>("start").in_scope(|| catch(|| N::start(&args, &ctx)));
-        let mut guarded = Self {
-            node: None,
-            ctx,
-            cell,
-            labels: Labels::default(),
-            born,
-            epoch,
-        };
+        let mut guarded = Self { node: None, ctx, cell, labels: Labels::default(), born, epoch };
         guarded.node = Some(guarded.check("start", started)?);
         Ok(guarded)
     }
@@ -148,11 +135,7 @@ impl<N: Node> Guarded<N> {
         let Some(envelope) = mailbox.take(self.ctx.incarnation()) else {
             return Ok(false);
         };
-        let Envelope {
-            message,
-            deadline,
-            own,
-        } = envelope;
+        let Envelope { message, deadline, own } = envelope;
         let now = Instant::now();
         if deadline.is_some_and(|deadline| deadline <= now) {
             mailbox.settle(own, Fate::Expired);
@@ -160,11 +143,7 @@ impl<N: Node> Guarded<N> {
         }
         let label = N::label(&message);
         let since = now.saturating_duration_since(self.epoch);
-        let mut flight = Flight {
-            address: self.ctx.address(),
-            own,
-            fate: Fate::Lost,
-        };
+        let mut flight = Flight { address: self.ctx.address(), own, fate: Fate::Lost };
         let activity = self.cell.activity();
         activity.begin(self.labels.index(label, &self.cell), since);
         let handled = caught(node.handle(&self.ctx, message).instrument(span::<N>(label))).await;

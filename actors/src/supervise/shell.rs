@@ -39,16 +39,12 @@ use super::{
     crash::Fault,
     spec::{ChildId, ChildSpec, Shutdown, Strategy},
     tasks::Tasks,
-    tree::{Status, TreePath},
+    tell::tell,
+    tree::{NodeCell, Status},
 };
 
 /// Given as the reason to ractor when a supervisor stops somebody.
 const SHUTDOWN: &str = "shutdown";
-
-/// A killed child that is not gone after this long is blocking its thread. It
-/// is given up: it can be started anew, and what is left of it reaches neither
-/// the mailbox nor the supervisor any more.
-const KILL_GRACE: Duration = Duration::from_secs(5);
 
 /// Children that may get stuck are looked at this many times within their limit.
 const LOOKS: u32 = 4;
@@ -77,7 +73,7 @@ pub(crate) struct Shell;
 /// What a supervisor is made from.
 pub(crate) struct Commission {
     pub(crate) env: Arc<Env>,
-    pub(crate) path: TreePath,
+    pub(crate) cell: Arc<NodeCell>,
     pub(crate) blueprint: Supervisor,
     pub(crate) first: Incarnation,
     /// Where it reports how it ended, and the incarnation to go on with.
@@ -104,7 +100,7 @@ pub(crate) enum Ended {
 pub(crate) struct Charge {
     myself: ActorRef<ShellMsg>,
     env: Arc<Env>,
-    path: TreePath,
+    cell: Arc<NodeCell>,
     core: SupervisorCore,
     dynamic: bool,
     slots: HashMap<ChildId, Slot>,
@@ -194,21 +190,15 @@ impl Actor for Shell {
 
 impl Charge {
     fn new(myself: ActorRef<ShellMsg>, commission: Commission) -> Self {
-        let Commission {
-            env,
-            path,
-            blueprint,
-            first,
-            report,
-        } = commission;
+        let Commission { env, cell, blueprint, first, report } = commission;
         let specs = blueprint.children.iter().map(|child| child.spec.clone());
-        let seed = env.seed_for(&path);
+        let seed = env.seed_for(cell.path());
         let mut charge = Self {
             myself,
             core: SupervisorCore::new(blueprint.policy, specs, first, seed),
             dynamic: blueprint.policy.strategy == Strategy::Dynamic,
             env,
-            path,
+            cell,
             slots: HashMap::new(),
             actors: HashMap::new(),
             report,
@@ -227,7 +217,7 @@ impl Charge {
         if self.slots.contains_key(&spec.id) {
             return;
         }
-        let slot = Slot::new(&self.env.tree, &self.path, spec, factory);
+        let slot = Slot::new(&self.env.tree, self.cell.path(), spec, factory);
         self.slots.insert(spec.id.clone(), slot);
         if let Some(limit) = spec.policy.stuck_after {
             let every = (limit / LOOKS).max(Duration::from_millis(1));
@@ -260,24 +250,16 @@ impl Charge {
     async fn perform(&mut self, action: Action) -> Result<Option<Event>, ActorProcessingErr> {
         match action {
             Action::StartChild { id, incarnation } => return Ok(self.start(id, incarnation).await),
-            Action::StopChild {
-                id,
-                incarnation,
-                shutdown,
-            } => self.stop(id, incarnation, shutdown),
+            Action::StopChild { id, incarnation, shutdown } => self.stop(id, incarnation, shutdown),
             Action::ScheduleRestart { id, after } => self.due_in(id, after),
             Action::Quarantine { id, reason, until } => {
-                tracing::error!(path = %self.path.child(&id), %reason, "node is quarantined");
+                tracing::error!(path = %self.cell.path().child(&id), %reason, "node is quarantined");
                 if let Some(slot) = self.slots.get(&id) {
                     slot.cell.quarantined(until);
                 }
                 self.due_in(id, until.saturating_sub(self.env.tree.now()));
             }
-            Action::Decide {
-                id,
-                incarnation,
-                decision,
-            } => self.record(&id, incarnation, decision),
+            Action::Decide { id, incarnation, decision } => self.record(&id, incarnation, decision),
             Action::Retire { id } => {
                 if let Some(slot) = self.slots.get(&id) {
                     slot.cell.set_status(Status::Stopped);
@@ -294,7 +276,7 @@ impl Charge {
                 self.myself.stop(Some(SHUTDOWN.to_owned()));
             }
             Action::Escalate { reason } => {
-                tracing::error!(path = %self.path, %reason, "supervisor gives up");
+                tracing::error!(path = %self.cell.path(), %reason, "supervisor gives up");
                 let ended = Ended::Escalated(reason);
                 self.end(ended.clone());
                 return Err(Box::new(ended));
@@ -316,8 +298,7 @@ impl Charge {
         match slot.factory.start(launch).await {
             Ok(running) => {
                 let live = running.live();
-                self.actors
-                    .insert(live.actor.get_id(), (id.clone(), incarnation));
+                self.actors.insert(live.actor.get_id(), (id.clone(), incarnation));
                 slot.cell.live(live, Some(self.myself.clone()));
                 slot.running = Some(running);
                 Some(Event::ChildStarted { id, incarnation })
@@ -326,11 +307,7 @@ impl Charge {
                 let message = fault.summary();
                 slot.note(incarnation, fault, now);
                 slot.cell.over(Status::Restarting);
-                Some(Event::ChildExited {
-                    id,
-                    incarnation,
-                    exit: Exit::FailedStart { message },
-                })
+                Some(Event::ChildExited { id, incarnation, exit: Exit::FailedStart { message } })
             }
         }
     }
@@ -356,7 +333,7 @@ impl Charge {
             running.ask_to_stop(self.for_good());
         }
         let live = running.live();
-        let myself = self.myself.clone();
+        let (myself, grace) = (self.myself.clone(), self.env.kill_grace);
         self.tasks.spawn(async move {
             if let Some(patience) = patience
                 && live.actor.wait(Some(patience)).await.is_ok()
@@ -364,8 +341,8 @@ impl Charge {
                 return;
             }
             live.kill();
-            if live.actor.wait(Some(KILL_GRACE)).await.is_err() {
-                let _ = myself.send_message(ShellMsg::Abandon(id, incarnation));
+            if live.actor.wait(Some(grace)).await.is_err() {
+                tell(&myself, ShellMsg::Abandon(id, incarnation));
             }
         });
     }
@@ -400,12 +377,7 @@ impl Charge {
                 Status::Restarting
             });
         }
-        self.drive(Event::ChildExited {
-            id,
-            incarnation,
-            exit,
-        })
-        .await
+        self.drive(Event::ChildExited { id, incarnation, exit }).await
     }
 
     /// The child blocks its thread: it is left to itself.
@@ -418,13 +390,12 @@ impl Charge {
         if !self.actors.get(&live.actor.get_id()).is_some_and(still) {
             return Ok(());
         }
-        tracing::error!(path = %self.path.child(&id), "node blocks its thread and is abandoned");
+        tracing::error!(path = %self.cell.path().child(&id), "node blocks its thread and is abandoned");
         live.actor.unlink(self.myself.get_cell());
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.condemned = true;
         }
-        self.exited(&live.actor, Exit::Killed, Some(Fault::Stuck.into()))
-            .await
+        self.exited(&live.actor, Exit::Killed, Some(Fault::Stuck.into())).await
     }
 
     /// Kills the children that have been at one message for too long.
@@ -444,11 +415,11 @@ impl Charge {
             slot.condemned = true;
             let live = running.live();
             let (id, myself) = (id.clone(), self.myself.clone());
-            let life = slot.life();
+            let (life, grace) = (slot.life(), self.env.kill_grace);
             self.tasks.spawn(async move {
                 live.kill();
-                if live.actor.wait(Some(KILL_GRACE)).await.is_err() {
-                    let _ = myself.send_message(ShellMsg::Abandon(id, life));
+                if live.actor.wait(Some(grace)).await.is_err() {
+                    tell(&myself, ShellMsg::Abandon(id, life));
                 }
             });
         }
@@ -469,7 +440,7 @@ impl Charge {
         let myself = self.myself.clone();
         self.tasks.spawn(async move {
             sleep(after).await;
-            let _ = myself.send_message(message);
+            tell(&myself, message);
         });
     }
 
@@ -494,6 +465,7 @@ impl Charge {
     }
 
     fn end(&self, ended: Ended) {
+        self.cell.set_status(Status::Stopped);
         self.report.send_modify(|report| report.ended = Some(ended));
     }
 }

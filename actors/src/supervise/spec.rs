@@ -78,10 +78,7 @@ pub struct ChildSpec {
 impl ChildSpec {
     /// A child with the given name and rules.
     pub fn new(id: impl Into<ChildId>, policy: ChildPolicy) -> Self {
-        Self {
-            id: id.into(),
-            policy,
-        }
+        Self { id: id.into(), policy }
     }
 }
 
@@ -127,10 +124,7 @@ impl ChildPolicy {
     ///
     /// It is given all the time its own children were promised.
     pub fn supervisor() -> Self {
-        Self {
-            shutdown: Shutdown::Infinity,
-            ..Self::default()
-        }
+        Self { shutdown: Shutdown::Infinity, ..Self::default() }
     }
 }
 
@@ -222,10 +216,7 @@ pub struct Intensity {
 
 impl Default for Intensity {
     fn default() -> Self {
-        Self {
-            restarts: 5,
-            within: Duration::from_secs(60),
-        }
+        Self { restarts: 5, within: Duration::from_secs(60) }
     }
 }
 
@@ -255,20 +246,14 @@ impl SetPolicy {
         Self {
             strategy: Strategy::Dynamic,
             exhausted: Exhausted::Quarantine,
-            budget: Budget::Distinct {
-                children: 64,
-                within: Duration::from_secs(10),
-            },
+            budget: Budget::Distinct { children: 64, within: Duration::from_secs(10) },
             ..Self::default()
         }
     }
 
     /// The default policy with another strategy.
     pub fn with(strategy: Strategy) -> Self {
-        Self {
-            strategy,
-            ..Self::default()
-        }
+        Self { strategy, ..Self::default() }
     }
 }
 
@@ -330,10 +315,7 @@ pub enum Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self::Restarts(Intensity {
-            restarts: 10,
-            within: Duration::from_secs(60),
-        })
+        Self::Restarts(Intensity { restarts: 10, within: Duration::from_secs(60) })
     }
 }
 

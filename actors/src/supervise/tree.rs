@@ -150,22 +150,12 @@ impl TreeView {
         path: &TreePath,
         make: impl FnOnce() -> NodeCell,
     ) -> Arc<NodeCell> {
-        let mut shard = self
-            .shard(path.as_str())
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(
-            shard
-                .entry(path.clone())
-                .or_insert_with(|| Arc::new(make())),
-        )
+        let mut shard = self.shard(path.as_str()).write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(shard.entry(path.clone()).or_insert_with(|| Arc::new(make())))
     }
 
     pub(super) fn remove(&self, path: &TreePath) {
-        self.shard(path.as_str())
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(path);
+        self.shard(path.as_str()).write().unwrap_or_else(PoisonError::into_inner).remove(path);
     }
 
     pub(super) fn epoch(&self) -> Instant {
@@ -177,11 +167,7 @@ impl TreeView {
     }
 
     fn find(&self, path: &str) -> Option<Arc<NodeCell>> {
-        self.shard(path)
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(path)
-            .cloned()
+        self.shard(path).read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
     }
 
     fn shard(&self, path: &str) -> &RwLock<HashMap<TreePath, Arc<NodeCell>>> {

@@ -53,7 +53,7 @@ pub enum HookError {
 
 /// Runs the hook `name` with the value on its stdin: text as it is, anything else as JSON. No
 /// value, because the leaf went, is an empty stdin.
-pub async fn run(
+pub(super) async fn run(
     folder: Option<&Path>,
     name: &str,
     value: Option<&Value>,

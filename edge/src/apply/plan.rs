@@ -21,7 +21,8 @@ pub fn plan(done: &BTreeMap<String, Value>, effective: &BTreeMap<String, Value>)
     let gone = done.keys().filter(|path| !effective.contains_key(*path));
     let gone = gone.map(|path| Step { path: path.clone(), value: None });
     let changed = effective.iter().filter(|(path, value)| done.get(*path) != Some(value));
-    let changed = changed.map(|(path, value)| Step { path: path.clone(), value: Some(value.clone()) });
+    let changed =
+        changed.map(|(path, value)| Step { path: path.clone(), value: Some(value.clone()) });
     gone.chain(changed).collect()
 }
 
@@ -67,7 +68,8 @@ mod tests {
 
     #[test]
     fn only_what_changed_is_acted_on() {
-        let (done, effective) = (values(&[("a", 1), ("b", 2), ("c", 3)]), values(&[("b", 2), ("c", 4)]));
+        let (done, effective) =
+            (values(&[("a", 1), ("b", 2), ("c", 3)]), values(&[("b", 2), ("c", 4)]));
         let steps = plan(&done, &effective);
         assert_eq!(
             steps,

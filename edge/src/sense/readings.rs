@@ -1,9 +1,9 @@
 //! What the board gave, as leaves.
 
+use hw::MachineIdentity;
 use hw::machine::Usage;
 use hw::power::{PowerReading, PowerSource, Supply, SupplyStatus};
 use hw::thermal::{Cooler, Effort, Temperature};
-use hw::MachineIdentity;
 use protocol::state::{Path, Value};
 
 use super::detector::{Band, Reading};

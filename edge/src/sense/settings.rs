@@ -208,9 +208,6 @@ mod tests {
         assert!(matches!(error("thermal", json!(1)), SettingError::Unknown { .. }));
         assert!(matches!(error("thermal/period_ms", json!("5 s")), SettingError::Type { .. }));
         assert!(matches!(error("thermal/period_ms", json!(1)), SettingError::Range { .. }));
-        assert!(matches!(
-            error("machine/dead_band_load", json!(-1.0)),
-            SettingError::Range { .. }
-        ));
+        assert!(matches!(error("machine/dead_band_load", json!(-1.0)), SettingError::Range { .. }));
     }
 }

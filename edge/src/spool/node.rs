@@ -196,7 +196,10 @@ impl Node for SpoolNode {
     }
 }
 
-fn respond<T: Send + 'static>(reply: Reply<Answer<T>>, answer: Answer<T>) -> Option<Arc<SpoolError>> {
+fn respond<T: Send + 'static>(
+    reply: Reply<Answer<T>>,
+    answer: Answer<T>,
+) -> Option<Arc<SpoolError>> {
     let failed = answer.as_ref().err().cloned();
     reply.send(answer);
     failed

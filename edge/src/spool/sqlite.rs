@@ -78,10 +78,7 @@ pub struct Damage {
 
 impl SqliteSpool {
     /// Opens or makes the spool at `path`, and checks what it holds row by row.
-    pub fn open(
-        path: &FilePath,
-        options: Options,
-    ) -> Result<(Self, Option<Loaded>), SpoolError> {
+    pub fn open(path: &FilePath, options: Options) -> Result<(Self, Option<Loaded>), SpoolError> {
         let found = rusqlite::version_number();
         if found < SQLITE_VERSION_MIN {
             return Err(SpoolError::SqliteTooOld { found });
@@ -131,11 +128,19 @@ impl SqliteSpool {
         Ok(Opened { spool, loaded, damage: Some(Damage { what, set_aside }) })
     }
 
+    /// Lets the file grow no further: what a full disk does.
+    #[cfg(test)]
+    pub(super) fn limit_pages_to_present(&self) {
+        let pages: i64 = self
+            .connection
+            .pragma_query_value(None, "page_count", |row| row.get(0))
+            .expect("counts pages");
+        self.connection.pragma_update(None, "max_page_count", pages).expect("limits pages");
+    }
+
     fn prepare(&self, options: Options) -> Result<(), SpoolError> {
         let pragma = |name: &str, value: &dyn rusqlite::ToSql| {
-            self.connection
-                .pragma_update(None, name, value)
-                .map_err(failed("configure spool"))
+            self.connection.pragma_update(None, name, value).map_err(failed("configure spool"))
         };
         self.connection.busy_timeout(BUSY_TIMEOUT).map_err(failed("configure spool"))?;
         // Taken before the first access to the log: then no shared memory file is needed, and a
@@ -270,7 +275,8 @@ impl Spool for SqliteSpool {
                 "SELECT seq, bytes, sum FROM entries WHERE log = ?1 AND seq > ?2 ORDER BY seq",
             )
             .map_err(failed("read entries"))?;
-        let mut rows = statement.query(params![log, after as i64]).map_err(failed("read entries"))?;
+        let mut rows =
+            statement.query(params![log, after as i64]).map_err(failed("read entries"))?;
         let (mut entries, mut bytes_taken, mut expected) = (Vec::new(), 0, after + 1);
         while let Some(row) = rows.next().map_err(failed("read entries"))? {
             let seq = row.get::<_, i64>(0).map_err(failed("read entries"))? as u64;

@@ -29,11 +29,8 @@ pub enum End {
 
 /// Decides by the code of the refusal.
 pub fn resolve(code: ErrorCode) -> Resolution {
-    let reissue = |end, drop_refused, correct_clock| Resolution::Reissue {
-        end,
-        drop_refused,
-        correct_clock,
-    };
+    let reissue =
+        |end, drop_refused, correct_clock| Resolution::Reissue { end, drop_refused, correct_clock };
     match code {
         ErrorCode::ClockAhead => reissue(End::BelowRefused, false, true),
         ErrorCode::LogCut => reissue(End::BelowRefused, false, false),

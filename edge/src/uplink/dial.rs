@@ -124,8 +124,7 @@ async fn connect(
     let connect = |source| DialError::Connect { server: name.clone(), source };
     let tcp = TcpStream::connect((host, port)).await.map_err(connect)?;
     tcp.set_nodelay(true).map_err(connect)?;
-    let server_name =
-        ServerName::try_from(host.to_owned()).map_err(|_| DialError::Unusable)?;
+    let server_name = ServerName::try_from(host.to_owned()).map_err(|_| DialError::Unusable)?;
     let refused = |source| DialError::Tls { server: name.clone(), source };
     let stream = TlsConnector::from(tls).connect(server_name, tcp).await.map_err(refused)?;
     let (_, session) = stream.get_ref();

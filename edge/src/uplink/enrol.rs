@@ -28,8 +28,11 @@ pub enum EnrolError {
     #[error(transparent)]
     Dial(#[from] DialError),
     /// The brain, or this device, ended the conversation.
-    #[error("enrolment failed: {0}{}", advice(.0))]
-    Refused(SyncError),
+    #[error("enrolment failed: {error}{}", advice(error))]
+    Refused {
+        /// Why.
+        error: SyncError,
+    },
     /// The connection broke.
     #[error("connection broke during enrolment; try again")]
     Broken(#[source] Box<tungstenite::Error>),
@@ -121,7 +124,7 @@ where
                     let _ = socket.close().await;
                     return Ok(*enrolled);
                 }
-                Output::Closed(ended) => return Err(EnrolError::Refused(ended.error)),
+                Output::Closed(ended) => return Err(EnrolError::Refused { error: ended.error }),
                 _ => {}
             }
         }

@@ -168,10 +168,7 @@ impl Talk<'_> {
                     }
                 }
                 message = self.stream.next(), if readable => match message {
-                    Some(Ok(Message::Binary(frame))) => {
-                        self.peek(&frame).await;
-                        self.feed(Input::Frame(&frame)).await
-                    }
+                    Some(Ok(Message::Binary(frame))) => self.frame(&frame).await,
                     Some(Ok(Message::Close(_))) | None => return End::Broken(None),
                     Some(Ok(_)) => Ok(None),
                     Some(Err(error)) => return End::Broken(Some(error)),
@@ -246,27 +243,35 @@ impl Talk<'_> {
         self.sink.close().await
     }
 
-    /// Reads what the session does not tell: who the brain is, and that it has everything.
-    async fn peek(&mut self, frame: &[u8]) {
-        if self.heads_seen {
-            return;
-        }
-        match wire::decode(frame) {
-            Ok(WireMessage::HelloReply(reply)) => self.brain = Some(reply.public_key),
-            Ok(WireMessage::Heads(heads)) => {
-                self.heads_seen = true;
-                let position = *self.around.board.watch_position().borrow();
-                let Some(ours) = position else { return };
-                let complete = heads
-                    .logs
-                    .iter()
-                    .find(|log| log.log == ours.log && log.seq == ours.seq && log.id == ours.id);
-                if let Some(theirs) = complete {
-                    self.tell(track::Msg::Acked(theirs.log, theirs.seq, theirs.sealed)).await;
+    /// Takes a frame: what the session does not tell of it first, which is who the brain is, and
+    /// whether it has the same history.
+    async fn frame(&mut self, frame: &[u8]) -> Step {
+        let mut outcomes = Vec::new();
+        if !self.heads_seen {
+            match wire::decode(frame) {
+                Ok(WireMessage::HelloReply(reply)) => self.brain = Some(reply.public_key),
+                Ok(WireMessage::Heads(heads)) if self.session.is_established() => {
+                    self.heads_seen = true;
+                    let ask = |reply| track::Msg::PeerHeads(heads.logs, reply);
+                    match self.around.track.ask(ask, track::PATIENCE).await? {
+                        Ok(found) => outcomes = found,
+                        Err(failure) => {
+                            let error = store_error(&failure);
+                            return self.feed(Input::Close { error, retry_after_ms: None }).await;
+                        }
+                    }
                 }
+                _ => {}
             }
-            _ => {}
         }
+        // A log that turned out to have ended must have ended before the session sends of it.
+        for outcome in outcomes {
+            let more = self.reissued(outcome);
+            if let Some(ended) = self.perform(more).await? {
+                return Ok(Some(ended));
+            }
+        }
+        self.feed(Input::Frame(frame)).await
     }
 
     async fn tell(&self, message: track::Msg) {
@@ -274,9 +279,15 @@ impl Talk<'_> {
         let _ = self.around.track.cast(message, track::PATIENCE).await;
     }
 
-    /// Gives the session an event and carries out what follows, until nothing more does.
+    /// Gives the session an event and carries out what follows.
     async fn feed(&mut self, input: Input<'_>) -> Step {
-        let mut work: VecDeque<Output> = self.session.handle(input, self.around.clock.now()).into();
+        let outputs = self.handle(input);
+        self.perform(outputs).await
+    }
+
+    /// Carries out what the session says, and what follows from that, until nothing more does.
+    async fn perform(&mut self, outputs: Vec<Output>) -> Step {
+        let mut work = VecDeque::from(outputs);
         while let Some(output) = work.pop_front() {
             let more = match output {
                 Output::Send(frame) => {
@@ -408,12 +419,8 @@ impl Talk<'_> {
         let outcome = self.around.track.ask(ask, track::PATIENCE).await?;
         let close = |error| Input::Close { error, retry_after_ms: None };
         Ok(match outcome {
-            Ok(Outcome::Reissued { cut, position }) if self.refusals < REFUSALS_MAX => {
-                self.sealed = 0;
-                let mut outputs = self.handle(Input::CutMade(cut));
-                let log = position.log;
-                outputs.extend(self.handle(Input::Stored { log, position, consumed_bytes: 0 }));
-                outputs
+            Ok(outcome @ Outcome::Reissued { .. }) if self.refusals < REFUSALS_MAX => {
+                self.reissued(outcome)
             }
             Ok(Outcome::Nothing) => Vec::new(),
             Ok(Outcome::Reissued { .. } | Outcome::Reconnect) => {
@@ -422,6 +429,16 @@ impl Talk<'_> {
             }
             Err(failure) => self.handle(close(store_error(&failure))),
         })
+    }
+
+    /// Tells the session that a log ended and where its successor stands.
+    fn reissued(&mut self, outcome: Outcome) -> Vec<Output> {
+        let Outcome::Reissued { cut, position } = outcome else { return Vec::new() };
+        self.sealed = 0;
+        let mut outputs = self.handle(Input::CutMade(cut));
+        let log = position.log;
+        outputs.extend(self.handle(Input::Stored { log, position, consumed_bytes: 0 }));
+        outputs
     }
 
     async fn clock_sample(&mut self, offset_ms: i64) {

@@ -10,6 +10,7 @@ mod log;
 use std::collections::BTreeMap;
 
 use super::{Failure, Input, Now, Output, Replica, offset_ms};
+use crate::ErrorCode;
 use crate::compress::Compression;
 use crate::history::{Entry, LogId};
 use crate::session::error;
@@ -17,7 +18,6 @@ use crate::wire::{
     self, Ack, BATCH_ENTRIES_MAX, BATCH_PLAIN_BYTES, Batch, FRAME_BYTES_MAX, Heads, LogPosition,
     Message, Ping, Pong, Refuse,
 };
-use crate::ErrorCode;
 
 use log::Log;
 
@@ -228,9 +228,9 @@ impl Replication {
             return Err(Failure::new(ErrorCode::Overloaded, "take entries", text));
         }
         let id = batch.log;
-        let entries = batch.unpack().map_err(|error| {
-            Failure::new(ErrorCode::Malformed, "unpack entries", error.to_string())
-        })?;
+        let entries = batch
+            .unpack()
+            .map_err(|error| Failure::new(error.code(), "unpack entries", error.to_string()))?;
         let log = self.logs.entry(id).or_default();
         let last_seq = entries.last().map_or(0, |(_, entry)| entry.seq);
         // What the peer sends it has: it need not be sent back.

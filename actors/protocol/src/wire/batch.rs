@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{ClockQuality, Hlc};
 use crate::history::{Entry, EntryKind, LogId, Provenance, TEXT_BYTES_MAX, VersionVector};
 use crate::state::{Path, StateDelta, Value};
-use crate::{EntryId, TreeId};
+use crate::{EntryId, ErrorCode, TreeId};
 
 /// The most entries in a batch.
 pub const BATCH_ENTRIES_MAX: usize = 1_024;
@@ -104,6 +104,19 @@ pub enum BatchError {
         /// The entry.
         seq: u64,
     },
+}
+
+impl BatchError {
+    /// The code on the wire.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::TextTooLong { .. } => ErrorCode::TooLarge,
+            Self::Count { .. }
+            | Self::UnknownReference { .. }
+            | Self::Overflow
+            | Self::PathTwice { .. } => ErrorCode::Malformed,
+        }
+    }
 }
 
 impl Batch {

@@ -15,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::supervise::core::Incarnation;
+use crate::supervise::{core::Incarnation, tell::tell};
 
 /// What ractor's mailbox is given instead of messages: there is work.
 pub(crate) struct Wake;
@@ -116,9 +116,6 @@ impl<M: Send + 'static> Mailbox<M> {
     /// Takes a credit if there is one.
     pub(crate) fn try_admit(&self) -> bool {
         let admitted = self.credits.try_acquire().map(SemaphorePermit::forget);
-        if admitted.is_err() {
-            self.refuse();
-        }
         admitted.is_ok()
     }
 
@@ -141,11 +138,7 @@ impl<M: Send + 'static> Mailbox<M> {
             self.credits.add_permits(1);
             return Err(message);
         }
-        lanes.queue.push_back(Envelope {
-            message,
-            deadline,
-            own: false,
-        });
+        lanes.queue.push_back(Envelope { message, deadline, own: false });
         wake(lanes);
         Ok(())
     }
@@ -156,11 +149,7 @@ impl<M: Send + 'static> Mailbox<M> {
         match lanes.reader.as_ref().filter(|reader| reader.life == life) {
             None => return false,
             Some(reader) if reader.starting => lanes.first.push_back(message),
-            Some(_) => lanes.queue.push_back(Envelope {
-                message,
-                deadline: None,
-                own: true,
-            }),
+            Some(_) => lanes.queue.push_back(Envelope { message, deadline: None, own: true }),
         }
         wake(lanes);
         true
@@ -169,11 +158,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// Wakes a life without a message.
     pub(crate) fn nudge(&self, life: Incarnation) {
         let lanes = self.lanes();
-        if lanes
-            .reader
-            .as_ref()
-            .is_some_and(|reader| reader.life == life)
-        {
+        if lanes.reader.as_ref().is_some_and(|reader| reader.life == life) {
             wake(lanes);
         }
     }
@@ -182,11 +167,7 @@ impl<M: Send + 'static> Mailbox<M> {
     pub(crate) fn attach(&self, life: Incarnation, actor: ActorRef<Wake>) {
         let mut lanes = self.lanes();
         let stale = lanes.take_own();
-        lanes.reader = Some(Reader {
-            life,
-            actor,
-            starting: true,
-        });
+        lanes.reader = Some(Reader { life, actor, starting: true });
         lanes.awake = true;
         lanes.open = true;
         drop(lanes);
@@ -209,11 +190,7 @@ impl<M: Send + 'static> Mailbox<M> {
     /// A life is over: messages wait.
     pub(crate) fn detach(&self, life: Incarnation) {
         let mut lanes = self.lanes();
-        if lanes
-            .reader
-            .as_ref()
-            .is_some_and(|reader| reader.life == life)
-        {
+        if lanes.reader.as_ref().is_some_and(|reader| reader.life == life) {
             lanes.reader = None;
             let stale = lanes.take_own();
             drop(lanes);
@@ -245,19 +222,11 @@ impl<M: Send + 'static> Mailbox<M> {
     /// token comes with the next message.
     pub(crate) fn take(&self, life: Incarnation) -> Option<Envelope<M>> {
         let mut lanes = self.lanes();
-        if lanes
-            .reader
-            .as_ref()
-            .is_none_or(|reader| reader.life != life)
-        {
+        if lanes.reader.as_ref().is_none_or(|reader| reader.life != life) {
             return None;
         }
         if let Some(message) = lanes.first.pop_front() {
-            return Some(Envelope {
-                message,
-                deadline: None,
-                own: true,
-            });
+            return Some(Envelope { message, deadline: None, own: true });
         }
         let envelope = lanes.queue.pop_front();
         if envelope.is_none() {
@@ -299,7 +268,7 @@ fn wake<M>(mut lanes: MutexGuard<'_, Lanes<M>>) {
         lanes.awake = true;
         drop(lanes);
         // A reader that has just died is replaced by one who looks for itself.
-        let _ = actor.send_message(Wake);
+        tell(&actor, Wake);
     }
 }
 
@@ -320,8 +289,7 @@ impl<M> Lanes<M> {
 
 impl<M: Send + 'static> Gauge for Mailbox<M> {
     fn depth(&self) -> usize {
-        self.capacity
-            .saturating_sub(self.credits.available_permits())
+        self.capacity.saturating_sub(self.credits.available_permits())
     }
 
     fn capacity(&self) -> usize {

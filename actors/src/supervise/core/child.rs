@@ -31,10 +31,7 @@ pub(super) enum State {
     /// Asked for.
     Starting { incarnation: Incarnation },
     /// Up.
-    Running {
-        incarnation: Incarnation,
-        since: Duration,
-    },
+    Running { incarnation: Incarnation, since: Duration },
     /// Asked to stop.
     Stopping { incarnation: Incarnation },
     /// Gone, and to be started when the wait is over.
@@ -109,11 +106,7 @@ impl Child {
     pub(super) fn back_off(&mut self, now: Duration, chance: &mut Chance) -> Duration {
         self.streak = self.streak.saturating_add(1);
         let wait = delay::backoff(&self.spec.policy.backoff, self.streak, chance);
-        self.state = if wait.is_zero() {
-            State::Down
-        } else {
-            State::Waiting { due: now + wait }
-        };
+        self.state = if wait.is_zero() { State::Down } else { State::Waiting { due: now + wait } };
         wait
     }
 

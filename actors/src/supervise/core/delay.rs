@@ -59,29 +59,18 @@ mod tests {
             ..Backoff::default()
         };
         let mut chance = Chance::new(1);
-        let waits: Vec<u128> = (1..=6)
-            .map(|streak| backoff(&rule, streak, &mut chance).as_millis())
-            .collect();
+        let waits: Vec<u128> =
+            (1..=6).map(|streak| backoff(&rule, streak, &mut chance).as_millis()).collect();
         assert_eq!(waits, [100, 200, 400, 800, 1000, 1000]);
         assert_eq!(backoff(&rule, u32::MAX, &mut chance), rule.max);
     }
 
     #[test]
     fn jitter_only_shortens() {
-        let rule = Backoff {
-            jitter: 0.5,
-            ..Backoff::default()
-        };
+        let rule = Backoff { jitter: 0.5, ..Backoff::default() };
         let mut chance = Chance::new(7);
         for streak in 1..100 {
-            let full = backoff(
-                &Backoff {
-                    jitter: 0.0,
-                    ..rule
-                },
-                streak,
-                &mut chance,
-            );
+            let full = backoff(&Backoff { jitter: 0.0, ..rule }, streak, &mut chance);
             let wait = backoff(&rule, streak, &mut chance);
             assert!(wait <= full && wait >= full / 2, "{wait:?} of {full:?}");
         }
@@ -91,11 +80,7 @@ mod tests {
     fn nonsense_rules_do_not_panic() {
         for factor in [f64::NAN, f64::INFINITY, -1.0] {
             for jitter in [f64::NAN, 7.0, -7.0] {
-                let rule = Backoff {
-                    factor,
-                    jitter,
-                    ..Backoff::default()
-                };
+                let rule = Backoff { factor, jitter, ..Backoff::default() };
                 assert!(backoff(&rule, 9, &mut Chance::new(3)) <= rule.max);
             }
         }

@@ -14,11 +14,11 @@ impl SupervisorCore {
 
     /// The failed child takes its group down; a restart under way is widened.
     pub(super) fn begin_group_restart(&mut self, failed: u64) {
-        let first = match self.policy.strategy {
+        // Who is to be stopped anyway does not fail, so this can only widen it.
+        let from = match self.policy.strategy {
             Strategy::OneForAll => 0,
             Strategy::RestForOne | Strategy::OneForOne | Strategy::Dynamic => failed,
         };
-        let from = self.stop_from.map_or(first, |from| from.min(first));
         self.stop_from = Some(from);
         for child in self.children.range_mut(from..).map(|(_, child)| child) {
             if child.state == State::Finished {

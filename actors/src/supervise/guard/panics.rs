@@ -45,10 +45,8 @@ pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Fault> {
     // What a panic leaves half done is thrown away with its incarnation.
     let result = catch_unwind(AssertUnwindSafe(run));
     GUARDED.set(outer);
-    result.map_err(|payload| Fault::Panic {
-        message: message(&*payload),
-        location: LOCATION.take(),
-    })
+    result
+        .map_err(|payload| Fault::Panic { message: message(&*payload), location: LOCATION.take() })
 }
 
 /// Awaits it, and turns a panic into a fault.

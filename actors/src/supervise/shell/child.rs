@@ -22,6 +22,7 @@ use crate::supervise::{
     guard::{Birth, Guard},
     node::Node,
     spec::{ChildId, ChildPolicy, ChildSpec},
+    tell::tell,
     tree::{Live, NodeCell},
 };
 
@@ -73,10 +74,7 @@ impl Child {
         policy: ChildPolicy,
         supervisor: &DynamicSupervisor<N>,
     ) -> Self {
-        Self {
-            spec: ChildSpec::new(id, policy),
-            factory: supervisor.factory(),
-        }
+        Self { spec: ChildSpec::new(id, policy), factory: supervisor.factory() }
     }
 }
 
@@ -115,14 +113,10 @@ pub(crate) enum Running {
 impl Running {
     pub(super) fn live(&self) -> Live {
         match self {
-            Self::Node { actor, life } => Live {
-                actor: actor.clone(),
-                life: Some(Arc::clone(life)),
-            },
-            Self::Supervisor { actor } => Live {
-                actor: actor.get_cell(),
-                life: None,
-            },
+            Self::Node { actor, life } => {
+                Live { actor: actor.clone(), life: Some(Arc::clone(life)) }
+            }
+            Self::Supervisor { actor } => Live { actor: actor.get_cell(), life: None },
         }
     }
 
@@ -136,7 +130,7 @@ impl Running {
             }
             Self::Supervisor { actor } => {
                 // One that is gone already is reported as such.
-                let _ = actor.send_message(ShellMsg::Stop { for_good });
+                tell(actor, ShellMsg::Stop { for_good });
             }
         }
     }
@@ -179,15 +173,9 @@ impl<N: Node> ChildFactory for NodeFactory<N> {
             life: Arc::clone(&life),
         };
         Box::pin(async move {
-            let spawned = launch
-                .supervisor
-                .spawn_linked(None, Guard::<N>::new(), birth)
-                .await;
+            let spawned = launch.supervisor.spawn_linked(None, Guard::<N>::new(), birth).await;
             let (actor, _) = spawned.map_err(not_spawned)?;
-            Ok(Running::Node {
-                actor: actor.get_cell(),
-                life,
-            })
+            Ok(Running::Node { actor: actor.get_cell(), life })
         })
     }
 

@@ -24,6 +24,7 @@ use crate::supervise::{
     core::Incarnation,
     node::Node,
     spec::{ChildId, ChildPolicy, ChildSpec, SetPolicy, Strategy},
+    tell::tell,
 };
 
 /// More than there are threads that start children of one set.
@@ -75,10 +76,7 @@ impl<N: Node> DynamicSupervisor<N> {
     ///
     /// Whatever the policy says, the strategy is [`Strategy::Dynamic`].
     pub fn new(policy: SetPolicy, child: ChildPolicy, limit: usize) -> Self {
-        let policy = SetPolicy {
-            strategy: Strategy::Dynamic,
-            ..policy
-        };
+        let policy = SetPolicy { strategy: Strategy::Dynamic, ..policy };
         Self {
             set: Arc::new(Set {
                 child,
@@ -113,9 +111,7 @@ impl<N: Node> DynamicSupervisor<N> {
         });
         let add = ShellMsg::Add(ChildSpec::new(id, self.set.child), member);
         // One that is not taken gives its name back when it is dropped.
-        live.send_message(add)
-            .map_err(|_| StartChildError::Down)
-            .map(|()| address)
+        if tell(live, add) { Ok(address) } else { Err(StartChildError::Down) }
     }
 
     /// The child of that name, or a new one.
@@ -139,12 +135,7 @@ impl<N: Node> DynamicSupervisor<N> {
 
     /// The address of a child.
     pub fn find(&self, id: &str) -> Option<Address<N::Msg>> {
-        self.set
-            .shard(id)
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(id)
-            .cloned()
+        self.set.shard(id).read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
     /// Stops a child and comes back when it is gone and its name is free.
@@ -156,7 +147,7 @@ impl<N: Node> DynamicSupervisor<N> {
         }
         let (gone, wait) = oneshot::channel();
         if let Some(live) = self.set.live.load_full() {
-            let _ = live.send_message(ShellMsg::Remove(ChildId::from(id), gone));
+            tell(&live, ShellMsg::Remove(ChildId::from(id), gone));
         }
         // Either somebody says so, or nobody is left to say it.
         let _ = wait.await;
@@ -166,7 +157,7 @@ impl<N: Node> DynamicSupervisor<N> {
     /// Lets a child out of its quarantine.
     pub fn release_child(&self, id: &str) {
         if let Some(live) = self.set.live.load().as_ref() {
-            let _ = live.send_message(ShellMsg::Release(ChildId::from(id)));
+            tell(live, ShellMsg::Release(ChildId::from(id)));
         }
     }
 
@@ -191,17 +182,13 @@ impl<N: Node> DynamicSupervisor<N> {
     }
 
     pub(super) fn factory(&self) -> Arc<dyn ChildFactory> {
-        Arc::new(SetFactory {
-            set: Arc::clone(&self.set),
-        })
+        Arc::new(SetFactory { set: Arc::clone(&self.set) })
     }
 }
 
 impl<N: Node> Clone for DynamicSupervisor<N> {
     fn clone(&self) -> Self {
-        Self {
-            set: Arc::clone(&self.set),
-        }
+        Self { set: Arc::clone(&self.set) }
     }
 }
 
@@ -217,10 +204,7 @@ impl<N: Node> fmt::Debug for DynamicSupervisor<N> {
 impl<N: Node> Set<N> {
     /// Takes a name.
     fn enter(&self, id: &ChildId) -> Result<Address<N::Msg>, StartChildError> {
-        let mut shard = self
-            .shard(id.as_str())
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shard(id.as_str()).write().unwrap_or_else(PoisonError::into_inner);
         let Entry::Vacant(place) = shard.entry(id.clone()) else {
             return Err(StartChildError::Exists { id: id.clone() });
         };
@@ -233,10 +217,7 @@ impl<N: Node> Set<N> {
 
     /// Frees a name, unless it is another's by now.
     fn leave(&self, id: &ChildId, address: &Address<N::Msg>) {
-        let mut shard = self
-            .shard(id.as_str())
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shard(id.as_str()).write().unwrap_or_else(PoisonError::into_inner);
         if shard.get(id.as_str()).is_some_and(|of| of.same(address)) {
             shard.remove(id.as_str());
             self.len.fetch_sub(1, Relaxed);

@@ -4,6 +4,7 @@ use std::{
     fmt,
     hash::{BuildHasher, RandomState},
     sync::Arc,
+    time::Duration,
 };
 
 use ractor::{Actor, ActorRef};
@@ -15,6 +16,7 @@ use crate::supervise::{
     crash::CrashSink,
     guard::install_hook,
     spec::ChildId,
+    tell::tell,
     tree::{Live, NodeCell, TreePath, TreeView},
 };
 
@@ -27,6 +29,10 @@ pub struct Env {
     pub crashes: Arc<dyn CrashSink>,
     /// For the jitter; the same seed gives the same waits.
     pub seed: u64,
+    /// A killed node that is not gone after this long is blocking its thread.
+    /// It is given up: another life may begin, and what is left of the old one
+    /// reaches neither the mailbox nor the supervisor any more.
+    pub kill_grace: Duration,
 }
 
 impl Default for Env {
@@ -35,6 +41,7 @@ impl Default for Env {
             tree: TreeView::new(),
             crashes: Arc::new(()),
             seed: RandomState::new().hash_one("jitter"),
+            kill_grace: Duration::from_secs(5),
         }
     }
 }
@@ -42,9 +49,9 @@ impl Default for Env {
 impl Env {
     /// A seed of its own for each supervisor (FNV-1a, stable between runs).
     pub(super) fn seed_for(&self, path: &TreePath) -> u64 {
-        path.as_str().bytes().fold(self.seed, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+        path.as_str()
+            .bytes()
+            .fold(self.seed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
     }
 }
 
@@ -94,31 +101,23 @@ impl Root {
         let (report, watched) = watch::channel(Report::default());
         let commission = Commission {
             env: Arc::new(env),
-            path,
+            cell: Arc::clone(&cell),
             blueprint: supervisor.clone(),
             first: life,
             report,
         };
         let (actor, _) =
-            Shell::spawn(None, Shell, commission)
-                .await
-                .map_err(|error| match watched.borrow().ended.clone() {
+            Shell::spawn(None, Shell, commission).await.map_err(|error| {
+                match watched.borrow().ended.clone() {
                     Some(Ended::Escalated(reason)) => RootError::Escalated(reason),
-                    Some(Ended::Stopped) | None => RootError::Died {
-                        reason: not_spawned(error).summary().to_string(),
-                    },
-                })?;
-        let live = Live {
-            actor: actor.get_cell(),
-            life: None,
-        };
+                    Some(Ended::Stopped) | None => {
+                        RootError::Died { reason: not_spawned(error).summary().to_string() }
+                    }
+                }
+            })?;
+        let live = Live { actor: actor.get_cell(), life: None };
         cell.live(live, None);
-        Ok(Self {
-            actor,
-            blueprint: supervisor,
-            report: watched,
-            tree,
-        })
+        Ok(Self { actor, blueprint: supervisor, report: watched, tree })
     }
 
     /// The live tree.
@@ -129,7 +128,7 @@ impl Root {
     /// Stops everybody in the reverse order of starting, each within the time
     /// its policy gives, and comes back when all are gone.
     pub async fn stop(self) {
-        let _ = self.actor.send_message(ShellMsg::Stop { for_good: true });
+        tell(&self.actor, ShellMsg::Stop { for_good: true });
         // Without a timeout this cannot fail.
         let _ = self.actor.wait(None).await;
         self.blueprint.close();
@@ -147,16 +146,14 @@ impl Root {
         match ended {
             Ok(Some(Ended::Escalated(reason))) => RootError::Escalated(reason),
             Ok(Some(Ended::Stopped) | None) => std::future::pending().await,
-            Err(_) => RootError::Died {
-                reason: "it was killed or panicked".to_owned(),
-            },
+            Err(_) => RootError::Died { reason: "it was killed or panicked".to_owned() },
         }
     }
 }
 
 impl Drop for Root {
     fn drop(&mut self) {
-        let _ = self.actor.send_message(ShellMsg::Stop { for_good: true });
+        tell(&self.actor, ShellMsg::Stop { for_good: true });
     }
 }
 

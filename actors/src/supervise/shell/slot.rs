@@ -60,9 +60,7 @@ pub(super) fn fault_of(error: ActorProcessingErr) -> Cause {
     match error.downcast::<Crash>() {
         Ok(crash) => Cause::Told(crash),
         Err(error) => match error.downcast::<Ended>() {
-            Ok(ended) => Cause::Seen(Fault::GaveUp {
-                message: ended.to_string(),
-            }),
+            Ok(ended) => Cause::Seen(Fault::GaveUp { message: ended.to_string() }),
             Err(error) => Cause::Seen(Fault::from_error(&*error)),
         },
     }
@@ -77,12 +75,7 @@ impl Slot {
     ) -> Self {
         let path = parent.child(&spec.id);
         let cell = tree.register(&path, || {
-            NodeCell::new(
-                path.clone(),
-                spec.id.clone(),
-                factory.kind(),
-                factory.gauge(),
-            )
+            NodeCell::new(path.clone(), spec.id.clone(), factory.kind(), factory.gauge())
         });
         Self {
             factory,

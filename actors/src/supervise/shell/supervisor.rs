@@ -22,10 +22,7 @@ pub struct Supervisor {
 impl Supervisor {
     /// A supervisor without children.
     pub fn new(policy: SetPolicy) -> Self {
-        Self {
-            policy,
-            children: Vec::new(),
-        }
+        Self { policy, children: Vec::new() }
     }
 
     /// With one more child, the youngest.
@@ -53,16 +50,13 @@ pub(super) struct SupervisorFactory {
 
 impl SupervisorFactory {
     pub(super) fn new(blueprint: Supervisor) -> Self {
-        Self {
-            blueprint,
-            report: watch::Sender::new(Report::default()),
-        }
+        Self { blueprint, report: watch::Sender::new(Report::default()) }
     }
 
     pub(super) fn commission(&self, launch: &Launch) -> Commission {
         Commission {
             env: Arc::clone(&launch.env),
-            path: launch.cell.path().clone(),
+            cell: Arc::clone(&launch.cell),
             blueprint: self.blueprint.clone(),
             first: self.first(),
             report: self.report.clone(),
@@ -88,10 +82,7 @@ impl ChildFactory for SupervisorFactory {
     fn start(&self, launch: Launch) -> Starting<'_> {
         let commission = self.commission(&launch);
         Box::pin(async move {
-            let spawned = launch
-                .supervisor
-                .spawn_linked(None, Shell, commission)
-                .await;
+            let spawned = launch.supervisor.spawn_linked(None, Shell, commission).await;
             let (actor, _) = spawned.map_err(not_spawned)?;
             Ok(Running::Supervisor { actor })
         })

@@ -88,10 +88,7 @@ impl Labels {
     pub(crate) fn index(&mut self, label: &'static str, cell: &NodeCell) -> u16 {
         // The same constant nearly always has the same address; if not, it is
         // only looked up once more.
-        let known = self
-            .0
-            .iter()
-            .find(|(known, _)| std::ptr::eq::<str>(*known, label));
+        let known = self.0.iter().find(|(known, _)| std::ptr::eq::<str>(*known, label));
         if let Some((_, index)) = known {
             return *index;
         }

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::supervise::{
     address::Gauge, context::Life, core::Incarnation, crash::Crash, shell::ShellMsg, spec::ChildId,
+    tell::tell,
 };
 
 /// The record of one node, through all its lives.
@@ -127,10 +128,8 @@ impl NodeCell {
 
     /// The life has begun.
     pub(crate) fn live(&self, live: Live, supervisor: Option<ActorRef<ShellMsg>>) {
-        *self.control.lock().unwrap_or_else(PoisonError::into_inner) = Control {
-            live: Some(live),
-            supervisor,
-        };
+        *self.control.lock().unwrap_or_else(PoisonError::into_inner) =
+            Control { live: Some(live), supervisor };
         self.set_status(Status::Running);
     }
 
@@ -163,7 +162,7 @@ impl NodeCell {
         let supervisor = control.supervisor.clone();
         drop(control);
         let release = ShellMsg::Release(self.id.clone());
-        supervisor.is_some_and(|supervisor| supervisor.send_message(release).is_ok())
+        supervisor.is_some_and(|supervisor| tell(&supervisor, release))
     }
 
     pub(crate) fn info(&self, now: Duration) -> NodeInfo {
@@ -180,10 +179,10 @@ impl NodeCell {
             depth: gauge.as_ref().map_or(0, |gauge| gauge.depth()),
             capacity: gauge.as_ref().map_or(0, |gauge| gauge.capacity()),
             traffic: gauge.map(|gauge| gauge.traffic()).unwrap_or_default(),
-            handling: self.activity.current().map(|(label, since)| Handling {
-                label,
-                lasting: now.saturating_sub(since),
-            }),
+            handling: self
+                .activity
+                .current()
+                .map(|(label, since)| Handling { label, lasting: now.saturating_sub(since) }),
             busy: self.activity.busy(),
             slowest: self.activity.slowest(),
             last_crash: self.last_crash.load_full().map(|crash| (*crash).clone()),

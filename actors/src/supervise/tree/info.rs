@@ -36,9 +36,7 @@ impl Status {
             Status::Quarantined,
             Status::Stopped,
         ];
-        ALL.get(usize::from(status))
-            .copied()
-            .unwrap_or(Self::Stopped)
+        ALL.get(usize::from(status)).copied().unwrap_or(Self::Stopped)
     }
 }
 

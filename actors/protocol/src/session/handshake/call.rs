@@ -123,10 +123,12 @@ impl Call {
             }
             (Step::AwaitVerdict(_), Message::Enrolled(enrolled)) => {
                 let certificate = &enrolled.certificate;
+                let device = self.config.device;
                 let ours = certificate.leaf.key == self.config.keypair.public()
+                    && matches!(certificate.leaf.subject, Subject::Device(named, _) if named == device)
                     && certificate.verify(self.config.fleet, self.config.root, None).is_ok();
                 if !ours {
-                    let text = "the certificate given does not name this device's key";
+                    let text = "the certificate given does not name this device and its key";
                     return Err(Failure::new(ErrorCode::BadCertificate, "enrol", text));
                 }
                 outputs.push(Output::Enrolled(Box::new(enrolled)));

@@ -41,7 +41,13 @@ impl Log {
     }
 
     /// Notes what the peer has; says so where that is news.
-    pub(super) fn acknowledged(&mut self, id: LogId, stored: u64, sealed: u64, outputs: &mut Vec<Output>) {
+    pub(super) fn acknowledged(
+        &mut self,
+        id: LogId,
+        stored: u64,
+        sealed: u64,
+        outputs: &mut Vec<Output>,
+    ) {
         if stored > self.acked || sealed > self.acked_sealed {
             self.acked = self.acked.max(stored);
             self.acked_sealed = self.acked_sealed.max(sealed);

@@ -1,0 +1,255 @@
+//! A brain process.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const START_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// A brain with its data folder. Dropped, it is killed and the folder removed.
+pub struct Brain {
+    binary: PathBuf,
+    folder: Folder,
+    environment: Vec<(String, String)>,
+    process: Option<Child>,
+    /// Where devices connect.
+    pub devices: SocketAddr,
+    /// Where the API is.
+    pub api: SocketAddr,
+}
+
+enum Folder {
+    Own(TempDir),
+    Given(PathBuf),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Own(folder) => folder.path(),
+            Self::Given(path) => path,
+        }
+    }
+}
+
+impl Brain {
+    /// Makes a fleet in a temporary folder and starts its brain from `binary`.
+    pub fn start(binary: impl Into<PathBuf>) -> anyhow::Result<Self> {
+        Self::start_with(binary, &[])
+    }
+
+    /// The same, with environment variables for the brain.
+    pub fn start_with(
+        binary: impl Into<PathBuf>,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        Self::start_in(binary, Folder::Own(tempfile::tempdir()?), environment)
+    }
+
+    /// The same, in a folder of the caller's.
+    pub fn start_at(
+        binary: impl Into<PathBuf>,
+        folder: impl Into<PathBuf>,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        Self::start_in(binary, Folder::Given(folder.into()), environment)
+    }
+
+    fn start_in(
+        binary: impl Into<PathBuf>,
+        folder: Folder,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
+        let binary = binary.into();
+        let init = Command::new(&binary)
+            .args(["init", "--data-dir"])
+            .arg(folder.path())
+            .output()
+            .context("brain init does not run")?;
+        if !init.status.success() {
+            bail!("brain init failed: {}", String::from_utf8_lossy(&init.stderr));
+        }
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+        let mut brain = Self {
+            binary,
+            folder,
+            environment: environment.iter().map(owned).collect(),
+            process: None,
+            devices: any,
+            api: any,
+        };
+        brain.restart()?;
+        Ok(brain)
+    }
+
+    /// Starts the process, which must not run, at the addresses that it had before.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        let mut process = Command::new(&self.binary)
+            .arg("serve")
+            .arg("--data-dir")
+            .arg(self.data())
+            .args(["--device-listen", &self.devices.to_string()])
+            .args(["--api-listen", &self.api.to_string()])
+            .env("FLEET_BRAIN_LOG_JSON", "true")
+            .env("FLEET_BRAIN_DISK_RESERVE_BYTES", "1048576")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("brain serve does not run")?;
+        let stderr = process.stderr.take().context("standard error is piped")?;
+        self.process = Some(process);
+        let mut lines = BufReader::new(stderr).lines();
+        let mut said = String::new();
+        for line in lines.by_ref() {
+            let line = line?;
+            let fields = serde_json::from_str::<Value>(&line).unwrap_or_default();
+            let fields = &fields["fields"];
+            if fields["message"] == "the brain is ready" {
+                let text = |name: &str| fields[name].as_str().unwrap_or_default().to_owned();
+                self.devices = text("devices").parse()?;
+                self.api = text("api").trim_start_matches("http://").parse()?;
+                // What else it says must not fill the pipe.
+                std::thread::spawn(move || lines.for_each(drop));
+                return Ok(());
+            }
+            said += &line;
+            said.push('\n');
+        }
+        bail!("the brain did not start:\n{said}")
+    }
+
+    /// Waits until it answers that it is ready.
+    pub fn wait_ready(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_TIME_MAX;
+        while Instant::now() < deadline {
+            if self.readiness().is_ok_and(|(status, _)| status == 200) {
+                return Ok(());
+            }
+            pause(Duration::from_millis(20));
+        }
+        bail!("the brain is not ready after {START_TIME_MAX:?}")
+    }
+
+    /// What `/readyz` answers.
+    pub fn readiness(&self) -> anyhow::Result<(u16, Value)> {
+        let mut response = agent().get(format!("http://{}/readyz", self.api)).call()?;
+        Ok((response.status().as_u16(), response.body_mut().read_json()?))
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.kill()?;
+            process.wait()?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and waits until it has ended.
+    pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
+        let id = self.pid()?;
+        kill_process(id, Signal::TERM)?;
+        self.wait()
+    }
+
+    /// Waits until the process ends by itself.
+    pub fn wait(&mut self) -> anyhow::Result<ExitStatus> {
+        let mut process = self.process.take().context("no brain runs")?;
+        Ok(process.wait()?)
+    }
+
+    /// The process.
+    pub fn pid(&self) -> anyhow::Result<Pid> {
+        let process = self.process.as_ref().context("no brain runs")?;
+        Pid::from_raw(i32::try_from(process.id())?).context("a process has a number")
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The first API token.
+    pub fn token(&self) -> anyhow::Result<String> {
+        Ok(fs::read_to_string(self.data().join("admin.token"))?.trim().to_owned())
+    }
+
+    /// The TLS authority, as PEM.
+    pub fn authority(&self) -> anyhow::Result<Vec<u8>> {
+        Ok(fs::read(self.data().join("keys/tls-ca.pem"))?)
+    }
+
+    /// Calls the API as the first user: the status, and the body where it is JSON.
+    pub fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(u16, Value)> {
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.api))
+            .header("authorization", format!("Bearer {}", self.token()?))
+            .header("content-type", "application/json");
+        let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
+        let mut response = agent().run(request.body(body)?)?;
+        let json = response.body_mut().read_json().unwrap_or_default();
+        Ok((response.status().as_u16(), json))
+    }
+
+    /// Calls the API and takes only success for an answer.
+    pub fn get(&self, path: &str) -> anyhow::Result<Value> {
+        match self.call("GET", path, None)? {
+            (200, json) => Ok(json),
+            (status, json) => bail!("GET {path}: {status} {json}"),
+        }
+    }
+
+    /// Makes an enrolment token.
+    pub fn enrolment_token(&self, uses: u32) -> anyhow::Result<String> {
+        let request = serde_json::json!({ "uses": uses });
+        let (status, json) = self.call("POST", "/api/v1/enrolment-tokens", Some(&request))?;
+        let token = json["token"].as_str().map(str::to_owned);
+        token.with_context(|| format!("no token: {status} {json}"))
+    }
+
+    /// The scraped value of a metric without labels.
+    pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let mut response = agent()
+            .get(format!("http://{}/metrics", self.api))
+            .header("authorization", format!("Bearer {}", self.token()?))
+            .call()?;
+        let text = response.body_mut().read_to_string()?;
+        let line = text.lines().find(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
+        });
+        let value = line.and_then(|line| line.rsplit(' ').next()).context("no such metric")?;
+        Ok(value.parse()?)
+    }
+}
+
+impl Drop for Brain {
+    fn drop(&mut self) {
+        // A test that failed has said so already.
+        let _ = self.kill();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "called from blocking code only")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+fn agent() -> ureq::Agent {
+    let time = Some(Duration::from_secs(30));
+    ureq::Agent::config_builder().timeout_global(time).http_status_as_error(false).build().into()
+}

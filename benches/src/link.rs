@@ -1,0 +1,111 @@
+//! A connection to a brain that says what it is told to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures_util::{SinkExt, StreamExt};
+use protocol::session::handshake::{EXPORTER_BYTES, EXPORTER_LABEL};
+use rustls::crypto::ring::default_provider;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+const TIME_MAX: Duration = Duration::from_secs(30);
+
+/// The settings of a TLS client that trusts one authority.
+pub fn tls_config(authority: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority)?)?;
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// An open WebSocket.
+pub struct RawLink {
+    socket: WebSocketStream<TlsStream<TcpStream>>,
+    /// Keying material of this connection.
+    pub exporter: [u8; EXPORTER_BYTES],
+}
+
+impl RawLink {
+    /// Connects to `path` of the device listener at `brain`, from `source` if that is given.
+    pub async fn open(
+        brain: SocketAddr,
+        source: Option<SocketAddr>,
+        tls: Arc<ClientConfig>,
+        path: &str,
+        api_key: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let opening = Self::connect(brain, source, tls, path, api_key);
+        timeout(TIME_MAX, opening).await.context("connecting took too long")?
+    }
+
+    async fn connect(
+        brain: SocketAddr,
+        source: Option<SocketAddr>,
+        tls: Arc<ClientConfig>,
+        path: &str,
+        api_key: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        if let Some(source) = source {
+            socket.set_reuseaddr(true)?;
+            socket.bind(source)?;
+        }
+        let stream = socket.connect(brain).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("localhost")?;
+        let stream = TlsConnector::from(tls).connect(name, stream).await?;
+        let exporter = stream.get_ref().1.export_keying_material(
+            [0; EXPORTER_BYTES],
+            EXPORTER_LABEL,
+            None,
+        )?;
+        let mut request = format!("wss://{brain}{path}").into_client_request()?;
+        if let Some(key) = api_key {
+            request.headers_mut().insert("x-api-key", key.parse()?);
+        }
+        let config = WebSocketConfig::default().read_buffer_size(4 << 10).write_buffer_size(0);
+        let (socket, _) = client_async_with_config(request, stream, Some(config)).await?;
+        Ok(Self { socket, exporter })
+    }
+
+    /// Sends a frame.
+    pub async fn send(&mut self, frame: Vec<u8>) -> anyhow::Result<()> {
+        Ok(self.socket.send(Message::Binary(Bytes::from(frame))).await?)
+    }
+
+    /// Sends any message of WebSocket.
+    pub async fn send_message(&mut self, message: Message) -> anyhow::Result<()> {
+        Ok(self.socket.send(message).await?)
+    }
+
+    /// The next frame; none when the brain has closed the connection.
+    pub async fn receive(&mut self) -> anyhow::Result<Option<Bytes>> {
+        loop {
+            match timeout(TIME_MAX, self.socket.next()).await.context("nothing came")? {
+                Some(Ok(Message::Binary(frame))) => return Ok(Some(frame)),
+                Some(Ok(Message::Close(_)))
+                | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed))
+                | None => return Ok(None),
+                Some(Ok(_)) => {}
+                // A peer that was killed resets the connection.
+                Some(Err(Error::Io(_) | Error::Protocol(_))) => return Ok(None),
+                Some(Err(error)) => bail!(error),
+            }
+        }
+    }
+}

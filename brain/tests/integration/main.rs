@@ -1,0 +1,13 @@
+//! The brain against real devices, real disks and real kills.
+
+mod api;
+mod cli;
+mod disk_full;
+mod fsync_fails;
+mod harness;
+mod hostile;
+mod kill;
+mod main_job;
+mod store;
+mod storm;
+mod twins;

@@ -1,0 +1,360 @@
+//! The whole agent as one value.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::supervise::{
+    Child, ChildPolicy, Env, Node, Root, RootError, SetPolicy, Strategy, Supervisor, TreeView,
+};
+use protocol::DeviceId;
+use protocol::clock::ClockQuality;
+use protocol::history::{Change, Draft, Provenance};
+use protocol::state::{State, Value};
+use protocol::wire::LogPosition;
+use tokio::sync::watch;
+use url::Url;
+
+use crate::apply::{self, Apply};
+use crate::clock::{Clock, Signs};
+use crate::config::Secret;
+use crate::enrolment::{Enrolment, EnrolmentError, Request};
+use crate::identity::{self, Identity, IdentityError};
+use crate::local_api::{self, LocalApi};
+use crate::sense::{self, BoardSource, Sense, SenseSettings};
+use crate::spool::{self, Place, SpoolError, SpoolNode, Store};
+use crate::status::{Board, Status};
+use crate::telemetry::LogLevel;
+use crate::track::{self, Limits, Track, WriteError};
+use crate::uplink::{self, Uplink};
+
+/// Everything that an agent is made from.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Where everything of this device lies.
+    pub data_dir: PathBuf,
+    /// The board to read.
+    pub board: BoardSource,
+    /// Where entries are kept.
+    pub spool: Place,
+    /// How much may wait and is kept.
+    pub limits: Limits,
+    /// For how long changes are gathered into one commit.
+    pub commit_delay: Duration,
+    /// The id to take at the first start.
+    pub device_id: Option<DeviceId>,
+    /// How to join a fleet, if it is known.
+    pub request: Option<Request>,
+    /// The brain's address by configuration.
+    pub server: Option<Url>,
+    /// The API key by configuration.
+    pub api_key: Option<Secret>,
+    /// The certificate authority by configuration.
+    pub ca_pem: Option<String>,
+    /// The compressions to offer, as bits.
+    pub compressions: u8,
+    /// The sensors' settings.
+    pub sense: SenseSettings,
+    /// Programs that desired state may run.
+    pub hooks_dir: Option<PathBuf>,
+    /// Where the system shows how good its clock is.
+    pub signs: Signs,
+    /// Whether to answer on the local socket.
+    pub local_api: bool,
+    /// The log's level, if this agent owns the log.
+    pub log_level: Option<LogLevel>,
+}
+
+/// Why an agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The enrolment cannot be read.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
+    /// The spool cannot be opened.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The parts do not start.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The keeper of the tree does not come up.
+    #[error(transparent)]
+    Track(#[from] WriteError),
+    /// A task of the start was cancelled.
+    #[error("start was interrupted")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+/// A running agent. Dropped, it stops in the background.
+#[derive(Debug)]
+pub struct Agent {
+    root: Root,
+    identity: Identity,
+    board: Board,
+    clock: Clock,
+    track: actors::supervise::Address<track::Msg>,
+}
+
+/// The device's state at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentState {
+    /// Every leaf with its value.
+    pub state: State,
+    /// The root hash of the tree.
+    pub root: [u8; 32],
+}
+
+impl AgentConfig {
+    /// The agent of this machine, with everything at its default.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let data_dir = data_dir.into();
+        let root = hw::Root::real().with_data(&data_dir);
+        Self {
+            board: BoardSource::Linux(root),
+            spool: Place::File(spool::path_in(&data_dir), spool::Options::default()),
+            data_dir,
+            limits: Limits { queue_bytes_max: 64 << 20, retain_bytes: 16 << 20 },
+            commit_delay: Duration::from_millis(5),
+            device_id: None,
+            request: None,
+            server: None,
+            api_key: None,
+            ca_pem: None,
+            compressions: uplink::all_compressions(),
+            sense: SenseSettings::default(),
+            hooks_dir: None,
+            signs: Signs::default(),
+            local_api: true,
+            log_level: None,
+        }
+    }
+
+    /// The agent of a simulated machine.
+    pub fn simulated(data_dir: impl Into<PathBuf>, seed: u64) -> Self {
+        let board = BoardSource::Simulated(seed);
+        Self { board, local_api: false, ..Self::new(data_dir) }
+    }
+}
+
+/// What is read of the disk before anything starts.
+struct Ground {
+    opened: identity::Opened,
+    enrolment: Option<Enrolment>,
+    store: Store,
+    clock: Clock,
+}
+
+impl Agent {
+    /// Starts an agent; it comes up without a network as well.
+    pub async fn start(config: AgentConfig) -> Result<Self, StartError> {
+        let before = config.clone();
+        let ground = tokio::task::spawn_blocking(move || prepare(&before)).await??;
+        let Ground { opened, enrolment, store, clock } = ground;
+        let identity::Opened { identity, copied_from, id_not_taken } = opened;
+        if let Some(asked) = id_not_taken {
+            tracing::warn!(%asked, ours = %identity.device, "device id is not taken");
+        }
+        let board = Board::new(identity.device, clock.wall_ms());
+        board.update(|status| {
+            if let Some(enrolment) = &enrolment {
+                status.enrolled = true;
+                status.fleet = Some(enrolment.fleet);
+                status.name = Some(enrolment.name.clone());
+            }
+        });
+        tracing::info!(device_id = %identity.device, enrolled = enrolment.is_some(), "agent starts");
+        let track = actors::supervise::Address::new(Track::CAPACITY);
+        let parts = Parts { config, identity, enrolment, store, clock, board, track };
+        let root = Root::start("edge", parts.supervisor(), Env::default()).await?;
+        let Parts { identity, clock, board, track, .. } = parts;
+        let agent = Self { root, identity, board, clock, track };
+        agent.report_start(copied_from).await?;
+        Ok(agent)
+    }
+
+    /// The device's id.
+    pub fn device_id(&self) -> DeviceId {
+        self.identity.device
+    }
+
+    /// How the agent is doing.
+    pub fn status(&self) -> Status {
+        self.board.status()
+    }
+
+    /// Follows how the agent is doing.
+    pub fn watch_status(&self) -> watch::Receiver<Status> {
+        self.board.watch_status()
+    }
+
+    /// The agent's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The agent's parts, live.
+    pub fn tree(&self) -> &TreeView {
+        self.root.tree()
+    }
+
+    /// The device's state now.
+    pub async fn state(&self) -> Result<AgentState, WriteError> {
+        let (state, root) = self.track.ask(track::Msg::State, track::PATIENCE).await?;
+        Ok(AgentState { state, root })
+    }
+
+    /// Writes changes and comes back when they are durable, with where the log then stands; none
+    /// if they change nothing.
+    pub async fn enqueue(
+        &self,
+        changes: Vec<Change>,
+        provenance: Provenance,
+    ) -> Result<Option<LogPosition>, WriteError> {
+        let draft = Draft { changes, provenance, lease_until_ms: None };
+        track::write(&self.track, draft).await
+    }
+
+    /// Comes back when the agent gives up, which an orderly stop is not.
+    pub async fn gave_up(&self) -> RootError {
+        self.root.escalated().await
+    }
+
+    /// Seals, ends the session, marks the stop as clean, and closes the spool.
+    pub async fn stop(self) {
+        self.root.stop().await;
+        tracing::info!("agent is stopped");
+    }
+
+    async fn report_start(&self, copied_from: Option<PathBuf>) -> Result<(), StartError> {
+        let Some(aside) = copied_from else { return Ok(()) };
+        let path = aside.display().to_string();
+        tracing::warn!(set_aside = path, "data folder is a copy; this is another device now");
+        let changes = [
+            ("reported/identity/copied_image_at_ms", Value::from(self.clock.wall_ms() as i64)),
+            ("reported/identity/set_aside", Value::from(path)),
+        ];
+        track::write(&self.track, track::report("agent", "copied image", changes)).await?;
+        Ok(())
+    }
+}
+
+fn prepare(config: &AgentConfig) -> Result<Ground, StartError> {
+    let clock = Clock::new(config.signs.clone(), 0);
+    let machine = config.board.machine_identity();
+    let opened = identity::open(&config.data_dir, config.device_id, &machine, clock.wall_ms())?;
+    let enrolment = Enrolment::load(&config.data_dir)?;
+    let store = Store::new(config.spool.clone(), clock.clone());
+    let loaded = store.with(|spool| spool.load())?;
+    if let Some(author) = loaded.map(|loaded| loaded.author) {
+        if clock.quality() != ClockQuality::Synchronised {
+            clock.correct(author.clock_offset_ms);
+            // Without a battery, the clock starts long before the last stop.
+            let behind_ms = author.clock_floor_ms.saturating_sub(clock.wall_ms());
+            clock.correct(i64::try_from(behind_ms).unwrap_or(0));
+        }
+    }
+    Ok(Ground { opened, enrolment, store, clock })
+}
+
+/// What the nodes are built from.
+struct Parts {
+    config: AgentConfig,
+    identity: Identity,
+    enrolment: Option<Enrolment>,
+    store: Store,
+    clock: Clock,
+    board: Board,
+    track: actors::supervise::Address<track::Msg>,
+}
+
+impl Parts {
+    /// A part that fails takes those with it that were started after it and build on it.
+    fn supervisor(&self) -> Supervisor {
+        let config = &self.config;
+        let policy = ChildPolicy::default();
+        let settings = watch::Sender::new(config.sense.clone());
+        let wanted_server = watch::Sender::new(None);
+        let (spool, spool_address) =
+            Child::node::<SpoolNode>("spool", policy, Arc::new(self.store.clone()));
+        let (sense, _) = Child::node::<Sense>(
+            "sense",
+            policy,
+            Arc::new(sense::Args {
+                board: config.board.clone(),
+                settings: settings.subscribe(),
+                track: self.track.clone(),
+                status: self.board.clone(),
+                clock: self.clock.clone(),
+            }),
+        );
+        let track = Child::node_at::<Track>(
+            "track",
+            policy,
+            &self.track,
+            Arc::new(track::Args {
+                identity: self.identity.clone(),
+                fleet: self.enrolment.as_ref().map(|enrolment| enrolment.fleet),
+                issuer: self.enrolment.as_ref().and_then(|e| e.issuer()).map(|(_, key)| key),
+                spool: spool_address,
+                store: self.store.clone(),
+                board: self.board.clone(),
+                clock: self.clock.clone(),
+                limits: config.limits,
+                commit_delay: config.commit_delay,
+            }),
+        );
+        let (uplink, _) = Child::node::<Uplink>(
+            "uplink",
+            policy,
+            Arc::new(uplink::Args {
+                identity: self.identity.clone(),
+                data_dir: config.data_dir.clone(),
+                clock: self.clock.clone(),
+                board: self.board.clone(),
+                track: self.track.clone(),
+                request: config.request.clone(),
+                server: config.server.clone(),
+                wanted_server: wanted_server.subscribe(),
+                api_key: config.api_key.clone(),
+                ca_pem: config.ca_pem.clone(),
+                compressions: config.compressions,
+            }),
+        );
+        let (apply, _) = Child::node::<Apply>(
+            "apply",
+            policy,
+            Arc::new(apply::Args {
+                track: self.track.clone(),
+                board: self.board.clone(),
+                clock: self.clock.clone(),
+                configured: config.sense.clone(),
+                settings,
+                wanted_server,
+                log_level: config.log_level.clone(),
+                hooks_dir: config.hooks_dir.clone(),
+            }),
+        );
+        let supervisor = Supervisor::new(SetPolicy::with(Strategy::RestForOne))
+            .child(spool)
+            .child(sense)
+            .child(track)
+            .child(apply)
+            .child(uplink);
+        if !config.local_api {
+            return supervisor;
+        }
+        let (local_api, _) = Child::node::<LocalApi>(
+            "local_api",
+            policy,
+            Arc::new(local_api::Args {
+                socket: local_api::socket_in(&config.data_dir),
+                board: self.board.clone(),
+                track: self.track.clone(),
+            }),
+        );
+        supervisor.child(local_api)
+    }
+}

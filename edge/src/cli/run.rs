@@ -1,0 +1,101 @@
+//! `edge run`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use edge::agent::{Agent, AgentConfig};
+use edge::clock::Signs;
+use edge::config::{Config, SpoolKind};
+use edge::enrolment::{REQUEST_FILE, Request};
+use edge::spool::Place;
+use edge::telemetry::LogLevel;
+use edge::tls;
+use edge::track::Limits;
+use serde_json::{Value, json};
+
+use super::{asked_to_end, block_on};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The brain's address, wss://HOST:PORT; kept once a session with it came about.
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// How to join a fleet at the first start: a TOML file with server, token and perhaps name.
+    #[arg(long, value_name = "FILE")]
+    enroll_file: Option<PathBuf>,
+    /// Where entries are kept.
+    #[arg(long, value_name = "KIND")]
+    spool: Option<SpoolKind>,
+    /// Programs that desired state may run, each by its name under desired/hooks/.
+    #[arg(long, value_name = "DIR")]
+    hooks_dir: Option<PathBuf>,
+    /// Trust this certificate authority (PEM) instead of the one found at enrolment.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+}
+
+impl Arguments {
+    pub(super) fn flags(&self) -> Vec<(&'static str, Value)> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| json!(path));
+        let given = [
+            ("server_url", self.server.as_ref().map(|server| json!(server))),
+            ("enroll_file", path(&self.enroll_file)),
+            ("spool.kind", self.spool.map(|kind| json!(kind))),
+            ("hooks_dir", path(&self.hooks_dir)),
+            ("ca_file", path(&self.ca_file)),
+        ];
+        given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+}
+
+pub(super) fn run(config: &Config, log_level: LogLevel) -> anyhow::Result<()> {
+    let agent = agent_config(config, log_level)?;
+    block_on(2, 16, async {
+        let agent = Agent::start(agent).await.context("the agent does not start")?;
+        notify(&[sd_notify::NotifyState::Ready]);
+        let outcome = tokio::select! {
+            reason = asked_to_end() => {
+                tracing::info!(reason = reason?, "agent is asked to stop");
+                Ok(())
+            }
+            reason = agent.gave_up() => Err(anyhow::Error::new(reason)),
+        };
+        notify(&[sd_notify::NotifyState::Stopping]);
+        agent.stop().await;
+        outcome.context("the agent gave up; its log says why")
+    })
+}
+
+/// The agent that a configuration describes.
+fn agent_config(config: &Config, log_level: LogLevel) -> anyhow::Result<AgentConfig> {
+    let data_dir = &config.data_dir;
+    let mut agent = AgentConfig::new(data_dir);
+    if config.spool.kind == SpoolKind::Memory {
+        agent.spool = Place::Memory;
+    }
+    agent.limits = Limits {
+        queue_bytes_max: config.spool.queue_bytes_max,
+        retain_bytes: config.spool.retain_bytes,
+    };
+    agent.commit_delay = config.commit_delay();
+    agent.device_id = config.device_id()?;
+    let hostname = agent.board.machine_identity().hostname;
+    let request = config.enroll_file.clone().unwrap_or_else(|| data_dir.join(REQUEST_FILE));
+    agent.request = Request::load(&request, hostname.as_deref().unwrap_or("device"))?;
+    agent.server = config.server()?;
+    agent.api_key = config.api_key.clone();
+    agent.ca_pem = config.ca_file.as_deref().map(tls::read_ca).transpose()?;
+    agent.sense = config.sense.clone();
+    agent.hooks_dir = config.hooks_dir.clone();
+    agent.signs = Signs { trusted: config.clock.trusted, ..Signs::default() };
+    agent.local_api = config.local_api;
+    agent.log_level = Some(log_level);
+    Ok(agent)
+}
+
+/// Outside of systemd nobody listens, which is no failure.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "service manager is not told");
+    }
+}

@@ -1,0 +1,360 @@
+//! The keeper's node: takes messages, commits, and answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::supervise::{Context, Node, NodeError};
+use protocol::history::{Cut, Entry};
+use protocol::state::Value;
+
+use super::{
+    Args, Effective, Msg, PROVISIONAL_FLEET, Replica, View, WriteError, correction, report,
+};
+use crate::spool::{self, Commit, SpoolError};
+
+/// A disk that does not answer for this long is not going to.
+const SPOOL_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Who hears of the commit.
+type Waiting = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
+
+/// The keeper.
+pub struct Track {
+    pub(super) args: Arc<Args>,
+    replica: Option<Replica>,
+    waiting: Vec<Waiting>,
+    flush_due: bool,
+}
+
+/// A message came before the spool was read, which the order of messages excludes.
+#[derive(Debug, thiserror::Error)]
+#[error("tree is not loaded")]
+pub(super) struct NotLoaded;
+
+impl Node for Track {
+    const KIND: &'static str = "track";
+    const CAPACITY: usize = 1_024;
+    type Msg = Msg;
+    type Args = Args;
+
+    fn start(args: &Arc<Args>, ctx: &Context<Msg>) -> Result<Self, NodeError> {
+        ctx.cast_self(Msg::Load);
+        Ok(Self { args: args.clone(), replica: None, waiting: Vec::new(), flush_due: false })
+    }
+
+    async fn handle(&mut self, ctx: &Context<Msg>, msg: Msg) -> Result<(), NodeError> {
+        if let Msg::Load = msg {
+            return self.start_up().await;
+        }
+        let now = self.args.clock.now();
+        match msg {
+            Msg::Load => {}
+            Msg::Flush => {
+                self.flush_due = false;
+                self.flush().await?;
+            }
+            Msg::Write(draft, reply) => match self.replica()?.write(draft, now) {
+                Ok(None) => reply.send(Ok(None)),
+                Ok(Some(position)) => {
+                    self.args.board.update(|status| status.entries_written += 1);
+                    self.after_commit(ctx, move |committed| {
+                        reply.send(committed.map(|()| Some(position)));
+                    });
+                }
+                Err(error) => {
+                    if let WriteError::QueueFull { .. } = error {
+                        self.args.board.update(|status| status.queue_full += 1);
+                    }
+                    reply.send(Err(error));
+                }
+            },
+            Msg::Ingest(log, entries, reply) => {
+                let ingested = self.replica()?.ingest(log, entries, now)?;
+                self.after_commit(ctx, move |committed| {
+                    reply.send(committed.map(|()| ingested));
+                });
+            }
+            Msg::TakeSignedHead(signed, reply) => {
+                let position = self.replica()?.take_signed_head(signed);
+                reply.send(position);
+            }
+            Msg::TakeCut(cut) => self.take_cut(ctx, cut)?,
+            Msg::Acked(log, stored, sealed) => {
+                self.replica()?.acknowledged(log, stored, sealed);
+                self.show_queue()?;
+            }
+            Msg::PeerHeads(positions, reply) => {
+                let outcomes = self.peer_heads(&positions).await?;
+                reply.send(outcomes);
+            }
+            Msg::Refused(refuse, reply) => {
+                let outcome = self.refused(&refuse).await?;
+                reply.send(outcome);
+            }
+            Msg::OwnLogBehind(log) => {
+                let replica = self.replica()?;
+                if replica.own_log() == log {
+                    tracing::warn!("brain knows more of this log; going on in a new epoch");
+                    replica.open_epoch(random_epoch()?);
+                    self.after_commit(ctx, |_| {});
+                }
+            }
+            Msg::MetBrain(key) => {
+                self.replica()?.add_brain(key);
+                self.after_commit(ctx, |_| {});
+            }
+            Msg::Enrolled(fleet, issuer, reply) => {
+                let joined = self.join(fleet, issuer).await?;
+                reply.send(joined);
+            }
+            Msg::ClockError(error_ms) => self.clock_error(ctx, error_ms)?,
+            Msg::Seal(reply) => {
+                self.flush().await?;
+                let signed = self.replica()?.seal();
+                reply.send(signed);
+            }
+            Msg::View(reply) => {
+                self.flush().await?;
+                let replica = self.replica()?;
+                reply.send(View {
+                    tree: replica.tree().id(),
+                    provisional: replica.is_provisional(),
+                    positions: replica.positions(),
+                    cuts: replica.own_cuts(),
+                    seals: replica.own_seals(),
+                });
+            }
+            Msg::Fetch(log, after, bytes_max, reply) => {
+                let entries = match self.replica()?.log_number(&log) {
+                    Some(number) => self.range(number, after, bytes_max).await?,
+                    None => Vec::new(),
+                };
+                reply.send(entries);
+            }
+            Msg::Effective(reply) => {
+                self.flush().await?;
+                let tree = self.replica()?.tree();
+                let ends = tree.leaves().values().flat_map(|leaf| &leaf.candidates);
+                let ends = ends.filter_map(|candidate| candidate.lease_until_ms);
+                let next_end_ms = ends.filter(|end| *end > now.wall_ms).min();
+                let desired = tree.effective(now.wall_ms);
+                reply.send(Effective { desired, state: tree.state(), next_end_ms });
+            }
+            Msg::State(reply) => {
+                self.flush().await?;
+                let tree = self.replica()?.tree();
+                reply.send((tree.state(), tree.root()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn stopping(&mut self, _: &Context<Msg>) {
+        let floor_ms = self.args.clock.wall_ms();
+        if let Some(replica) = &mut self.replica {
+            replica.set_clean(true, floor_ms);
+            if let Err(error) = self.flush().await {
+                tracing::error!(%error, "last commit failed");
+            }
+        }
+    }
+
+    fn label(msg: &Msg) -> &'static str {
+        match msg {
+            Msg::Load => "load",
+            Msg::Flush => "flush",
+            Msg::Write(..) => "write",
+            Msg::Ingest(..) => "ingest",
+            Msg::TakeSignedHead(..) => "take_signed_head",
+            Msg::TakeCut(..) => "take_cut",
+            Msg::Acked(..) => "acked",
+            Msg::PeerHeads(..) => "peer_heads",
+            Msg::Refused(..) => "refused",
+            Msg::OwnLogBehind(..) => "own_log_behind",
+            Msg::MetBrain(..) => "met_brain",
+            Msg::Enrolled(..) => "enrolled",
+            Msg::ClockError(..) => "clock_error",
+            Msg::Seal(..) => "seal",
+            Msg::View(..) => "view",
+            Msg::Fetch(..) => "fetch",
+            Msg::Effective(..) => "effective",
+            Msg::State(..) => "state",
+        }
+    }
+}
+
+impl Track {
+    pub(super) fn replica(&mut self) -> Result<&mut Replica, NotLoaded> {
+        self.replica.as_mut().ok_or(NotLoaded)
+    }
+
+    /// Calls back after the commit of what is staged now, or at once where that is nothing.
+    fn after_commit(
+        &mut self,
+        ctx: &Context<Msg>,
+        call: impl FnOnce(Result<(), WriteError>) + Send + 'static,
+    ) {
+        if !self.replica.as_ref().is_some_and(Replica::must_commit) {
+            return call(Ok(()));
+        }
+        self.waiting.push(Box::new(call));
+        if !std::mem::replace(&mut self.flush_due, true) {
+            ctx.cast_after(self.args.commit_delay, Msg::Flush);
+        }
+    }
+
+    /// Commits what is staged, and tells whoever waits for it.
+    pub(super) async fn flush(&mut self) -> Result<(), NodeError> {
+        let replica = self.replica()?;
+        if !replica.must_commit() {
+            return Ok(());
+        }
+        let commit = Box::new(replica.take_staged());
+        let desired_changed = changes_desired(&commit);
+        let asked = self.args.spool.ask(|reply| spool::Msg::Commit(commit, reply), SPOOL_PATIENCE);
+        // Without an answer nobody knows what became of the commit: a new life reads the spool.
+        let error = match asked.await? {
+            Ok(()) => {
+                for call in self.waiting.drain(..) {
+                    call(Ok(()));
+                }
+                self.show(desired_changed)?;
+                return self.prune().await;
+            }
+            Err(error) => error,
+        };
+        tracing::error!(error = %error, "commit failed");
+        self.args.board.update(|status| status.last_error = Some(error.to_string()));
+        for call in self.waiting.drain(..) {
+            call(Err(WriteError::Spool(error.clone())));
+        }
+        match *error {
+            SpoolError::DiskFull => self.load().await,
+            _ => Err(Box::new(error)),
+        }
+    }
+
+    async fn start_up(&mut self) -> Result<(), NodeError> {
+        self.load().await?;
+        if let Some(fleet) = self.args.fleet.filter(|_| self.is_provisional()) {
+            self.join(fleet, self.args.issuer).await??;
+        }
+        if let Some(damage) = self.args.store.take_damage() {
+            let now = self.args.clock.now();
+            let changes = [
+                ("reported/spool/damaged_at_ms", Value::from(now.wall_ms as i64)),
+                ("reported/spool/damage", Value::from(damage.what)),
+            ];
+            let written = self.replica()?.write(report("agent", "spool damaged", changes), now);
+            written.map_err(Box::new)?;
+        }
+        let issuer = self.args.issuer;
+        let replica = self.replica()?;
+        if let Some(issuer) = issuer {
+            replica.add_brain(issuer);
+        }
+        replica.set_clean(false, 0);
+        self.flush().await
+    }
+
+    pub(super) fn is_provisional(&self) -> bool {
+        self.replica.as_ref().is_some_and(Replica::is_provisional)
+    }
+
+    /// Makes the replica what the spool says, or begins one.
+    pub(super) async fn load(&mut self) -> Result<(), NodeError> {
+        let Args { identity, limits, spool, .. } = &*self.args;
+        let key = identity.keypair.public();
+        let answer = spool.ask(|reply| spool::Msg::Load(key, reply), SPOOL_PATIENCE).await??;
+        self.replica = Some(match answer {
+            Some((loaded, measured)) => {
+                if !loaded.author.clean {
+                    tracing::info!("agent was not stopped in good order; spool is intact");
+                }
+                Replica::load(identity.clone(), loaded, measured, *limits)
+            }
+            None => {
+                let fleet = self.args.fleet.unwrap_or(PROVISIONAL_FLEET);
+                Replica::begin(identity.clone(), fleet, random_epoch()?, *limits)
+            }
+        });
+        self.show(true)?;
+        Ok(())
+    }
+
+    fn take_cut(&mut self, ctx: &Context<Msg>, cut: Cut) -> Result<(), NodeError> {
+        let own = cut.log == self.replica()?.own_log();
+        let touched = self.replica()?.take_cut(cut);
+        if !touched.is_empty() {
+            tracing::warn!(leaves = touched.len(), "a cut took the values of leaves");
+        }
+        if own {
+            let epoch = random_epoch()?;
+            self.replica()?.open_epoch(epoch);
+        }
+        self.after_commit(ctx, |_| {});
+        Ok(())
+    }
+
+    fn clock_error(&mut self, ctx: &Context<Msg>, error_ms: i64) -> Result<(), NodeError> {
+        let clock = &self.args.clock;
+        let by = correction(clock.quality(), clock.offset_ms(), error_ms);
+        if by != 0 {
+            let offset_ms = clock.correct(by);
+            tracing::info!(offset_ms, "clock follows the brain's");
+            self.replica()?.set_clock_offset(offset_ms);
+            self.after_commit(ctx, |_| {});
+        }
+        Ok(())
+    }
+
+    pub(super) async fn range(
+        &mut self,
+        number: u32,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, NodeError> {
+        let ask = |reply| spool::Msg::Range(number, after, bytes_max, reply);
+        Ok(self.args.spool.ask(ask, SPOOL_PATIENCE).await??)
+    }
+
+    async fn prune(&mut self) -> Result<(), NodeError> {
+        let Some((up_to, bytes)) = self.replica()?.to_prune() else { return Ok(()) };
+        let ask = |reply| spool::Msg::Prune(up_to, bytes, reply);
+        let freed = self.args.spool.ask(ask, SPOOL_PATIENCE).await??;
+        self.replica()?.pruned(freed);
+        Ok(())
+    }
+
+    pub(super) fn show_queue(&mut self) -> Result<(), NotLoaded> {
+        let replica = self.replica()?;
+        let (depth, bytes) = (replica.queue_depth(), replica.queue_bytes());
+        let leaves = replica.tree().leaves().len() as u64;
+        self.args.board.update(|status| {
+            status.queue_depth = depth;
+            status.queue_bytes = bytes;
+            status.leaves = leaves;
+        });
+        Ok(())
+    }
+
+    fn show(&mut self, desired_changed: bool) -> Result<(), NotLoaded> {
+        self.show_queue()?;
+        let replica = self.replica()?;
+        let position = replica.position(replica.own_log());
+        self.args.board.set_position(position);
+        if desired_changed {
+            self.args.board.bump_revision();
+        }
+        Ok(())
+    }
+}
+
+fn changes_desired(commit: &Commit) -> bool {
+    let about = |first| matches!(first, "desired" | "override");
+    commit.begin.is_some() || commit.leaves.keys().any(|path| about(path.first_segment()))
+}
+
+pub(super) fn random_epoch() -> Result<u64, getrandom::Error> {
+    getrandom::u64()
+}
