@@ -16,7 +16,8 @@ use protocol::history::{Cut, Entry, Genesis, LogId, Provenance, Refusal, SignedH
 use protocol::session::{Now, Replica};
 use protocol::state::{State, StateDelta, Version, VersionedState};
 use protocol::{
-    DeviceId, EntryId, ErrorCode, ErrorSource, FleetId, Layer, PublicKey, SyncError, history::Change,
+    DeviceId, EntryId, ErrorCode, ErrorSource, FleetId, Layer, PublicKey, SyncError,
+    history::Change,
 };
 use tokio::sync::mpsc;
 
@@ -351,16 +352,21 @@ impl DeviceActor {
         } else {
             let commit = self.twin_mut().settle();
             let address = ctx.address().clone();
-            self.queue(ctx, commit, Box::new(move |result| match result {
-                Ok(()) => pass_on(&address, DeviceMsg::Settled { reply }),
-                Err(error) => reply.send(Err(error.to_sync_error())),
-            }));
+            self.queue(
+                ctx,
+                commit,
+                Box::new(move |result| match result {
+                    Ok(()) => pass_on(&address, DeviceMsg::Settled { reply }),
+                    Err(error) => reply.send(Err(error.to_sync_error())),
+                }),
+            );
         }
     }
 
     fn answer_attached(&mut self, reply: Reply<Result<Replica, SyncError>>) {
         reply.send(Ok(self.twin_mut().replica()));
-        let signed: Vec<_> = self.twin_mut().tree().logs().iter().filter_map(|log| log.signed).collect();
+        let signed: Vec<_> =
+            self.twin_mut().tree().logs().iter().filter_map(|log| log.signed).collect();
         // The session drops those that the device has already.
         signed.into_iter().for_each(|signed| self.send(LinkEvent::Sealed(signed)));
     }
@@ -408,9 +414,9 @@ impl DeviceActor {
             store.range(tree, number, after, protocol::wire::PLAIN_BYTES_MAX)
         });
         let kept = read.await??;
-        let contradiction = known.iter().find(|(seq, id)| {
-            kept.iter().any(|(kept, entry)| entry.seq == *seq && kept != id)
-        });
+        let contradiction = known
+            .iter()
+            .find(|(seq, id)| kept.iter().any(|(kept, entry)| entry.seq == *seq && kept != id));
         Ok(contradiction.map(|(seq, _)| *seq))
     }
 
@@ -420,7 +426,10 @@ impl DeviceActor {
         // These come from a peer that is early or late, not wrong: it can go on.
         let fatal = !matches!(
             code,
-            ErrorCode::ClockAhead | ErrorCode::SequenceGap | ErrorCode::MissingCause | ErrorCode::LogCut
+            ErrorCode::ClockAhead
+                | ErrorCode::SequenceGap
+                | ErrorCode::MissingCause
+                | ErrorCode::LogCut
         );
         tracing::warn!(device = %self.args.device, %code, seq, "entry refused");
         if fatal {
@@ -538,14 +547,18 @@ impl DeviceActor {
         answer: Option<CommitDone>,
     ) {
         let events = self.link.as_ref().map(|link| link.events.clone());
-        self.queue(ctx, commit, Box::new(move |result| {
-            if let (Ok(()), Some(events)) = (&result, events) {
-                news.into_iter().for_each(|event| deliver(&events, event));
-            }
-            if let Some(answer) = answer {
-                answer(result);
-            }
-        }));
+        self.queue(
+            ctx,
+            commit,
+            Box::new(move |result| {
+                if let (Ok(()), Some(events)) = (&result, events) {
+                    news.into_iter().for_each(|event| deliver(&events, event));
+                }
+                if let Some(answer) = answer {
+                    answer(result);
+                }
+            }),
+        );
     }
 
     fn queue(&mut self, ctx: &Context<DeviceMsg>, commit: TreeCommit, done: CommitDone) {
@@ -553,17 +566,23 @@ impl DeviceActor {
         let in_flight = self.in_flight.clone();
         let address = ctx.address().clone();
         let events = self.link.as_ref().map(|link| link.events.clone());
-        self.args.store.commit(commit, Box::new(move |result| {
-            in_flight.fetch_sub(1, Ordering::AcqRel);
-            if let Err(error) = &result {
-                if let Some(events) = events {
-                    let retry_after_ms = Some(DISK_FULL_RETRY_MS);
-                    deliver(&events, LinkEvent::Close { error: error.to_sync_error(), retry_after_ms });
+        self.args.store.commit(
+            commit,
+            Box::new(move |result| {
+                in_flight.fetch_sub(1, Ordering::AcqRel);
+                if let Err(error) = &result {
+                    if let Some(events) = events {
+                        let retry_after_ms = Some(DISK_FULL_RETRY_MS);
+                        deliver(
+                            &events,
+                            LinkEvent::Close { error: error.to_sync_error(), retry_after_ms },
+                        );
+                    }
+                    pass_on(&address, DeviceMsg::CommitFailed(error.clone()));
                 }
-                pass_on(&address, DeviceMsg::CommitFailed(error.clone()));
-            }
-            done(result);
-        }));
+                done(result);
+            }),
+        );
     }
 
     fn is_current(&self, connection: u64) -> bool {

@@ -229,9 +229,9 @@ impl Brain {
             .header("authorization", format!("Bearer {}", self.token()?))
             .call()?;
         let text = response.body_mut().read_to_string()?;
-        let line = text.lines().find(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
-        });
+        let line = text
+            .lines()
+            .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
         let value = line.and_then(|line| line.rsplit(' ').next()).context("no such metric")?;
         Ok(value.parse()?)
     }

@@ -77,8 +77,7 @@ impl Membership {
         let device = DeviceId(*keypair.public().0.first_chunk().context("16 of 32 bytes")?);
         let tls = way.tls.clone();
         let mut link = RawLink::open(way.brain, way.source, tls, "/v1/enrol", None).await?;
-        let proof =
-            TokenProof { number: token.number, secret: token.secret, name: String::new() };
+        let proof = TokenProof { number: token.number, secret: token.secret, name: String::new() };
         let mut session = Session::caller(Caller {
             fleet: token.fleet,
             root: token.root,
@@ -182,8 +181,7 @@ impl LightDevice {
         let link = RawLink::open(way.brain, way.source, tls, "/v1/link", Some(&key)).await?;
         let Membership { fleet, root, device, keypair, certificate, .. } = self.membership.clone();
         let positions = self.tree.heads().map(|head| self.position(&head.log)).collect();
-        let replica =
-            Replica { tree: self.tree.id(), logs: positions, author: keypair.public() };
+        let replica = Replica { tree: self.tree.id(), logs: positions, author: keypair.public() };
         let session = Session::caller(Caller {
             fleet,
             root,

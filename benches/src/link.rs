@@ -69,11 +69,8 @@ impl RawLink {
         stream.set_nodelay(true)?;
         let name = ServerName::try_from("localhost")?;
         let stream = TlsConnector::from(tls).connect(name, stream).await?;
-        let exporter = stream.get_ref().1.export_keying_material(
-            [0; EXPORTER_BYTES],
-            EXPORTER_LABEL,
-            None,
-        )?;
+        let exporter =
+            stream.get_ref().1.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)?;
         let mut request = format!("wss://{brain}{path}").into_client_request()?;
         if let Some(key) = api_key {
             request.headers_mut().insert("x-api-key", key.parse()?);

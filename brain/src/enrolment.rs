@@ -79,7 +79,11 @@ impl Node for Enrolment {
     }
 }
 
-fn enrol(args: &EnrolmentArgs, peer: &PeerDevice, proof: &TokenProof) -> Result<Enrolled, SyncError> {
+fn enrol(
+    args: &EnrolmentArgs,
+    peer: &PeerDevice,
+    proof: &TokenProof,
+) -> Result<Enrolled, SyncError> {
     let now_ms = args.clock.now().wall_ms;
     let token = check_token(&args.store, proof, now_ms)?;
     let known = args.store.device(peer.device).map_err(|error| error.to_sync_error())?;

@@ -71,4 +71,3 @@ impl Ingress {
         Self { identity, store, devices, enrolment, clock, limits, metrics, ingest }
     }
 }
-

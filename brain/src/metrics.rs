@@ -115,9 +115,17 @@ impl Metrics {
             ("store_commits", "Commits in those batches", &self.store.commits),
             ("store_entries", "Entries committed", &self.store.entries),
             ("store_written_bytes", "Bytes handed to the database", &self.store.bytes),
-            ("store_refused_disk_full", "Commits refused for want of disk space", &self.store.refused_disk_full),
+            (
+                "store_refused_disk_full",
+                "Commits refused for want of disk space",
+                &self.store.refused_disk_full,
+            ),
             ("state_cache_hits", "State reads answered from memory", &self.store.cache_hits),
-            ("state_cache_misses", "State reads that went to the database", &self.store.cache_misses),
+            (
+                "state_cache_misses",
+                "State reads that went to the database",
+                &self.store.cache_misses,
+            ),
             ("twins", "Twins in memory", &self.store.twins),
         ];
         for (name, help, gauge) in gauges {

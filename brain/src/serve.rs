@@ -163,7 +163,8 @@ pub async fn start(data: &Path, config: &Config, accept_loss: bool) -> Result<Ru
         limits,
         metrics,
     );
-    let addresses = (local(&device_socket, config.device_listen), local(&api_socket, config.api_listen));
+    let addresses =
+        (local(&device_socket, config.device_listen), local(&api_socket, config.api_listen));
     let listener = ListenerArgs {
         socket: device_socket,
         certificates: certificates.clone(),

@@ -84,7 +84,9 @@ pub enum OpenError {
         source: ReadError,
     },
     /// Written by a newer release.
-    #[error("the database has format {found}; this release knows up to {known}: use a newer release")]
+    #[error(
+        "the database has format {found}; this release knows up to {known}: use a newer release"
+    )]
     FormatNewer {
         /// Its format.
         found: u32,
@@ -152,8 +154,7 @@ impl Store {
         let damaged = |source| OpenError::Damaged { folder: config.folder.clone(), source };
         let last_tree = rocks.last_tree_number().map_err(damaged)?;
         let space = space::DiskSpace::new(&config.folder, config.disk_reserve_bytes);
-        let committer =
-            Committer::start(rocks.clone(), mark, space).map_err(OpenError::Thread)?;
+        let committer = Committer::start(rocks.clone(), mark, space).map_err(OpenError::Thread)?;
         Ok(Self {
             rocks,
             committer: Arc::new(committer),

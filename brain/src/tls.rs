@@ -144,7 +144,8 @@ impl TlsFiles {
         let chain = CertificateDer::pem_file_iter(&chain_path)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|error| pem(&chain_path, &error))?;
-        let key = PrivateKeyDer::from_pem_file(&key_path).map_err(|error| pem(&key_path, &error))?;
+        let key =
+            PrivateKeyDer::from_pem_file(&key_path).map_err(|error| pem(&key_path, &error))?;
         Ok(CertifiedKey::from_der(chain, key, &default_provider())?)
     }
 
@@ -185,11 +186,10 @@ impl Certificates {
     /// The settings of a TLS 1.3 server that shows this certificate: no early data, no
     /// resumption, so that every connection has keying material of its own.
     pub fn server_config(self: &Arc<Self>) -> Result<Arc<rustls::ServerConfig>, TlsError> {
-        let mut config =
-            rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
-                .with_protocol_versions(&[&TLS13])?
-                .with_no_client_auth()
-                .with_cert_resolver(self.clone());
+        let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(self.clone());
         config.max_early_data_size = 0;
         config.send_tls13_tickets = 0;
         Ok(Arc::new(config))

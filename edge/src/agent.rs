@@ -248,13 +248,13 @@ fn prepare(config: &AgentConfig) -> Result<Ground, StartError> {
     let enrolment = Enrolment::load(&config.data_dir)?;
     let store = Store::new(config.spool.clone(), clock.clone());
     let loaded = store.with(|spool| spool.load())?;
-    if let Some(author) = loaded.map(|loaded| loaded.author) {
-        if clock.quality() != ClockQuality::Synchronised {
-            clock.correct(author.clock_offset_ms);
-            // Without a battery, the clock starts long before the last stop.
-            let behind_ms = author.clock_floor_ms.saturating_sub(clock.wall_ms());
-            clock.correct(i64::try_from(behind_ms).unwrap_or(0));
-        }
+    if let Some(author) = loaded.map(|loaded| loaded.author)
+        && clock.quality() != ClockQuality::Synchronised
+    {
+        clock.correct(author.clock_offset_ms);
+        // Without a battery, the clock starts long before the last stop.
+        let behind_ms = author.clock_floor_ms.saturating_sub(clock.wall_ms());
+        clock.correct(i64::try_from(behind_ms).unwrap_or(0));
     }
     Ok(Ground { opened, enrolment, store, clock })
 }

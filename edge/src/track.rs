@@ -128,7 +128,7 @@ pub enum Outcome {
     /// The log ended, and what the brain did not take stands in another one now.
     Reissued {
         /// The end of the log.
-        cut: Cut,
+        cut: Box<Cut>,
         /// Where the log that is written now stands.
         position: LogPosition,
     },

@@ -216,9 +216,11 @@ impl Twin {
 
     /// The changes that make `desired/` hold exactly these leaves, given relative to it.
     pub fn replace_desired(&self, desired: &State) -> Vec<Change> {
-        let stale = self.tree.state().into_keys().filter(|path| {
-            path.below("desired").is_some() && !desired.contains_key(path)
-        });
+        let stale = self
+            .tree
+            .state()
+            .into_keys()
+            .filter(|path| path.below("desired").is_some() && !desired.contains_key(path));
         let removals = stale.map(|path| (path, None)).collect::<Vec<_>>();
         let settings = desired.iter().map(|(path, value)| (path.clone(), Some(value.clone())));
         settings.chain(removals).collect()
@@ -238,7 +240,9 @@ impl Twin {
         }
         let delta = protocol::state::diff(&now, state);
         let kind = self.tree.genesis().kind;
-        if let Some((path, _)) = delta.changes().find(|(path, _)| !Role::Brain.may_write(kind, path)) {
+        if let Some((path, _)) =
+            delta.changes().find(|(path, _)| !Role::Brain.may_write(kind, path))
+        {
             return Err(SaveError::Forbidden { path: path.clone() });
         }
         Ok(delta.changes().map(|(path, value)| (path.clone(), value.cloned())).collect())

@@ -18,7 +18,9 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{Api, Problem};
-use crate::store::{DeviceRecord, HistoryEntry, SnapshotInfo, Store, TreeAt, WhichVersion, not_found};
+use crate::store::{
+    DeviceRecord, HistoryEntry, SnapshotInfo, Store, TreeAt, WhichVersion, not_found,
+};
 
 /// How long a twin may take to say how it is connected.
 const STATUS_TIME_MAX: Duration = Duration::from_secs(2);
@@ -222,7 +224,8 @@ pub(super) async fn snapshots(
 
 /// The id in a path.
 pub(super) fn parse_id(text: &str) -> Result<DeviceId, Problem> {
-    text.parse().map_err(|error: protocol::id::ParseIdError| Problem::bad_request(error.to_string()))
+    text.parse()
+        .map_err(|error: protocol::id::ParseIdError| Problem::bad_request(error.to_string()))
 }
 
 async fn read_tree<T: Send + 'static>(

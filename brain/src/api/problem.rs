@@ -128,11 +128,17 @@ fn status_of(code: ErrorCode) -> StatusCode {
 fn guidance(code: ErrorCode) -> &'static str {
     use ErrorCode as E;
     match code {
-        E::Unauthenticated => "send `Authorization: Bearer TOKEN`; `brain init` wrote one to admin.token",
+        E::Unauthenticated => {
+            "send `Authorization: Bearer TOKEN`; `brain init` wrote one to admin.token"
+        }
         E::NotFound => "check the id with `brain device list`",
         E::DiskFull => "free disk space; writes are taken again by themselves",
-        E::VersionStale | E::VersionFuture | E::VersionForked => "read the current version and try again",
-        E::Forbidden => "desired/ and tags/ are written here; a device writes the rest of its tree itself",
+        E::VersionStale | E::VersionFuture | E::VersionForked => {
+            "read the current version and try again"
+        }
+        E::Forbidden => {
+            "desired/ and tags/ are written here; a device writes the rest of its tree itself"
+        }
         E::Corrupt => "stop the brain and restore the data folder from a backup",
         E::Overloaded | E::TimedOut | E::StoreFailed | E::GoingAway => "try again in a few seconds",
         _ => "see /api/v1/docs",

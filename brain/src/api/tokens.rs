@@ -60,7 +60,8 @@ pub(super) async fn create(
     State(api): State<Api>,
     Json(request): Json<TokenRequest>,
 ) -> Result<Json<NewToken>, Problem> {
-    if request.uses == 0 || request.valid_seconds == 0 || request.valid_seconds > VALID_SECONDS_MAX {
+    if request.uses == 0 || request.valid_seconds == 0 || request.valid_seconds > VALID_SECONDS_MAX
+    {
         let text = format!("uses is at least 1, valid_seconds 1 to {VALID_SECONDS_MAX}");
         return Err(Problem::bad_request(text));
     }

@@ -8,7 +8,9 @@ use actors::supervise::Reply;
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::{Extension, Json};
 use protocol::history::{Change, Provenance};
-use protocol::state::{Path, State as TreeState, StateDelta, StateSource, Value, Version, VersionedState};
+use protocol::state::{
+    Path, State as TreeState, StateDelta, StateSource, Value, Version, VersionedState,
+};
 use protocol::{EntryId, SyncError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json_;
@@ -56,7 +58,8 @@ pub(super) async fn set_desired(
 ) -> Result<Json<WriteAnswer>, Problem> {
     let mut desired = TreeState::new();
     for (path, value) in parse_leaves(leaves)? {
-        let value = value.ok_or_else(|| Problem::bad_request(format!("{path} is null; leave it out")))?;
+        let value =
+            value.ok_or_else(|| Problem::bad_request(format!("{path} is null; leave it out")))?;
         desired.insert(path, value);
     }
     let provenance = provenance(principal, query);
@@ -119,10 +122,7 @@ async fn write(
     Ok(Json(WriteAnswer { version, entry, delta }))
 }
 
-async fn twin(
-    api: &Api,
-    id: &str,
-) -> Result<actors::supervise::Address<DeviceMsg>, Problem> {
+async fn twin(api: &Api, id: &str) -> Result<actors::supervise::Address<DeviceMsg>, Problem> {
     let device = parse_id(id)?;
     let devices = api.devices.clone();
     Ok(tokio::task::spawn_blocking(move || devices.twin(device)).await??)
@@ -140,9 +140,10 @@ fn parse_leaves(leaves: BTreeMap<String, Json_>) -> Result<Vec<Change>, Problem>
             .map_err(|error| Problem::bad_request(format!("path {text:?}: {error}")))?;
         let value = match json {
             Json_::Null => None,
-            json => Some(Value::from_json(&json).map_err(|error| {
-                Problem::bad_request(format!("value of {text:?}: {error}"))
-            })?),
+            json => Some(
+                Value::from_json(&json)
+                    .map_err(|error| Problem::bad_request(format!("value of {text:?}: {error}")))?,
+            ),
         };
         changes.push((path, value));
     }

@@ -100,8 +100,7 @@ pub(super) fn remember(
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let content =
-        Remembered { url: Some(url.clone()), token: Some(token.to_owned()), ca_file };
+    let content = Remembered { url: Some(url.clone()), token: Some(token.to_owned()), ca_file };
     brain::replace(&path, &serde_json::to_vec_pretty(&content)?, brain::Readers::Owner)?;
     Ok(path)
 }
@@ -125,9 +124,8 @@ fn address(args: &ClientArgs, remembered: &Remembered) -> anyhow::Result<Url> {
 }
 
 fn agent(ca_file: Option<&Path>) -> anyhow::Result<ureq::Agent> {
-    let mut config = ureq::Agent::config_builder()
-        .timeout_global(Some(TIME_MAX))
-        .http_status_as_error(false);
+    let mut config =
+        ureq::Agent::config_builder().timeout_global(Some(TIME_MAX)).http_status_as_error(false);
     if let Some(file) = ca_file {
         let pem = fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
         let authority = Certificate::from_pem(&pem)?;

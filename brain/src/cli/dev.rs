@@ -50,7 +50,9 @@ async fn dev(args: &DevArgs) -> anyhow::Result<()> {
     let edge = edge_binary()?;
     let (data, temporary) = match &args.data_dir {
         Some(data) => (data.clone(), false),
-        None => (std::env::temp_dir().join(format!("fleet-brain-dev-{}", std::process::id())), true),
+        None => {
+            (std::env::temp_dir().join(format!("fleet-brain-dev-{}", std::process::id())), true)
+        }
     };
     let brain_data = data.join("brain");
     std::fs::create_dir_all(&brain_data)
@@ -111,7 +113,7 @@ async fn start_edges(
     if !args.no_own_edge {
         let folder = data.join("edge");
         let mut command = Command::new(binary);
-        command.arg("run").arg("--data-dir").arg(&folder);
+        command.args(["run", "--log-level", &args.log]).arg("--data-dir").arg(&folder);
         // An edge that joined in an earlier run knows its brain.
         if !folder.join("enrolment.json").exists() {
             let token = enrolment_token(api, token, 1).await?;
@@ -122,10 +124,13 @@ async fn start_edges(
     if args.count > 0 {
         let token = enrolment_token(api, token, args.count).await?;
         let mut command = Command::new(binary);
-        command.arg("simulate").args(["--count", &args.count.to_string()]);
+        command.args(["simulate", "--log-level", &args.log]);
+        command.args(["--count", &args.count.to_string()]);
         command.args(["--server", &server]).arg("--data-dir").arg(data.join("simulated"));
         // Not as an argument, which every user of the machine could read.
-        command.env("FLEET_ENROLL_TOKEN", token);
+        let file = data.join("simulated.token");
+        brain::replace(&file, token.as_bytes(), brain::Readers::Owner)?;
+        command.arg("--token-file").arg(&file);
         let what = format!("{} simulated edges", args.count);
         edges.push(Edge { what, process: spawn(command)? });
     }
@@ -194,7 +199,11 @@ fn say(running: &Running, data: &Path, remembered: &Path, temporary: bool, edges
     println!("page           {}", running.page_url());
     println!("one-time code  {}", running.login_code());
     println!("devices        wss://{} ({edges})", running.device_address);
-    println!("data           {}{}", data.display(), if temporary { " (removed at the end)" } else { "" });
+    println!(
+        "data           {}{}",
+        data.display(),
+        if temporary { " (removed at the end)" } else { "" }
+    );
     println!();
     println!("In another terminal (the token for it is in {}):", remembered.display());
     println!("  brain device list");
@@ -211,6 +220,7 @@ fn edge_binary() -> anyhow::Result<PathBuf> {
         return Ok(beside);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("edge")).find(|edge| edge.exists());
+    let found =
+        std::env::split_paths(&path).map(|folder| folder.join("edge")).find(|edge| edge.exists());
     found.context("no `edge` binary beside `brain` or in PATH: build it with `cargo build -p edge`")
 }

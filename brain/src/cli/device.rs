@@ -113,7 +113,17 @@ fn list(client: &Client, output: Output) -> anyhow::Result<()> {
     match output {
         Output::Json => println!("{}", json!(devices)),
         Output::Table => {
-            let heading = ["name", "id", "connection", "load", "temperature", "memory free", "disk free", "version", "last change"];
+            let heading = [
+                "name",
+                "id",
+                "connection",
+                "load",
+                "temperature",
+                "memory free",
+                "disk free",
+                "version",
+                "last change",
+            ];
             println!("{}", output::table(heading, devices.iter().map(row)));
         }
     }
@@ -128,7 +138,8 @@ fn row(device: &DeviceSummary) -> [String; 9] {
     };
     let number = |key: &str| device.summary.get(key).and_then(Value::as_f64);
     let dash = || "-".to_owned();
-    let size = |key| number(key).map_or_else(dash, |n| format!("{:.0} MiB", n / f64::from(1 << 20)));
+    let size =
+        |key| number(key).map_or_else(dash, |n| format!("{:.0} MiB", n / f64::from(1 << 20)));
     let hottest = device
         .summary
         .iter()
@@ -154,9 +165,13 @@ fn show(client: &Client, path: &str, output: Output) -> anyhow::Result<()> {
         Output::Json => println!("{}", json!(state)),
         Output::Table => {
             let VersionedState { version, timestamp, source, .. } = state;
-            println!("version {version}, committed {}, last change by {source}", output::time(timestamp));
+            println!(
+                "version {version}, committed {}, last change by {source}",
+                output::time(timestamp)
+            );
             let leaves = state.state.iter();
-            let rows = leaves.map(|(path, value)| [path.to_string(), output::value(&value.to_json())]);
+            let rows =
+                leaves.map(|(path, value)| [path.to_string(), output::value(&value.to_json())]);
             println!("{}", output::table(["path", "value"], rows));
         }
     }
@@ -202,9 +217,8 @@ fn set(
 ) -> anyhow::Result<()> {
     let mut body = Map::new();
     for leaf in leaves {
-        let (path, text) = leaf
-            .split_once('=')
-            .with_context(|| format!("{leaf:?} is not PATH=VALUE"))?;
+        let (path, text) =
+            leaf.split_once('=').with_context(|| format!("{leaf:?} is not PATH=VALUE"))?;
         let value = match text {
             "" => Value::Null,
             text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
@@ -215,7 +229,9 @@ fn set(
     let answer: WriteAnswer = client.call(Method::PATCH, &path, Some(Value::Object(body)))?;
     match (output, answer.entry) {
         (Output::Json, _) => println!("{}", json!(answer)),
-        (Output::Table, Some(_)) => println!("version {}: {} leaves changed", answer.version, answer.delta.len()),
+        (Output::Table, Some(_)) => {
+            println!("version {}: {} leaves changed", answer.version, answer.delta.len())
+        }
         (Output::Table, None) => println!("version {}: nothing to change", answer.version),
     }
     Ok(())

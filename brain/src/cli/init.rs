@@ -29,7 +29,9 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<()> {
         Output::Table => {
             println!("fleet {} is made in {}", identity.fleet, folder.display());
             println!("the first API token is in {}", token_file.display());
-            println!("the root key is keys/root.key: copy it to a safe place, the brain runs without it");
+            println!(
+                "the root key is keys/root.key: copy it to a safe place, the brain runs without it"
+            );
             println!("next: brain serve --data-dir {}", folder.display());
         }
     }

@@ -14,6 +14,10 @@ pub(super) fn start(filter: &str, json: bool) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    if json { builder.json().init() } else { builder.with_target(false).init() }
+    if json {
+        builder.json().init()
+    } else {
+        builder.with_target(false).init()
+    }
     Ok(())
 }

@@ -62,7 +62,10 @@ pub(super) fn run(client: &ClientArgs, command: TokenCommand) -> anyhow::Result<
                             output::time(token["expires_ms"].as_u64().unwrap_or(0)),
                         ]
                     });
-                    println!("{}", output::table(["number", "label", "uses left", "expires"], rows));
+                    println!(
+                        "{}",
+                        output::table(["number", "label", "uses left", "expires"], rows)
+                    );
                 }
             }
         }

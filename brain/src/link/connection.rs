@@ -245,10 +245,7 @@ impl Connection {
         }
     }
 
-    async fn attach(
-        &mut self,
-        peer: &PeerDevice,
-    ) -> Result<protocol::session::Replica, SyncError> {
+    async fn attach(&mut self, peer: &PeerDevice) -> Result<protocol::session::Replica, SyncError> {
         let denied = |code, text: &str| error(code, "authorise", text);
         if self.admitted != Admitted::Link(peer.device) {
             let text = "the API key is not that of the device that calls";

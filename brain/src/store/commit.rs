@@ -12,11 +12,11 @@ use parking::Slot;
 use rocksdb::WriteBatch;
 use tokio::sync::watch;
 
+use super::keys;
 use super::mark::MarkFile;
 use super::registry::RegistryChange;
 use super::rocks::{self, Rocks};
 use super::space::DiskSpace;
-use super::keys;
 
 mod parking;
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use actors::ports::{ReadError, Segment, Snapshot, TreeNumber, TreeRecord};
+use protocol::EntryId;
 use protocol::history::{Entry, Tree};
 use protocol::state::{State, StateSource, Version};
-use protocol::EntryId;
 use rocksdb::Direction;
 use serde::Serialize;
 
@@ -72,7 +72,9 @@ impl TreeAt {
     /// About how much memory it takes.
     pub(super) fn size_bytes(&self) -> usize {
         let leaves = self.state.iter();
-        128 + leaves.map(|(path, value)| 96 + path.as_str().len() + value.size_bytes()).sum::<usize>()
+        128 + leaves
+            .map(|(path, value)| 96 + path.as_str().len() + value.size_bytes())
+            .sum::<usize>()
     }
 
     fn of(tree: &Tree, version: Version, committed_ms: u64, source: StateSource) -> Self {
@@ -157,7 +159,9 @@ impl Store {
         while low < high {
             let middle = low + (high - low).div_ceil(2);
             match self.segment_with(number, middle)? {
-                Some(segment) if segment.at_ms <= ms => low = segment.batch.len() as u64 + segment.first_version - 1,
+                Some(segment) if segment.at_ms <= ms => {
+                    low = segment.batch.len() as u64 + segment.first_version - 1
+                }
                 Some(segment) => high = segment.first_version - 1,
                 None => return Ok(low),
             }

@@ -31,8 +31,9 @@ pub(super) fn open<T: DeserializeOwned>(
         family,
         detail: format!("key {}: {what}", HEXLOWER.encode(key)),
     };
-    let (content, found) =
-        record.split_last_chunk::<CHECKSUM_BYTES>().ok_or_else(|| corrupt("record is too short"))?;
+    let (content, found) = record
+        .split_last_chunk::<CHECKSUM_BYTES>()
+        .ok_or_else(|| corrupt("record is too short"))?;
     if *found != checksum(key, content) {
         return Err(corrupt("checksum does not match"));
     }

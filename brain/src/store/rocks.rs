@@ -63,8 +63,8 @@ impl Rocks {
         let cache = Cache::new_lru_cache(config.block_cache_bytes);
         let families =
             FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
-        let db = DB::open_cf_descriptors(&database_options(config), folder, families)
-            .map_err(error)?;
+        let db =
+            DB::open_cf_descriptors(&database_options(config), folder, families).map_err(error)?;
         let rocks = Self { db };
         rocks.check_identity(folder, fleet)?;
         Ok(rocks)

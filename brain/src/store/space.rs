@@ -27,7 +27,8 @@ impl DiskSpace {
         let available_bytes = match self.last {
             Some((at, available)) if at.elapsed() < LOOK_EVERY => available,
             // A disk that cannot be asked is left to the write itself.
-            _ => rustix::fs::statvfs(&self.folder).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize),
+            _ => rustix::fs::statvfs(&self.folder)
+                .map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize),
         };
         if available_bytes < self.reserve_bytes {
             self.last = None;

@@ -15,7 +15,10 @@ async fn every_route_but_health_and_login_needs_a_token() {
     let status = |path: &str, token: &str| {
         let url = format!("http://{}{path}", brain.api);
         let response = agent.get(url).header("authorization", token).call().expect("answers");
-        (response.status().as_u16(), response.headers()["content-type"].to_str().expect("text").to_owned())
+        (
+            response.status().as_u16(),
+            response.headers()["content-type"].to_str().expect("text").to_owned(),
+        )
     };
     let openapi = brain.get("/api/v1/openapi.json").expect("a description");
     let paths = openapi["paths"].as_object().expect("paths");
@@ -55,7 +58,10 @@ async fn a_value_can_be_read_as_state_history_and_at_a_time() {
     assert_eq!((&shown["online"], &shown["version"]), (&json!(true), &json!(3)));
     let history = brain.get(&path("/history?limit=2")).expect("a history");
     let changes = history["changes"].as_array().expect("changes");
-    assert_eq!((changes.len(), &changes[0]["version"], &history["next"]), (2, &json!(3), &json!(2)));
+    assert_eq!(
+        (changes.len(), &changes[0]["version"], &history["next"]),
+        (2, &json!(3), &json!(2))
+    );
     let first = &brain.get(&path("/history?before=2")).expect("a page")["changes"][0];
     assert_eq!(first["source"], "hardware");
     assert_eq!((&first["principal"], &first["reason"]), (&json!("sensor:test"), &json!("changed")));
@@ -83,7 +89,11 @@ async fn desired_state_reaches_the_device_and_its_root_is_equal() {
     device.connect().await.expect("connects");
     let desired = format!("/api/v1/devices/{id}/desired");
     let (status, answer) = brain
-        .call("PUT", &format!("{desired}?reason=trial"), Some(&json!({ "fan/rpm": 900, "mode": "eco" })))
+        .call(
+            "PUT",
+            &format!("{desired}?reason=trial"),
+            Some(&json!({ "fan/rpm": 900, "mode": "eco" })),
+        )
         .expect("answers");
     assert_eq!(status, 200, "{answer}");
     let arrived = |device: &LightDevice| {

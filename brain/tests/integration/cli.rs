@@ -30,7 +30,17 @@ async fn devices_are_listed_shown_set_and_their_history_told() {
     assert_eq!(list[0]["id"], id.as_str());
     let table = run(&brain, &["device", "list"]);
     assert!(String::from_utf8_lossy(&table.stdout).contains("offline"));
-    let set = ["device", "set", short, "fan/rpm=900", "mode=eco", "--reason", "trial", "--output", "json"];
+    let set = [
+        "device",
+        "set",
+        short,
+        "fan/rpm=900",
+        "mode=eco",
+        "--reason",
+        "trial",
+        "--output",
+        "json",
+    ];
     assert_eq!(json(&run(&brain, &set))["version"], 1);
     let shown = json(&run(&brain, &["device", "show", &id, "--output", "json"]));
     assert_eq!(shown["state"]["desired/fan/rpm"], 900);
@@ -39,7 +49,8 @@ async fn devices_are_listed_shown_set_and_their_history_told() {
     assert!(run(&brain, &removed).status.success());
     let history = run(&brain, &["device", "history", short]);
     let text = String::from_utf8_lossy(&history.stdout).into_owned();
-    for word in ["operator", "user:admin", "trial", "desired/fan/rpm = 900", "desired/mode removed"] {
+    for word in ["operator", "user:admin", "trial", "desired/fan/rpm = 900", "desired/mode removed"]
+    {
         assert!(text.contains(word), "{word} in {text}");
     }
     let old = json(&run(&brain, &["device", "show", short, "--version", "1", "--output", "json"]));

@@ -160,7 +160,8 @@ async fn frames_that_are_none_end_the_connection_and_nothing_else() {
         frame.extend_from_slice(&body);
         frame
     };
-    let long_list = [&[VERSION_MAX, 1, 6, 0][..], &[7; 32], &[253], &(1u64 << 63).to_le_bytes()].concat();
+    let long_list =
+        [&[VERSION_MAX, 1, 6, 0][..], &[7; 32], &[253], &(1u64 << 63).to_le_bytes()].concat();
     let cases = [
         (vec![], ErrorCode::Malformed),
         (vec![9, 1, 12, 0, 1], ErrorCode::VersionUnsupported),
@@ -258,22 +259,37 @@ async fn entries_that_are_not_the_devices_to_write_change_nothing() {
     let brain_key = honest.membership.certificate.leaf.issuer;
     let victim_tree = victim.tree.id();
     let cases: Vec<(ErrorCode, Change)> = vec![
-        (ErrorCode::Forbidden, Box::new(move |e| {
-            e.delta.added = [(desired.clone(), count(1))].into();
-        })),
-        (ErrorCode::Forbidden, Box::new(move |e| {
-            e.log.author = stranger;
-            e.seq = 1;
-            e.prev = Entry::NO_PREV;
-        })),
-        (ErrorCode::Forbidden, Box::new(move |e| {
-            e.log.author = brain_key;
-            e.seq = 1;
-            e.prev = Entry::NO_PREV;
-        })),
+        (
+            ErrorCode::Forbidden,
+            Box::new(move |e| {
+                e.delta.added = [(desired.clone(), count(1))].into();
+            }),
+        ),
+        (
+            ErrorCode::Forbidden,
+            Box::new(move |e| {
+                e.log.author = stranger;
+                e.seq = 1;
+                e.prev = Entry::NO_PREV;
+            }),
+        ),
+        (
+            ErrorCode::Forbidden,
+            Box::new(move |e| {
+                e.log.author = brain_key;
+                e.seq = 1;
+                e.prev = Entry::NO_PREV;
+            }),
+        ),
         (ErrorCode::UnknownTree, Box::new(move |e| e.tree = victim_tree)),
         (ErrorCode::Equivocation, Box::new(|e| e.prev = protocol::EntryId([7; 32]))),
-        (ErrorCode::Equivocation, Box::new(|e| { e.seq = 1; e.prev = Entry::NO_PREV; })),
+        (
+            ErrorCode::Equivocation,
+            Box::new(|e| {
+                e.seq = 1;
+                e.prev = Entry::NO_PREV;
+            }),
+        ),
         (ErrorCode::SequenceGap, Box::new(|e| e.seq = 9)),
         (ErrorCode::ClockAhead, Box::new(|e| e.hlc.wall_ms += 61_000)),
         (ErrorCode::Malformed, Box::new(|e| e.hlc = Hlc::default())),
@@ -287,7 +303,8 @@ async fn entries_that_are_not_the_devices_to_write_change_nothing() {
         assert_eq!(refusal_code(&mut link).await, Some(expected));
     }
     assert_eq!(state(&brain), before, "nothing changed");
-    let other = brain.call("GET", &format!("/api/v1/devices/{}/state", victim.membership.device), None);
+    let other =
+        brain.call("GET", &format!("/api/v1/devices/{}/state", victim.membership.device), None);
     assert_eq!(other.expect("answers").0, 404, "the victim's tree is untouched");
     honest.connect().await.expect("the honest device is still welcome");
 }

@@ -1,6 +1,7 @@
 //! The brain against real devices, real disks and real kills.
 
 mod api;
+mod browser;
 mod cli;
 mod disk_full;
 mod fsync_fails;
@@ -8,6 +9,7 @@ mod harness;
 mod hostile;
 mod kill;
 mod main_job;
+mod page;
 mod store;
 mod storm;
 mod twins;

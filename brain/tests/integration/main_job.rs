@@ -140,7 +140,8 @@ fn what_happens_while_the_brain_is_away_arrives_in_order_once() {
     wait_for(&brain, "sends what it kept", |device, _| {
         device["online"] == true && device["version"].as_u64() > Some(before + 3)
     });
-    let history = brain.get(&format!("/api/v1/devices/{id}/history?limit=1000")).expect("a history");
+    let history =
+        brain.get(&format!("/api/v1/devices/{id}/history?limit=1000")).expect("a history");
     let mut last = std::collections::BTreeMap::new();
     for change in history["changes"].as_array().expect("changes").iter().rev() {
         let log = change["author"].as_str().expect("a key").to_owned();

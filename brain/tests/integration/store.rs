@@ -65,7 +65,8 @@ fn every_version_and_time_gives_the_state_saved_then_also_after_a_restart() {
     store.shut_down();
     drop(store);
     let store = open(folder.path());
-    let read = |which| store.state(number, which).expect("reads").map(|at| (at.version, at.state.clone()));
+    let read =
+        |which| store.state(number, which).expect("reads").map(|at| (at.version, at.state.clone()));
     for (version, state) in (1..).zip(&states) {
         let expected = Some((version, state.clone()));
         assert_eq!(read(WhichVersion::At(version)), expected);
@@ -123,7 +124,8 @@ fn reading_a_state_again_is_a_hit_and_never_stale() {
     let store = open(folder.path());
     let mut twin = twin(&store, 1);
     write(&store, &mut twin, 1);
-    let latest = || store.state(twin.number(), WhichVersion::Latest).expect("reads").expect("there");
+    let latest =
+        || store.state(twin.number(), WhichVersion::Latest).expect("reads").expect("there");
     let first = latest();
     assert!(Arc::ptr_eq(&first, &latest()), "the second read comes from memory");
     assert_eq!(store.cache_counts().hits, 1);
@@ -157,7 +159,8 @@ fn a_store_below_its_mark_does_not_start_in_silence() {
     store.shut_down();
     drop(store);
     let mark = folder.path().join("store/acknowledged");
-    let acknowledged: u64 = std::fs::read_to_string(&mark).expect("reads").trim().parse().expect("a number");
+    let acknowledged: u64 =
+        std::fs::read_to_string(&mark).expect("reads").trim().parse().expect("a number");
     std::fs::write(&mark, (acknowledged + 1).to_string()).expect("writes");
     let refused = Store::open(config(folder.path()), FLEET, false);
     assert!(matches!(refused, Err(OpenError::BelowMark { .. })));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::device::{BrainAuthor, DeviceArgs, DeviceActor, DeviceMsg, WriteOutcome};
+use actors::device::{BrainAuthor, DeviceActor, DeviceArgs, DeviceMsg, WriteOutcome};
 use actors::supervise::{
     Address, Child, ChildPolicy, DynamicSupervisor, Env, Root, SetPolicy, Strategy, Supervisor,
 };
@@ -35,9 +35,13 @@ async fn rig() -> Rig {
     let store = Store::open(config, fleet, false).expect("the store opens");
     let keypair = Keypair::from_seed(&[3; 32]);
     let brains = vec![keypair.public()];
-    let devices = DynamicSupervisor::<DeviceActor>::new(SetPolicy::dynamic(), ChildPolicy::default(), 10);
-    let tree = Supervisor::new(SetPolicy::with(Strategy::OneForOne))
-        .child(Child::dynamic("devices", ChildPolicy::supervisor(), &devices));
+    let devices =
+        DynamicSupervisor::<DeviceActor>::new(SetPolicy::dynamic(), ChildPolicy::default(), 10);
+    let tree = Supervisor::new(SetPolicy::with(Strategy::OneForOne)).child(Child::dynamic(
+        "devices",
+        ChildPolicy::supervisor(),
+        &devices,
+    ));
     let root = Root::start("test", tree, Env::default()).await.expect("starts");
     let args = DeviceArgs {
         device: DeviceId([2; 16]),

@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     /// The brain's address, wss://HOST:PORT.
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// The enrolment token, as `brain token create` printed it.
+    /// The enrolment token, as `brain enroll-token create` printed it.
     #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
     token: Option<String>,
     /// A file with the token, so that it does not appear in the list of processes.

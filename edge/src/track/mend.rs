@@ -133,7 +133,7 @@ impl Track {
         let (now, epoch) = (self.args.clock.now(), random_epoch()?);
         let ended = self.replica()?.end_log(log, last_seq, last_id, &lost, epoch, now);
         let cut = match ended {
-            Ok(cut) => cut,
+            Ok(cut) => Box::new(cut),
             Err(error) => {
                 self.load().await?;
                 return Ok(Err(error));

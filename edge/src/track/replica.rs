@@ -1,14 +1,16 @@
 //! The device's replica of its tree, and what of it has yet to become durable.
 
+mod logs;
+mod views;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::clock::Hlc;
 use protocol::history::{
-    Admission, Author, Cut, Draft, Entry, Genesis, Head, LogId, Role, SignedHead, Tree, TreeKind,
-    admit,
+    Admission, Author, Cut, Draft, Entry, Genesis, LogId, Role, SignedHead, Tree, TreeKind, admit,
 };
 use protocol::session::{Now, error};
-use protocol::state::{Path, State, Value};
+use protocol::state::Path;
 use protocol::wire::LogPosition;
 use protocol::{DeviceId, EntryId, ErrorCode, FleetId, PublicKey, SyncError};
 
@@ -129,84 +131,6 @@ impl Replica {
         }
     }
 
-    /// The tree.
-    pub fn tree(&self) -> &Tree {
-        &self.tree
-    }
-
-    /// The log that this device writes now.
-    pub fn own_log(&self) -> LogId {
-        self.author.log()
-    }
-
-    /// Whether the device was never enrolled: its tree is no fleet's.
-    pub fn is_provisional(&self) -> bool {
-        self.tree.genesis().fleet == PROVISIONAL_FLEET
-    }
-
-    /// How many own entries the brain lacks.
-    pub fn queue_depth(&self) -> u64 {
-        self.queue.depth()
-    }
-
-    /// How many bytes they take.
-    pub fn queue_bytes(&self) -> u64 {
-        self.queue.bytes()
-    }
-
-    /// Where the author stands.
-    pub fn author_state(&self) -> AuthorState {
-        self.author_state
-    }
-
-    /// Every leaf with its value.
-    pub fn state(&self) -> State {
-        self.tree.state()
-    }
-
-    /// The value of a leaf.
-    pub fn value(&self, path: &Path) -> Option<&Value> {
-        self.tree.value(path)
-    }
-
-    /// Where a log stands.
-    pub fn position(&self, log: LogId) -> LogPosition {
-        match self.tree.log(&log) {
-            Some(state) => {
-                LogPosition { log, seq: state.seq, id: state.head, sealed: state.sealed() }
-            }
-            None => LogPosition { log, seq: 0, id: Entry::NO_PREV, sealed: 0 },
-        }
-    }
-
-    /// Where all logs stand.
-    pub fn positions(&self) -> Vec<LogPosition> {
-        self.tree.logs().iter().map(|state| self.position(state.log)).collect()
-    }
-
-    /// The number of a log in the spool, if it has one.
-    pub fn log_number(&self, log: &LogId) -> Option<u32> {
-        self.tree.log_number(log)
-    }
-
-    /// The ends of this device's own logs.
-    pub fn own_cuts(&self) -> Vec<Cut> {
-        let own = |log: &LogId| log.author == self.identity.keypair.public();
-        let logs = self.tree.logs().iter().filter(|state| own(&state.log));
-        logs.filter_map(|state| state.cut.clone()).collect()
-    }
-
-    /// Own logs with entries that the brain has not acknowledged: number, and the last
-    /// acknowledged entry.
-    pub fn unacknowledged(&self) -> Vec<(u32, u64)> {
-        let own = |log: &LogId| log.author == self.identity.keypair.public();
-        let logs = (0u32..).zip(self.tree.logs()).filter(|(_, state)| own(&state.log));
-        let stored = |number| self.delivered(number).stored;
-        logs.filter(|(number, state)| state.seq > stored(*number))
-            .map(|(number, _)| (number, stored(number)))
-            .collect()
-    }
-
     /// Writes what `draft` changes. Returns where the log then stands, or none where nothing
     /// changes.
     pub fn write(&mut self, draft: Draft, now: Now) -> Result<Option<LogPosition>, WriteError> {
@@ -281,89 +205,6 @@ impl Replica {
         }
     }
 
-    /// Signs the own log's head, where it is not signed yet.
-    ///
-    /// Nobody need remember it: the same head can be signed again.
-    pub fn seal(&mut self) -> Option<SignedHead> {
-        let log = self.own_log();
-        let state = self.tree.log(&log).filter(|state| state.seq > state.sealed())?;
-        let head = Head { tree: self.tree.id(), log, seq: state.seq, id: state.head };
-        let signed = SignedHead::sign(&self.identity.keypair, head);
-        self.tree.take_signed_head(signed);
-        self.changed.extend(self.tree.log_number(&log));
-        Some(signed)
-    }
-
-    /// The highest signed heads of this device's own logs.
-    pub fn own_seals(&self) -> Vec<SignedHead> {
-        let own = |log: &LogId| log.author == self.identity.keypair.public();
-        let logs = self.tree.logs().iter().filter(|state| own(&state.log));
-        logs.filter_map(|state| state.signed).collect()
-    }
-
-    /// Goes on in a new epoch; the log so far stays as it is.
-    pub fn open_epoch(&mut self, epoch: u64) {
-        let log = LogId { author: self.identity.keypair.public(), epoch };
-        let last = self.author.clock_mut().last();
-        self.author = Author::new(log, last);
-        self.author_state.epoch = epoch;
-        self.stage_author();
-    }
-
-    /// Ends an own log after `last_seq` and writes `lost`, which followed it, again.
-    ///
-    /// If the log is the one that is written now, that goes on in `epoch`, with a clock that has
-    /// forgotten the old one's timestamps.
-    pub fn end_log(
-        &mut self,
-        log: LogId,
-        last_seq: u64,
-        last_id: EntryId,
-        lost: &[Entry],
-        epoch: u64,
-        now: Now,
-    ) -> Result<Cut, WriteError> {
-        let cut = Cut::seal(&self.identity.keypair, self.tree.id(), log, last_seq, last_id);
-        let touched = self.tree.take_cut(cut.clone());
-        self.stage_end(log, last_seq, &touched);
-        if log == self.own_log() {
-            let log = LogId { author: log.author, epoch };
-            self.author = Author::new(log, Hlc::default());
-            self.author_state.epoch = epoch;
-            self.author_state.clock_floor_ms = 0;
-            self.stage_author();
-        }
-        for old in lost {
-            let entry = self.author.reissue(&self.tree, old, now.wall_ms, now.quality);
-            self.put(&entry)?;
-        }
-        Ok(cut)
-    }
-
-    /// Leaves the provisional tree for that of `fleet`: what was written so far is written there
-    /// again, in order, in a new epoch.
-    pub fn join(
-        &mut self,
-        fleet: FleetId,
-        epoch: u64,
-        written: &[Entry],
-        now: Now,
-    ) -> Result<(), WriteError> {
-        let (identity, state) = (self.identity.clone(), self.author_state);
-        let brains = std::mem::take(&mut self.brains);
-        let last = self.author.clock_mut().last();
-        *self = Self::begin(identity, fleet, epoch, self.limits);
-        self.author = Author::new(self.own_log(), last);
-        self.author_state = AuthorState { epoch, ..state };
-        self.brains = brains;
-        self.stage_author();
-        for old in written {
-            let entry = self.author.reissue(&self.tree, old, now.wall_ms, now.quality);
-            self.put(&entry)?;
-        }
-        Ok(())
-    }
-
     /// Remembers the key of a brain that proved itself.
     pub fn add_brain(&mut self, key: PublicKey) {
         if self.brains.insert(key) {
@@ -387,24 +228,6 @@ impl Replica {
         }
     }
 
-    /// What may be pruned: logs with the number up to which the brain has them under a signed
-    /// head, and how many bytes are too many; none while there is room.
-    pub fn to_prune(&self) -> Option<(Vec<(u32, u64)>, u64)> {
-        let delivered_bytes = self.entry_bytes.saturating_sub(self.queue.bytes());
-        // Pruning in large steps spares the flash.
-        let slack = self.limits.retain_bytes / 8;
-        let excess = delivered_bytes.saturating_sub(self.limits.retain_bytes);
-        if excess <= slack {
-            return None;
-        }
-        let own = self.identity.keypair.public();
-        let up_to = (0u32..).zip(self.tree.logs()).map(|(number, state)| {
-            let foreign = state.log.author != own;
-            (number, if foreign { state.sealed() } else { self.delivered(number).sealed })
-        });
-        Some((up_to.collect(), excess))
-    }
-
     /// Entries were pruned.
     pub fn pruned(&mut self, bytes: u64) {
         self.entry_bytes = self.entry_bytes.saturating_sub(bytes);
@@ -426,11 +249,6 @@ impl Replica {
             }
         }
         commit
-    }
-
-    /// How far the brain has acknowledged a log.
-    pub fn acknowledged_of(&self, log: LogId) -> u64 {
-        self.tree.log_number(&log).map_or(0, |number| self.delivered(number).stored)
     }
 
     fn delivered(&self, number: u32) -> Delivered {

@@ -140,7 +140,7 @@ where
 fn advice(error: &SyncError) -> &'static str {
     match error.code {
         protocol::ErrorCode::BadToken => {
-            "; ask for a new token with `brain token create` and run `edge enroll` again"
+            "; ask for a new token with `brain enroll-token create` and run `edge enroll` again"
         }
         protocol::ErrorCode::WrongFleet | protocol::ErrorCode::BadCertificate => {
             "; the token belongs to another fleet than this server"

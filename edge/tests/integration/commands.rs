@@ -47,8 +47,8 @@ fn wrong_arguments_and_configuration_are_2() {
     assert!(said.contains("wss://HOST:PORT"), "{said}");
 }
 
-#[test]
-fn an_agent_runs_tells_its_status_and_stops_in_good_order() {
+#[tokio::test]
+async fn an_agent_runs_tells_its_status_and_stops_in_good_order() {
     let dir = folder();
     let id = "00112233445566778899aabbccddeeff";
     let agent = edge(dir.path())
@@ -65,7 +65,7 @@ fn an_agent_runs_tells_its_status_and_stops_in_good_order() {
             break output.stdout;
         }
         assert!(Instant::now() < patience, "{}", text(&output));
-        std::thread::sleep(Duration::from_millis(50));
+        tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let status: serde_json::Value = serde_json::from_slice(&status).expect("JSON");
     assert_eq!(status["device_id"], id);

@@ -30,8 +30,8 @@ async fn child() {
     }
 }
 
-#[test]
-fn what_enqueue_answered_survives_a_kill() {
+#[tokio::test]
+async fn what_enqueue_answered_survives_a_kill() {
     let dir = folder();
     let (mut first, mut said) = (1i64, Vec::new());
     for round in 0..ROUNDS {
@@ -56,7 +56,7 @@ fn what_enqueue_answered_survives_a_kill() {
         if round % 4 != 0 {
             wait_ms += 150;
         }
-        std::thread::sleep(Duration::from_millis(wait_ms));
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         child.kill().expect("killed");
         child.wait().expect("gone");
         said.extend(reader.join().expect("read"));

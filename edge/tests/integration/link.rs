@@ -77,7 +77,7 @@ async fn a_token_that_the_brain_does_not_know_is_told_apart() {
     let agent = Agent::start(config).await.expect("starts");
     until("an error", || agent.status().last_error.is_some()).await;
     let text = agent.status().last_error.expect("an error");
-    assert!(text.contains("BAD_TOKEN") && text.contains("brain token create"), "{text}");
+    assert!(text.contains("BAD_TOKEN") && text.contains("brain enroll-token create"), "{text}");
     agent.stop().await;
 }
 

@@ -1,8 +1,8 @@
 //! A brain as far as a device can tell: TLS, WebSocket, and the protocol's answering side over
-//! trees in memory. It can be switched off, fall silent, or have a clock of its own.
+//! trees in memory. It can be switched off or fall silent.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -39,7 +39,6 @@ struct Shared {
     root: Keypair,
     brain: Keypair,
     started: Instant,
-    skew_ms: AtomicI64,
     connections: AtomicU64,
     mode: watch::Sender<Mode>,
     changed: watch::Sender<u64>,
@@ -93,7 +92,6 @@ impl Peer {
             root: Keypair::from_seed(&[1; 32]),
             brain: Keypair::from_seed(&[2; 32]),
             started: Instant::now(),
-            skew_ms: AtomicI64::new(0),
             connections: AtomicU64::new(0),
             mode: watch::Sender::new(Mode::Up),
             changed: watch::Sender::new(0),
@@ -121,16 +119,10 @@ impl Peer {
         self.0.mode.send_replace(mode);
     }
 
-    /// Makes the brain's clock differ from the system's.
-    pub(crate) fn set_skew(&self, skew_ms: i64) {
-        self.0.skew_ms.store(skew_ms, Ordering::Relaxed);
-    }
-
     pub(crate) fn now(&self) -> Now {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-        let skew_ms = self.0.skew_ms.load(Ordering::Relaxed);
         Now {
-            wall_ms: (since.as_millis() as u64).saturating_add_signed(skew_ms),
+            wall_ms: since.as_millis() as u64,
             mono_ms: self.0.started.elapsed().as_millis() as u64,
             quality: ClockQuality::Synchronised,
         }

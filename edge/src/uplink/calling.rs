@@ -1,0 +1,220 @@
+//! Calling the brain again and again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::supervise::{AskError, NodeError};
+use protocol::session::handshake::{Caller, Intent};
+use protocol::session::{Replica, Session, with_causes};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep};
+use url::Url;
+
+use super::dial::{self, DialError, LINK_PATH};
+use super::session::{Around, End, Outlook, converse};
+use super::{Args, Backoff, ServerChoice, enrol};
+use crate::config::Secret;
+use crate::enrolment::{Enrolment, EnrolmentError};
+use crate::tls::{self, TlsError};
+use crate::track;
+
+/// How often a device without a fleet looks whether `edge enroll` has given it one.
+const ENROLMENT_POLL: Duration = Duration::from_secs(2);
+
+/// Why a call did not come about.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Randomness(#[from] getrandom::Error),
+    #[error(transparent)]
+    Track(#[from] AskError),
+}
+
+/// The task that keeps a session up.
+pub(super) struct Calling {
+    pub(super) args: Arc<Args>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+impl Calling {
+    /// Calls until the agent stops.
+    pub(super) async fn run(mut self) -> Result<(), NodeError> {
+        let Some(mut enrolment) = self.enrolment().await? else { return Ok(()) };
+        self.enrolled(&enrolment).await?;
+        let mut wanted = self.args.wanted_server.clone();
+        let mut choice = ServerChoice::new(enrolment.server.clone());
+        let mut backoff = Backoff::default();
+        while !*self.stop.borrow() {
+            let desired = wanted.borrow_and_update().clone();
+            choice.want(desired.or_else(|| self.args.server.clone()));
+            let server = choice.next().clone();
+            self.args.board.update(|status| status.server = Some(server.to_string()));
+            let call = self.call(&server, &mut choice, &mut enrolment, wanted.clone()).await;
+            let (lasted, retry_after_ms) = match call {
+                Ok(Outlook { end: End::Stopped, .. }) => return Ok(()),
+                Ok(Outlook { end: End::ServerChanged, .. }) => continue,
+                Ok(Outlook { end: End::TrackGone(error), .. }) => return Err(error.into()),
+                Err(CallError::Track(error)) => return Err(error.into()),
+                Ok(outlook) => self.ended(outlook),
+                Err(error) => self.failed(&error),
+            };
+            if lasted.is_none()
+                && let Some(given_up) = choice.failed()
+            {
+                tracing::warn!(server = %given_up, "new address is given up for the former");
+            }
+            let retry_after = retry_after_ms.map(|ms| Duration::from_millis(ms.into()));
+            let wait = backoff.next(lasted.unwrap_or_default(), retry_after, random()?);
+            tracing::debug!(wait_ms = wait.as_millis() as u64, "waiting before the next call");
+            tokio::select! {
+                () = sleep(wait) => {}
+                _ = self.stop.changed() => {}
+                Ok(()) = wanted.changed() => wanted.mark_changed(),
+            }
+        }
+        Ok(())
+    }
+
+    /// The enrolment, as soon as there is one; none if the agent stops first.
+    async fn enrolment(&mut self) -> Result<Option<Enrolment>, NodeError> {
+        let mut backoff = Backoff::default();
+        let mut next_request = Instant::now();
+        loop {
+            if let Some(enrolment) = self.stored().await? {
+                return Ok(Some(enrolment));
+            }
+            if let Some(request) =
+                self.args.request.as_ref().filter(|_| next_request <= Instant::now())
+            {
+                match enrol(&self.args.identity, request, &self.args.clock).await {
+                    Ok(enrolment) => {
+                        let (dir, copy) = (self.args.data_dir.clone(), enrolment.clone());
+                        tokio::task::spawn_blocking(move || copy.store(&dir)).await??;
+                        tracing::info!(fleet = %enrolment.fleet, name = enrolment.name, "enrolled");
+                        return Ok(Some(enrolment));
+                    }
+                    Err(error) => {
+                        let text = with_causes(&error);
+                        tracing::warn!(error = text, "enrolment failed");
+                        self.args.board.update(|status| status.last_error = Some(text));
+                        let wait = backoff.next(Duration::ZERO, None, random()?);
+                        next_request = Instant::now() + wait;
+                    }
+                }
+            }
+            tokio::select! {
+                () = sleep(ENROLMENT_POLL) => {}
+                _ = self.stop.changed() => return Ok(None),
+            }
+        }
+    }
+
+    async fn stored(&self) -> Result<Option<Enrolment>, NodeError> {
+        let dir = self.args.data_dir.clone();
+        let loaded: Result<_, EnrolmentError> =
+            tokio::task::spawn_blocking(move || Enrolment::load(&dir)).await?;
+        Ok(loaded?)
+    }
+
+    async fn enrolled(&self, enrolment: &Enrolment) -> Result<(), NodeError> {
+        let (fleet, issuer) = (enrolment.fleet, enrolment.issuer().map(|(_, key)| key));
+        let tell = |reply| track::Msg::Enrolled(fleet, issuer, reply);
+        self.args.track.ask(tell, track::PATIENCE).await??;
+        self.args.board.update(|status| {
+            status.enrolled = true;
+            status.fleet = Some(enrolment.fleet);
+            status.name = Some(enrolment.name.clone());
+        });
+        Ok(())
+    }
+
+    async fn call(
+        &self,
+        server: &Url,
+        choice: &mut ServerChoice,
+        enrolment: &mut Enrolment,
+        wanted: watch::Receiver<Option<Url>>,
+    ) -> Result<Outlook, CallError> {
+        let Args { identity, clock, board, track, .. } = &*self.args;
+        let ca_pem = self.args.ca_pem.as_deref().unwrap_or(&enrolment.ca_pem);
+        let tls = tls::trusting(ca_pem, clock.clone())?;
+        let api_key = self.args.api_key.as_ref().map_or(&*enrolment.api_key, Secret::expose);
+        let connection = dial::dial(server, LINK_PATH, Some(api_key), tls).await?;
+        let view = track.ask(track::Msg::View, track::PATIENCE).await?;
+        let mut challenge = [0; 32];
+        getrandom::fill(&mut challenge)?;
+        let author = identity.keypair.public();
+        let session = Session::caller(Caller {
+            fleet: enrolment.fleet,
+            root: enrolment.root,
+            device: identity.device,
+            keypair: identity.keypair.clone(),
+            intent: Intent::Link {
+                certificate: enrolment.certificate.clone(),
+                replica: Replica { tree: view.tree, logs: view.positions, author },
+            },
+            compressions: self.args.compressions,
+            challenge,
+            exporter: connection.exporter,
+        });
+        let (tell, welcomed) = oneshot::channel();
+        let around = Around {
+            track,
+            board,
+            clock,
+            own_key: author,
+            stop: self.stop.clone(),
+            server: wanted,
+            welcomed: Some(tell),
+        };
+        let keep = async {
+            if welcomed.await.is_err() {
+                return;
+            }
+            let Some(kept) = choice.succeeded() else { return };
+            tracing::info!(server = %kept, "new address is kept");
+            enrolment.server = kept.clone();
+            let (dir, copy) = (self.args.data_dir.clone(), enrolment.clone());
+            match tokio::task::spawn_blocking(move || copy.store(&dir)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "new address is not stored"),
+                Err(error) => tracing::error!(%error, "new address is not stored"),
+            }
+        };
+        let (outlook, ()) = tokio::join!(converse(connection.socket, session, around), keep);
+        Ok(outlook)
+    }
+
+    fn ended(&self, outlook: Outlook) -> (Option<Duration>, Option<u32>) {
+        let (text, retry_after_ms) = match &outlook.end {
+            End::Closed(ended) => (ended.error.to_string(), ended.retry_after_ms),
+            End::Broken(Some(error)) => (with_causes(error), None),
+            End::Broken(None) => ("brain ended the connection".to_owned(), None),
+            End::Stopped | End::ServerChanged | End::TrackGone(_) => (String::new(), None),
+        };
+        let lasted_ms = outlook.lasted.map(|lasted| lasted.as_millis() as u64);
+        tracing::warn!(lasted_ms, reason = text, "offline");
+        self.args.board.update(|status| status.last_error = Some(text));
+        (outlook.lasted, retry_after_ms)
+    }
+
+    fn failed(&self, error: &CallError) -> (Option<Duration>, Option<u32>) {
+        let text = with_causes(error);
+        tracing::warn!(error = text, "call failed");
+        self.args.board.update(|status| status.last_error = Some(text));
+        let retry_after_ms = match error {
+            CallError::Dial(error) => error.retry_after_ms(),
+            CallError::Tls(_) | CallError::Randomness(_) | CallError::Track(_) => None,
+        };
+        (None, retry_after_ms)
+    }
+}
+
+/// A number from 0 to 1.
+fn random() -> Result<f64, getrandom::Error> {
+    Ok(f64::from(getrandom::u32()?) / f64::from(u32::MAX))
+}

@@ -1,0 +1,224 @@
+//! What follows from what the session says.
+
+use std::collections::VecDeque;
+
+use actors::supervise::{Address, AskError};
+use protocol::history::LogId;
+use protocol::session::{Input, Output, error};
+use protocol::wire::{self, Message as WireMessage, Refuse};
+use protocol::{ErrorCode, SyncError};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::{REFUSALS_MAX, Step, Talk};
+use crate::track::{self, Outcome, WriteError};
+
+impl Talk<'_> {
+    /// Takes a frame: what the session does not tell of it first, which is who the brain is, and
+    /// whether it has the same history.
+    pub(super) async fn frame(&mut self, frame: &[u8]) -> Step {
+        let mut outcomes = Vec::new();
+        if !self.heads_seen {
+            match wire::decode(frame) {
+                Ok(WireMessage::HelloReply(reply)) => self.brain = Some(reply.public_key),
+                Ok(WireMessage::Heads(heads)) if self.session.is_established() => {
+                    self.heads_seen = true;
+                    let ask = |reply| track::Msg::PeerHeads(heads.logs, reply);
+                    match self.around.track.ask(ask, track::PATIENCE).await? {
+                        Ok(found) => outcomes = found,
+                        Err(failure) => {
+                            let error = store_error(&failure);
+                            return self.feed(Input::Close { error, retry_after_ms: None }).await;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        // A log that turned out to have ended must have ended before the session sends of it.
+        for outcome in outcomes {
+            let more = self.reissued(outcome);
+            if let Some(ended) = self.perform(more).await? {
+                return Ok(Some(ended));
+            }
+        }
+        self.feed(Input::Frame(frame)).await
+    }
+
+    /// Gives the session an event and carries out what follows.
+    pub(super) async fn feed(&mut self, input: Input<'_>) -> Step {
+        let outputs = self.handle(input);
+        self.perform(outputs).await
+    }
+
+    /// Carries out what the session says, and what follows from that, until nothing more does.
+    async fn perform(&mut self, outputs: Vec<Output>) -> Step {
+        let mut work = VecDeque::from(outputs);
+        while let Some(output) = work.pop_front() {
+            let more = match output {
+                Output::Send(frame) => {
+                    self.outbox.push_back(Message::Binary(frame.into()));
+                    self.unwritten = true;
+                    continue;
+                }
+                Output::Closed(ended) => return Ok(Some(ended)),
+                Output::Welcomed { connection, offset_ms } => {
+                    self.welcomed(connection, offset_ms).await?
+                }
+                Output::Fetch { log, after, bytes_max } => {
+                    let fetch = |reply| track::Msg::Fetch(log, after, bytes_max, reply);
+                    let entries = self.around.track.ask(fetch, track::PATIENCE).await?;
+                    self.handle(Input::Fetched { log, entries })
+                }
+                Output::Ingest { log, entries, bytes } => self.ingest(log, entries, bytes).await?,
+                Output::TakeSignedHead(signed) => {
+                    let log = signed.head.log;
+                    let take = |reply| track::Msg::TakeSignedHead(signed, reply);
+                    let position = self.around.track.ask(take, track::PATIENCE).await?;
+                    self.handle(Input::Stored { log, position, consumed_bytes: 0 })
+                }
+                Output::TakeCut(cut) => {
+                    self.tell(track::Msg::TakeCut(cut)).await;
+                    continue;
+                }
+                Output::Acked { log, stored, sealed } => {
+                    self.tell(track::Msg::Acked(log, stored, sealed)).await;
+                    continue;
+                }
+                Output::PeerRefused(refuse) => self.refused(refuse).await?,
+                Output::OwnLogBehind { log, theirs, ours } => {
+                    tracing::warn!(theirs, ours, "brain has more of an own log than this device");
+                    self.tell(track::Msg::OwnLogBehind(log)).await;
+                    continue;
+                }
+                Output::ClockSample { offset_ms, .. } => {
+                    self.clock_sample(offset_ms).await;
+                    continue;
+                }
+                Output::Authorise(_) | Output::Enrol(..) | Output::Enrolled(_) => continue,
+            };
+            work.extend(more);
+        }
+        Ok(None)
+    }
+
+    fn handle(&mut self, input: Input<'_>) -> Vec<Output> {
+        self.session.handle(input, self.around.clock.now())
+    }
+
+    async fn welcomed(&mut self, connection: u64, offset_ms: i64) -> Result<Vec<Output>, AskError> {
+        self.welcomed = Some(Instant::now());
+        if let Some(welcomed) = self.around.welcomed.take() {
+            // Whoever does not wait for it does not need it.
+            let _ = welcomed.send(());
+        }
+        let now_ms = self.around.clock.wall_ms();
+        self.around.board.update(|status| {
+            status.online = true;
+            status.since_ms = now_ms;
+            status.sessions += 1;
+            status.last_error = None;
+        });
+        tracing::info!(connection, offset_ms, "online");
+        self.clock_sample(offset_ms).await;
+        if let Some(brain) = self.brain {
+            self.tell(track::Msg::MetBrain(brain)).await;
+        }
+        // What was written and signed since the session was prepared.
+        let sealed = self.around.track.ask(track::Msg::Seal, track::PATIENCE).await?;
+        let view = self.around.track.ask(track::Msg::View, track::PATIENCE).await?;
+        let mut outputs = Vec::new();
+        for cut in view.cuts {
+            outputs.extend(self.handle(Input::CutMade(cut)));
+        }
+        for position in view.positions {
+            if position.log.author == self.around.own_key {
+                let log = position.log;
+                outputs.extend(self.handle(Input::Stored { log, position, consumed_bytes: 0 }));
+            }
+        }
+        for signed in view.seals {
+            outputs.extend(self.handle(Input::Sealed(signed)));
+        }
+        self.sealed = sealed.map_or(0, |signed| signed.head.seq);
+        Ok(outputs)
+    }
+
+    async fn ingest(
+        &mut self,
+        log: LogId,
+        entries: Vec<(protocol::EntryId, protocol::history::Entry)>,
+        bytes: u32,
+    ) -> Result<Vec<Output>, AskError> {
+        let last = entries.last().map_or(0, |(_, entry)| entry.seq);
+        let ingest = |reply| track::Msg::Ingest(log, entries, reply);
+        let ingested = match self.around.track.ask(ingest, track::PATIENCE).await? {
+            Ok(ingested) => ingested,
+            Err(failure) => {
+                let error = store_error(&failure);
+                let (seq, consumed_bytes) = (last, bytes);
+                let fatal = true;
+                return Ok(self.handle(Input::Refused { log, seq, error, consumed_bytes, fatal }));
+            }
+        };
+        let position = ingested.position;
+        let mut outputs = self.handle(Input::Stored { log, position, consumed_bytes: bytes });
+        let Some((seq, error)) = ingested.refused else { return Ok(outputs) };
+        tracing::warn!(seq, code = %error.code, message = %error.message, "refused a brain's entry");
+        let forked = error.code == ErrorCode::Equivocation && log.author == self.around.own_key;
+        let (refusal, fatal) = (error.clone(), false);
+        let input = Input::Refused { log, seq, error, consumed_bytes: 0, fatal };
+        outputs.extend(self.handle(input));
+        if forked {
+            let (tree, now_ms) = (position_tree(self.around.track).await?, 0);
+            let credit_bytes = 0;
+            let refuse = Refuse { tree, log, seq, error: refusal, now_ms, credit_bytes };
+            outputs.extend(self.refused(refuse).await?);
+        }
+        Ok(outputs)
+    }
+
+    async fn refused(&mut self, refuse: Refuse) -> Result<Vec<Output>, AskError> {
+        self.refusals += 1;
+        let (code, refuse) = (refuse.error.code, Box::new(refuse));
+        let ask = |reply| track::Msg::Refused(refuse, reply);
+        let outcome = self.around.track.ask(ask, track::PATIENCE).await?;
+        let close = |error| Input::Close { error, retry_after_ms: None };
+        Ok(match outcome {
+            Ok(outcome @ Outcome::Reissued { .. }) if self.refusals < REFUSALS_MAX => {
+                self.reissued(outcome)
+            }
+            Ok(Outcome::Nothing) => Vec::new(),
+            Ok(Outcome::Reissued { .. } | Outcome::Reconnect) => {
+                let text = format!("brain refused an entry with {code}");
+                self.handle(close(error(ErrorCode::GoingAway, "deal with a refusal", text)))
+            }
+            Err(failure) => self.handle(close(store_error(&failure))),
+        })
+    }
+
+    /// Tells the session that a log ended and where its successor stands.
+    fn reissued(&mut self, outcome: Outcome) -> Vec<Output> {
+        let Outcome::Reissued { cut, position } = outcome else { return Vec::new() };
+        self.sealed = 0;
+        let mut outputs = self.handle(Input::CutMade(*cut));
+        let log = position.log;
+        outputs.extend(self.handle(Input::Stored { log, position, consumed_bytes: 0 }));
+        outputs
+    }
+
+    async fn clock_sample(&mut self, offset_ms: i64) {
+        self.around.board.update(|status| status.clock_error_ms = Some(offset_ms));
+        self.tell(track::Msg::ClockError(offset_ms)).await;
+    }
+}
+
+async fn position_tree(track: &Address<track::Msg>) -> Result<protocol::TreeId, AskError> {
+    Ok(track.ask(track::Msg::View, track::PATIENCE).await?.tree)
+}
+
+fn store_error(failure: &WriteError) -> SyncError {
+    let full = matches!(failure, WriteError::Spool(error) if matches!(**error, crate::spool::SpoolError::DiskFull));
+    let code = if full { ErrorCode::DiskFull } else { ErrorCode::StoreFailed };
+    error(code, "store entries", failure.to_string())
+}
