@@ -53,6 +53,12 @@ enum Command {
         /// The code, as the brain printed it
         code: String,
     },
+    /// Print the settings in force, as a file of settings
+    Config {
+        /// A file of settings, in TOML
+        #[arg(long, env = "FLEET_BRAIN_CONFIG")]
+        config: Option<PathBuf>,
+    },
     /// Print the completions of a shell
     Completions {
         /// The shell
@@ -77,6 +83,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Device { client, command } => device::run(&client, command),
         Command::EnrollToken { client, command } => token::run(&client, command),
         Command::Login { client, code } => client::log_in(&client, &code),
+        Command::Config { config } => serve::print_config(config.as_deref()),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "brain", &mut std::io::stdout());
             Ok(())

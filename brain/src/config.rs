@@ -12,7 +12,7 @@ const ENV_PREFIX: &str = "FLEET_BRAIN_";
 
 /// The settings of `brain serve`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where devices connect.
     pub device_listen: SocketAddr,
@@ -62,12 +62,25 @@ impl Default for Config {
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A file or variable is not understood.
+    /// A line of the file is not understood.
+    #[error("{file} is not understood: {source}")]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// The line, and what is wrong with it.
+        source: Box<toml::de::Error>,
+    },
+    /// The file cannot be read.
+    #[error("{file} cannot be read: {source}")]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A variable of the environment is not understood.
     #[error("settings are not understood: {0}")]
-    Parse(#[from] Box<figment::Error>),
-    /// The file named on the command line is not there.
-    #[error("{0} does not exist")]
-    NoFile(PathBuf),
+    Environment(#[from] Box<figment::Error>),
     /// The API would be open to the network in plain text.
     #[error("api_listen {0} is not a loopback address: set api_tls = true, or listen on 127.0.0.1")]
     PlainApi(SocketAddr),
@@ -92,10 +105,14 @@ impl Config {
     pub fn read(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         if let Some(file) = file {
-            if !file.exists() {
-                return Err(ConfigError::NoFile(file.to_owned()));
-            }
-            figment = figment.merge(Toml::file_exact(file));
+            let unreadable = |source| ConfigError::Unreadable { file: file.to_owned(), source };
+            let text = std::fs::read_to_string(file).map_err(unreadable)?;
+            // Read on its own first: this reader names the line.
+            toml::from_str::<Self>(&text).map_err(|source| ConfigError::File {
+                file: file.to_owned(),
+                source: Box::new(source),
+            })?;
+            figment = figment.merge(Toml::string(&text));
         }
         let environment = Env::prefixed(ENV_PREFIX).ignore(&["token", "url"]);
         let figment = figment.merge(environment).merge(Serialized::defaults(overrides));
@@ -137,11 +154,15 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_its_file() {
-        let (_folder, path) = file("heartbeat = 5");
-        let error = Config::read(Some(&path), &Overrides::default()).expect_err("unknown key");
-        let text = error.to_string();
-        assert!(text.contains("heartbeat") && text.contains("brain.toml"), "{text}");
+    fn what_is_wrong_is_named_with_its_file_and_line() {
+        for content in ["\nheartbeat = 5", "\nheartbeat_ms = 'often'", "\nheartbeat_ms = "] {
+            let (_folder, path) = file(content);
+            let error = Config::read(Some(&path), &Overrides::default()).expect_err("unusable");
+            let text = error.to_string();
+            for word in ["heartbeat", "brain.toml", "line 2"] {
+                assert!(text.contains(word), "{word} in {text}");
+            }
+        }
     }
 
     #[test]

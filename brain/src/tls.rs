@@ -222,3 +222,43 @@ fn write(path: &Path, content: &[u8], readers: Readers) -> Result<(), TlsError> 
 fn pem(path: &Path, error: &dyn std::fmt::Display) -> TlsError {
     TlsError::Pem { path: path.to_owned(), detail: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files() -> (tempfile::TempDir, TlsFiles) {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        fs::create_dir(folder.path().join("keys")).expect("makes");
+        let files = TlsFiles::in_folder(folder.path());
+        files.create_authority().expect("makes an authority");
+        (folder, files)
+    }
+
+    #[test]
+    fn a_certificate_is_made_once_and_again_for_other_names() {
+        let (_folder, files) = files();
+        let names = vec!["localhost".to_owned()];
+        assert!(files.renew(&names).expect("makes"));
+        assert!(!files.renew(&names).expect("keeps"));
+        assert!(files.renew(&["example.org".to_owned()]).expect("makes another"));
+    }
+
+    #[test]
+    fn a_replaced_certificate_is_taken_up_and_a_broken_one_is_not() {
+        let (_folder, files) = files();
+        let names = vec!["localhost".to_owned()];
+        files.renew(&names).expect("makes");
+        let certificates = Certificates::load(files.clone()).expect("loads");
+        let shown = || certificates.current.load().1.cert.clone();
+        let first = shown();
+        assert!(!certificates.refresh(&names).expect("nothing changed"));
+        let others = vec!["example.org".to_owned()];
+        assert!(certificates.refresh(&others).expect("changed"));
+        let second = shown();
+        assert_ne!(first, second);
+        write(&files.chain_path(), b"nonsense", Readers::Everybody).expect("writes");
+        assert!(certificates.refresh(&others).is_err());
+        assert_eq!(shown(), second, "the one in use stays");
+    }
+}

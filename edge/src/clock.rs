@@ -86,10 +86,15 @@ impl Clock {
     }
 
     /// Looks again how good the clock is. Touches the disk.
+    ///
+    /// A clock that has just been synchronised needs no correction any more.
     pub fn look(&self) -> ClockQuality {
         let judged = judge(&self.shared.signs);
         if let Ok(mut quality) = self.shared.quality.write() {
-            *quality = judged;
+            let before = std::mem::replace(&mut *quality, judged);
+            if judged == ClockQuality::Synchronised && before != judged {
+                self.shared.offset_ms.store(0, Ordering::Relaxed);
+            }
         }
         judged
     }
@@ -131,10 +136,13 @@ mod tests {
         let signs = Signs { synchronised: synchronised.clone(), rtc: rtc.clone(), trusted: false };
         let clock = Clock::new(signs, 0);
         assert_eq!(clock.quality(), ClockQuality::Unsynchronised);
+        clock.correct(5_000);
         std::fs::write(rtc, b"").expect("an RTC");
         assert_eq!(clock.look(), ClockQuality::Rtc);
         std::fs::write(synchronised, b"").expect("synchronised");
+        assert_eq!(clock.offset_ms(), 5_000);
         assert_eq!(clock.look(), ClockQuality::Synchronised);
+        assert_eq!(clock.offset_ms(), 0);
     }
 
     #[test]

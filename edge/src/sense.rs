@@ -302,7 +302,8 @@ async fn write(track: &Address<track::Msg>, changes: Vec<Change>, provenance: Pr
     let draft = Draft { changes, provenance, lease_until_ms: None };
     match track::write(track, draft).await {
         Ok(_) => true,
-        Err(error @ WriteError::QueueFull { .. }) => {
+        // The next sample says it again; the keeper may be restarting or the agent stopping.
+        Err(error @ (WriteError::QueueFull { .. } | WriteError::Unavailable(_))) => {
             tracing::debug!(%error, "sample is not written");
             false
         }

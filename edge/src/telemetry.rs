@@ -1,6 +1,7 @@
 //! The agent's log: lines for people or JSON, on stderr.
 
 use std::fmt;
+use std::io::IsTerminal;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -8,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt as lines, reload};
+
+/// At `trace` the WebSocket library prints requests whole, API key included. The last directive
+/// for a module is the one that counts.
+const NEVER_MORE: &str = "tungstenite=info";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -63,7 +68,10 @@ pub fn init(level: &str, format: LogFormat) -> Result<LogLevel, LevelError> {
     let (filter, handle) = reload::Layer::new(parse(level)?);
     let registry = tracing_subscriber::registry().with(filter);
     let ready = match format {
-        LogFormat::Text => registry.with(lines::layer().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal();
+            registry.with(lines::layer().with_ansi(colours).with_writer(std::io::stderr)).try_init()
+        }
         LogFormat::Json => {
             let layer = lines::layer().json().flatten_event(true).with_writer(std::io::stderr);
             registry.with(layer).try_init()
@@ -81,7 +89,7 @@ fn parse(level: &str) -> Result<EnvFilter, LevelError> {
     if level.is_empty() || (word && !known) {
         return Err(unknown());
     }
-    EnvFilter::try_new(level).map_err(|_| unknown())
+    EnvFilter::try_new(format!("{level},{NEVER_MORE}")).map_err(|_| unknown())
 }
 
 #[cfg(test)]
@@ -94,5 +102,15 @@ mod tests {
         assert!(parse("warn,edge::uplink=debug").is_ok());
         assert!(parse("loud").is_err());
         assert!(parse("").is_err());
+        assert!(parse("info,").is_ok());
+    }
+
+    #[test]
+    fn no_level_makes_the_websocket_library_print_requests() {
+        for level in ["trace", "trace,tungstenite=trace"] {
+            let filter = parse(level).expect("a filter").to_string();
+            assert!(filter.contains("tungstenite=info"), "{filter}");
+            assert!(!filter.contains("tungstenite=trace"), "{filter}");
+        }
     }
 }

@@ -33,6 +33,9 @@ use crate::status::Board;
 /// How long to wait for the keeper, who answers after the disk does.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+/// A keeper that fails over the same draft again and again fails because of it.
+const WRITE_ATTEMPTS: usize = 3;
+
 /// What the keeper is built from.
 #[derive(Debug, Clone)]
 pub struct Args {
@@ -164,9 +167,20 @@ pub struct Effective {
     pub next_end_ms: Option<u64>,
 }
 
-/// Has `draft` written, and waits until that is durable.
+/// Has `draft` written, and waits until that is durable. Returns where the log then stands, or
+/// none where nothing changes.
+///
+/// If the keeper fails in the middle, it is asked again: the same leaves with the same values are
+/// written once, however often they are asked for.
 pub async fn write(track: &Address<Msg>, draft: Draft) -> Result<Option<LogPosition>, WriteError> {
-    track.ask(|reply| Msg::Write(draft, reply), PATIENCE).await?
+    for _ in 0..WRITE_ATTEMPTS {
+        let draft = draft.clone();
+        match track.ask(|reply| Msg::Write(draft, reply), PATIENCE).await {
+            Err(AskError::Dropped) => {}
+            answer => return answer?,
+        }
+    }
+    Err(WriteError::Unavailable(AskError::Dropped))
 }
 
 /// A draft of what the agent itself has to report.

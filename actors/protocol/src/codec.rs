@@ -6,6 +6,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::ErrorCode;
+
 /// The codec's number in frame headers.
 pub const CODEC_ID: u8 = 1;
 
@@ -15,6 +17,24 @@ pub const DECODE_BYTES_MAX: usize = 4 << 20;
 /// Bytes that do not decode to the type asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
+    /// The bytes end before the value does.
+    #[error("bytes end before {what} does")]
+    Truncated {
+        /// The type asked for.
+        what: &'static str,
+    },
+    /// A declared length is beyond [`DECODE_BYTES_MAX`], or beyond any memory.
+    #[error("{what} declares more than {DECODE_BYTES_MAX} bytes")]
+    TooLarge {
+        /// The type asked for.
+        what: &'static str,
+    },
+    /// A text is not UTF-8.
+    #[error("{what} has text that is not UTF-8")]
+    NotUtf8 {
+        /// The type asked for.
+        what: &'static str,
+    },
     /// The bytes are not an encoding of the type.
     #[error("bytes do not decode as {what}: {detail}")]
     Malformed {
@@ -47,11 +67,33 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let what = short_type_name::<T>();
     let config = bincode::config::standard().with_limit::<DECODE_BYTES_MAX>();
-    let (value, used) = bincode::serde::decode_from_slice(bytes, config)
-        .map_err(|error| DecodeError::Malformed { what, detail: error.to_string() })?;
+    let (value, used) =
+        bincode::serde::decode_from_slice(bytes, config).map_err(|error| refused(what, &error))?;
     match bytes.len() - used {
         0 => Ok(value),
         extra => Err(DecodeError::TrailingBytes { what, extra }),
+    }
+}
+
+impl DecodeError {
+    /// The code on the wire.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Truncated { .. } => ErrorCode::Truncated,
+            Self::TooLarge { .. } => ErrorCode::TooLarge,
+            Self::NotUtf8 { .. } => ErrorCode::NotUtf8,
+            Self::Malformed { .. } | Self::TrailingBytes { .. } => ErrorCode::Malformed,
+        }
+    }
+}
+
+fn refused(what: &'static str, error: &bincode::error::DecodeError) -> DecodeError {
+    use bincode::error::DecodeError as E;
+    match error {
+        E::UnexpectedEnd { .. } => DecodeError::Truncated { what },
+        E::LimitExceeded | E::OutsideUsizeRange(_) => DecodeError::TooLarge { what },
+        E::Utf8 { .. } => DecodeError::NotUtf8 { what },
+        other => DecodeError::Malformed { what, detail: other.to_string() },
     }
 }
 
@@ -78,8 +120,15 @@ mod tests {
     fn a_declared_length_of_2_to_the_63_is_refused_without_allocating() {
         let mut bytes = vec![253];
         bytes.extend_from_slice(&(1u64 << 63).to_le_bytes());
-        assert!(decode::<Vec<u8>>(&bytes).is_err());
-        assert!(decode::<String>(&bytes).is_err());
+        // A list grows with the items that really come, a text is claimed at once.
+        assert_eq!(decode::<Vec<u64>>(&bytes), Err(DecodeError::Truncated { what: "Vec<u64>" }));
+        assert_eq!(decode::<String>(&bytes), Err(DecodeError::TooLarge { what: "String" }));
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_and_bytes_that_end_early_have_their_own_errors() {
+        assert_eq!(decode::<String>(&[2, 0xC3, 0x28]), Err(DecodeError::NotUtf8 { what: "String" }));
+        assert_eq!(decode::<String>(&[5, b'a']), Err(DecodeError::Truncated { what: "String" }));
     }
 
     proptest! {

@@ -107,6 +107,10 @@ error_codes! {
     UnexpectedFrame = 6, "UNEXPECTED_FRAME", false;
     /// The peer took longer than it may.
     TimedOut = 7, "TIMED_OUT", true;
+    /// A frame or record that ends too early.
+    Truncated = 8, "TRUNCATED", false;
+    /// Text that is not UTF-8.
+    NotUtf8 = 9, "NOT_UTF8", false;
 
     /// No credential, or a wrong one.
     Unauthenticated = 20, "UNAUTHENTICATED", false;

@@ -9,7 +9,10 @@ use std::{
 };
 
 use ractor::ActorRef;
-use tokio::{task::AbortHandle, time::sleep};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
 
 use super::{
     address::{Address, Wake},
@@ -18,7 +21,7 @@ use super::{
     guard::caught,
     node::NodeError,
     tasks::Tasks,
-    tree::TreePath,
+    tree::{NodeCell, TreePath},
 };
 
 /// Given as the reason to ractor when a node stops by itself.
@@ -30,7 +33,8 @@ pub(super) const NORMAL: &str = "normal";
 /// incarnation.
 pub struct Context<M> {
     address: Address<M>,
-    path: TreePath,
+    cell: Arc<NodeCell>,
+    epoch: Instant,
     incarnation: Incarnation,
     actor: ActorRef<Wake>,
     life: Arc<Life>,
@@ -70,12 +74,13 @@ impl Life {
 impl<M: Send + 'static> Context<M> {
     pub(super) fn new(
         address: Address<M>,
-        path: TreePath,
+        cell: Arc<NodeCell>,
+        epoch: Instant,
         incarnation: Incarnation,
         actor: ActorRef<Wake>,
         life: Arc<Life>,
     ) -> Self {
-        Self { address, path, incarnation, actor, life, tasks: Tasks::default() }
+        Self { address, cell, epoch, incarnation, actor, life, tasks: Tasks::default() }
     }
 
     /// Where this node is reached, through all its incarnations.
@@ -85,7 +90,7 @@ impl<M: Send + 'static> Context<M> {
 
     /// Its place in the tree.
     pub fn path(&self) -> &TreePath {
-        &self.path
+        self.cell.path()
     }
 
     /// Which of its lives this is.
@@ -133,9 +138,15 @@ impl<M: Send + 'static> Context<M> {
         }))
     }
 
+    /// Says that a long handler still gets on, so that it is not taken for
+    /// stuck.
+    pub fn progress(&self) {
+        self.cell.activity().renew(self.epoch.elapsed());
+    }
+
     /// Ends the node after this message, as an exit in good order.
     pub fn stop(&self, reason: &str) {
-        tracing::debug!(path = %self.path, reason, "node stops by itself");
+        tracing::debug!(path = %self.path(), reason, "node stops by itself");
         self.life.interrupt();
         self.actor.stop(Some(NORMAL.to_owned()));
     }

@@ -16,6 +16,7 @@
 mod child;
 mod delay;
 mod event;
+mod exit;
 mod group;
 mod window;
 
@@ -31,9 +32,7 @@ use self::{
     delay::Chance,
     window::{DistinctWindow, Window},
 };
-use super::spec::{
-    AutoShutdown, Budget, ChildId, ChildSpec, Exhausted, Restart, SetPolicy, Strategy,
-};
+use super::spec::{ChildId, ChildSpec, SetPolicy};
 
 /// The state machine of one supervisor.
 ///
@@ -173,137 +172,6 @@ impl SupervisorCore {
         self.advance(Some(age), out);
     }
 
-    fn child_exited(
-        &mut self,
-        id: &ChildId,
-        life: Incarnation,
-        exit: &Exit,
-        now: Duration,
-        out: &mut Vec<Action>,
-    ) {
-        let running = matches!(self.phase, Phase::Running);
-        let stop_from = self.stop_from;
-        let Some((age, child)) = self.find_live(id, life) else {
-            return;
-        };
-        // A member of a group that is being stopped is gone a little early.
-        let expected = !running || child.leaving || stop_from.is_some_and(|from| age >= from);
-        let temporary = child.spec.policy.restart == Restart::Temporary;
-        let gone = child.leaving || temporary;
-        if expected {
-            child.state = if running { State::Down } else { State::Finished };
-            if exit.abnormal() && *exit != Exit::Killed {
-                out.push(decided(id, life, Decision::Stopping));
-            }
-            if gone || !running && self.policy.strategy == Strategy::Dynamic {
-                self.forget(age, out);
-            }
-        } else if child.restarts_after(exit) {
-            self.fail(age, life, exit, now, out);
-        } else {
-            if exit.abnormal() {
-                out.push(decided(id, life, Decision::LetGo));
-            }
-            self.finish(age, out);
-        }
-        self.advance(None, out);
-    }
-
-    /// Restarts it, unless a budget is spent.
-    fn fail(
-        &mut self,
-        age: u64,
-        life: Incarnation,
-        exit: &Exit,
-        now: Duration,
-        out: &mut Vec<Action>,
-    ) {
-        let Some(child) = self.children.get_mut(&age) else {
-            return;
-        };
-        let id = child.spec.id.clone();
-        let own = child.fail(exit, &self.policy.quarantine, now);
-        let set = match self.policy.budget {
-            Budget::Restarts(budget) => (self.restarts.push(now, budget.within) > budget.restarts)
-                .then(|| Exhaustion::Set {
-                    id: id.clone(),
-                    restarts: budget.restarts,
-                    within: budget.within,
-                    last: exit.clone(),
-                }),
-            Budget::Distinct { children, within } => {
-                (self.failing.push(age, now, within) > children).then(|| Exhaustion::Distinct {
-                    id: id.clone(),
-                    children,
-                    within,
-                    last: exit.clone(),
-                })
-            }
-        };
-        let can_do_without =
-            !matches!(self.policy.strategy, Strategy::OneForAll | Strategy::RestForOne);
-        match (set, own) {
-            (None, Ok(())) => {
-                let after = child.back_off(now, &mut self.chance);
-                out.push(decided(&id, life, Decision::Restart { after }));
-                self.restart(age, after, out);
-            }
-            (None, Err(reason))
-                if can_do_without && self.policy.exhausted == Exhausted::Quarantine =>
-            {
-                let lasting = child.quarantine(&self.policy.quarantine, now);
-                out.push(decided(&id, life, Decision::Quarantine { lasting }));
-                out.push(Action::Quarantine { id, reason, until: now + lasting });
-            }
-            (Some(reason), _) | (None, Err(reason)) => {
-                child.state = State::Finished;
-                out.push(decided(&id, life, Decision::Escalate));
-                self.end(End::Escalated(reason), out);
-            }
-        }
-    }
-
-    fn restart(&mut self, age: u64, after: Duration, out: &mut Vec<Action>) {
-        if !after.is_zero()
-            && let Some(child) = self.children.get(&age)
-        {
-            out.push(Action::ScheduleRestart { id: child.spec.id.clone(), after });
-        }
-        if self.grouped() {
-            self.begin_group_restart(age);
-        } else if after.is_zero() {
-            self.start_child(age, out);
-        }
-    }
-
-    /// A child has ended and its policy wants it no more.
-    fn finish(&mut self, age: u64, out: &mut Vec<Action>) {
-        let Some(child) = self.children.get_mut(&age) else {
-            return;
-        };
-        child.state = State::Finished;
-        let significant = child.spec.policy.significant;
-        if child.spec.policy.restart == Restart::Temporary
-            || self.policy.strategy == Strategy::Dynamic
-        {
-            self.forget(age, out);
-        } else {
-            out.push(Action::Retire { id: child.spec.id.clone() });
-        }
-        let ends = significant
-            && match self.policy.auto_shutdown {
-                AutoShutdown::Never => false,
-                AutoShutdown::AnySignificant => true,
-                AutoShutdown::AllSignificant => !self
-                    .children
-                    .values()
-                    .any(|child| child.spec.policy.significant && child.state != State::Finished),
-            };
-        if ends {
-            self.end(End::Stopped, out);
-        }
-    }
-
     /// Starts a child that waits, if its time has come; without a time, at once.
     fn bring_back(&mut self, id: &ChildId, now: Option<Duration>, out: &mut Vec<Action>) {
         let age = self.ages.get(id.as_str()).copied();
@@ -411,8 +279,4 @@ impl SupervisorCore {
         let child = self.children.get_mut(&age)?;
         (child.live() == Some(life)).then_some((age, child))
     }
-}
-
-fn decided(id: &ChildId, incarnation: Incarnation, decision: Decision) -> Action {
-    Action::Decide { id: id.clone(), incarnation, decision }
 }

@@ -90,12 +90,20 @@ impl<N: Node> Actor for Guard<N> {
         guarded: &mut Guarded<N>,
     ) -> Result<(), ActorProcessingErr> {
         for _ in 0..BATCH {
-            if !guarded.step().await.map_err(told)? {
-                return Ok(());
+            match guarded.step().await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(crash) => {
+                    if let Some(node) = guarded.node.take() {
+                        // It has crashed already.
+                        let _ = guarded.give_up(node);
+                    }
+                    return Err(told(crash));
+                }
             }
         }
         // It counts as awake all the while, so the token is its own to renew.
-        tell(&myself, Wake);
+        let _ = tell(&myself, Wake);
         Ok(())
     }
 
@@ -111,10 +119,9 @@ impl<N: Node> Actor for Guard<N> {
 impl<N: Node> Guarded<N> {
     fn begin(birth: Birth<N>, actor: ActorRef<Wake>) -> Result<Self, Box<Crash>> {
         let Birth { args, address, incarnation, cell, life, epoch } = birth;
-        let path = cell.path().clone();
-        let ctx = Context::new(address, path, incarnation, actor, life);
+        let ctx = Context::new(address, Arc::clone(&cell), epoch, incarnation, actor, life);
         let born = Instant::now();
-        let started = span::<N>("start").in_scope(|| catch(|| N::start(&args, &ctx)));
+        let started = span::<N>("start", &cell).in_scope(|| catch(|| N::start(&args, &ctx)));
         let mut guarded = Self { node: None, ctx, cell, labels: Labels::default(), born, epoch };
         guarded.node = Some(guarded.check("start", started)?);
         Ok(guarded)
@@ -146,7 +153,8 @@ impl<N: Node> Guarded<N> {
         let mut flight = Flight { address: self.ctx.address(), own, fate: Fate::Lost };
         let activity = self.cell.activity();
         activity.begin(self.labels.index(label, &self.cell), since);
-        let handled = caught(node.handle(&self.ctx, message).instrument(span::<N>(label))).await;
+        let handled =
+            caught(node.handle(&self.ctx, message).instrument(span::<N>(label, &self.cell))).await;
         activity.end(now.elapsed());
         if let Ok(Ok(())) = handled {
             flight.fate = Fate::Handled;
@@ -160,13 +168,17 @@ impl<N: Node> Guarded<N> {
         let Some(mut node) = self.node.take() else {
             return Ok(());
         };
-        let goodbye = node.stopping(&self.ctx).instrument(span::<N>("stopping"));
+        let goodbye = node.stopping(&self.ctx).instrument(span::<N>("stopping", &self.cell));
         let said = caught(goodbye).await;
-        // Ractor hands this state to the supervisor's queue, so what is not
-        // ended here would live on until it is read.
+        let given_up = self.give_up(node);
+        self.check("stopping", said.and(given_up).map(Ok))
+    }
+
+    /// Gives up the node and all it has begun. This has to be done before
+    /// ractor says that it is gone: the next life may need what this one holds.
+    fn give_up(&self, node: N) -> Result<(), Fault> {
         self.ctx.close();
-        drop(node);
-        self.check("stopping", said.map(Ok))
+        catch(|| drop(node))
     }
 
     fn check<T>(
@@ -213,6 +225,13 @@ fn told(crash: Box<Crash>) -> ActorProcessingErr {
     crash
 }
 
-fn span<N: Node>(label: &'static str) -> tracing::Span {
-    tracing::info_span!(target: "actors::message", parent: None, "message", kind = N::KIND, label)
+fn span<N: Node>(label: &'static str, cell: &NodeCell) -> tracing::Span {
+    tracing::info_span!(
+        target: "actors::message",
+        parent: None,
+        "message",
+        kind = N::KIND,
+        label,
+        path = %cell.path(),
+    )
 }

@@ -68,6 +68,8 @@ pub(crate) enum Msg {
     Panic,
     Fail,
     Sleep(Duration),
+    /// As often as said, with a sign of life each time.
+    Trudge(Duration, u32),
     Block(Duration),
     AddLater(Duration, u64),
     TaskFails,
@@ -100,6 +102,12 @@ impl Node for Puppet {
             Msg::Panic => panic!("a panic in {}", self.name),
             Msg::Fail => return Err("an error".into()),
             Msg::Sleep(duration) => sleep(duration).await,
+            Msg::Trudge(duration, times) => {
+                for _ in 0..times {
+                    sleep(duration).await;
+                    ctx.progress();
+                }
+            }
             #[expect(clippy::disallowed_methods, reason = "it is there to block")]
             Msg::Block(duration) => std::thread::sleep(duration),
             Msg::AddLater(after, number) => drop(ctx.cast_after(after, Msg::Add(number))),
@@ -125,6 +133,7 @@ impl Node for Puppet {
             Msg::Panic => "panic",
             Msg::Fail => "fail",
             Msg::Sleep(_) => "sleep",
+            Msg::Trudge(..) => "trudge",
             Msg::Block(_) => "block",
             Msg::AddLater(..) => "add_later",
             Msg::TaskFails => "task_fails",

@@ -104,7 +104,9 @@ fn status_of(code: ErrorCode) -> StatusCode {
         E::Malformed | E::BadRequest | E::BadPath | E::BadValue | E::UnexpectedFrame => {
             StatusCode::BAD_REQUEST
         }
-        E::VersionUnsupported | E::CodecUnknown => StatusCode::BAD_REQUEST,
+        E::VersionUnsupported | E::CodecUnknown | E::Truncated | E::NotUtf8 => {
+            StatusCode::BAD_REQUEST
+        }
         E::Unauthenticated | E::BadSignature | E::BadCertificate | E::BadToken => {
             StatusCode::UNAUTHORIZED
         }

@@ -1,7 +1,7 @@
 //! `brain serve`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use brain::config::{Config, Overrides};
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,6 +53,13 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         tracing::info!("the brain has stopped");
         Ok(())
     })
+}
+
+/// `brain config`.
+pub(super) fn print_config(file: Option<&Path>) -> anyhow::Result<()> {
+    let config = Config::read(file, &Overrides::default())?;
+    print!("{}", toml::to_string_pretty(&config)?);
+    Ok(())
 }
 
 /// Comes back at SIGTERM or SIGINT.

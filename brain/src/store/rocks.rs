@@ -270,3 +270,35 @@ fn family_options(cache: &Cache) -> Options {
     options.set_write_buffer_size(16 << 20);
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let config = StoreConfig::new(folder.path());
+        let fleet = FleetId([1; 16]);
+        let rocks = Rocks::open(&config, fleet).expect("opens");
+        let mut batch = WriteBatch::default();
+        rocks.put(&mut batch, META, b"format", &(FORMAT + 1));
+        rocks.write(batch).expect("writes");
+        drop(rocks);
+        let refused = Rocks::open(&config, fleet).err().expect("too new");
+        assert!(matches!(refused, OpenError::FormatNewer { found: 2, known: 1 }), "{refused}");
+    }
+
+    #[test]
+    fn a_damaged_record_is_named_when_it_is_read() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let rocks = Rocks::open(&StoreConfig::new(folder.path()), FleetId([1; 16])).expect("opens");
+        let mut batch = WriteBatch::default();
+        let mut record = record::seal(b"key", &7u64);
+        record[3] ^= 1;
+        batch.put_cf(rocks.family(LOG_ENDS), b"key", record);
+        rocks.write(batch).expect("writes");
+        let error = rocks.get::<u64>(LOG_ENDS, b"key").expect_err("damaged");
+        assert!(matches!(&error, ReadError::Corrupt { family: LOG_ENDS, detail } if detail.contains("6b6579")), "{error}");
+    }
+}

@@ -162,8 +162,28 @@ async fn frames_that_are_none_end_the_connection_and_nothing_else() {
     };
     let long_list =
         [&[VERSION_MAX, 1, 6, 0][..], &[7; 32], &[253], &(1u64 << 63).to_le_bytes()].concat();
+    let close = protocol::wire::Close {
+        error: protocol::session::error(ErrorCode::GoingAway, "x", "some text"),
+        retry_after_ms: None,
+    };
+    let mut not_utf8 = wire::encode(&Message::Close(close), VERSION_MAX, Compression::None);
+    let at = not_utf8.windows(4).position(|text| text == b"text").expect("the text");
+    not_utf8[at] = 0xFF;
+    let bad_path = {
+        let mut author = protocol::history::Author::new(subject.log(), Hlc::default());
+        let changes = vec![(Path::new("reported/xyz").expect("valid"), Some(count(1)))];
+        let provenance = Provenance::new(StateSource::Hardware, "sensor:x", "x");
+        let draft = protocol::history::Draft { changes, provenance, lease_until_ms: None };
+        let quality = protocol::clock::ClockQuality::Synchronised;
+        let entry = author.write(&subject.tree, draft, 1, quality).expect("a change");
+        let batch = Message::Entries(Batch::pack(&[entry]).expect("packs"));
+        let mut frame = wire::encode(&batch, VERSION_MAX, Compression::None);
+        let at = frame.windows(3).position(|text| text == b"xyz").expect("the path");
+        frame[at..at + 3].copy_from_slice(b"/..");
+        frame
+    };
     let cases = [
-        (vec![], ErrorCode::Malformed),
+        (vec![], ErrorCode::Truncated),
         (vec![9, 1, 12, 0, 1], ErrorCode::VersionUnsupported),
         (vec![1, 9, 12, 0, 1], ErrorCode::CodecUnknown),
         (vec![1, 1, 99, 0, 1], ErrorCode::Malformed),
@@ -171,7 +191,9 @@ async fn frames_that_are_none_end_the_connection_and_nothing_else() {
         (vec![1, 1, 12, 0, 1, 2, 3], ErrorCode::Malformed),
         (vec![1; 65], ErrorCode::UnexpectedFrame),
         (bomb, ErrorCode::DecompressionBomb),
-        (long_list, ErrorCode::Malformed),
+        (long_list, ErrorCode::Truncated),
+        (not_utf8, ErrorCode::NotUtf8),
+        (bad_path, ErrorCode::BadPath),
     ];
     for (frame, expected) in cases {
         let mut link = established(&subject).await;
@@ -193,7 +215,7 @@ async fn frames_that_are_none_end_the_connection_and_nothing_else() {
 }
 
 /// A link of `device` after its handshake.
-async fn established(device: &LightDevice) -> RawLink {
+pub(crate) async fn established(device: &LightDevice) -> RawLink {
     let way = device.way.clone();
     let key = device.membership.api_key.clone();
     let mut link =

@@ -13,3 +13,4 @@ mod page;
 mod store;
 mod storm;
 mod twins;
+mod wire;

@@ -215,10 +215,11 @@ impl Track {
         // Without an answer nobody knows what became of the commit: a new life reads the spool.
         let error = match asked.await? {
             Ok(()) => {
+                // Whoever has an answer finds it in the status as well.
+                self.show(desired_changed)?;
                 for call in self.waiting.drain(..) {
                     call(Ok(()));
                 }
-                self.show(desired_changed)?;
                 return self.prune().await;
             }
             Err(error) => error,
@@ -236,7 +237,7 @@ impl Track {
 
     async fn start_up(&mut self) -> Result<(), NodeError> {
         self.load().await?;
-        if let Some(fleet) = self.args.fleet.filter(|_| self.is_provisional()) {
+        if let Some(fleet) = self.args.fleet {
             self.join(fleet, self.args.issuer).await??;
         }
         if let Some(damage) = self.args.store.take_damage() {

@@ -2,33 +2,50 @@
 //! refuses an entry, or the brain turns out to have another history.
 
 use actors::supervise::NodeError;
-use protocol::history::LogId;
+use protocol::history::{Draft, LogId, Provenance};
+use protocol::state::StateSource;
 use protocol::wire::{LogPosition, Refuse};
 use protocol::{FleetId, PublicKey};
 
 use super::keeper::{Track, random_epoch};
 use super::{End, Outcome, Resolution, WriteError, resolve};
 
+/// So many leaves fit one entry, also with long paths and texts.
+const LEAVES_AT_ONCE: usize = 32;
+
 impl Track {
-    /// Leaves the provisional tree, if it is still that.
+    /// Leaves the tree of another fleet, or of none, for that of `fleet`.
+    ///
+    /// What was written before there was a fleet is written again, in order. Another fleet's
+    /// history is not this one's business: there the device's leaves are written as they are.
     pub(super) async fn join(
         &mut self,
         fleet: FleetId,
         issuer: Option<PublicKey>,
     ) -> Result<Result<(), WriteError>, NodeError> {
         self.flush().await?;
-        if !self.is_provisional() {
+        if self.replica()?.tree().genesis().fleet == fleet {
             return Ok(Ok(()));
         }
         let mut written = Vec::new();
-        for (number, after) in self.replica()?.unacknowledged() {
-            written.extend(self.range(number, after, usize::MAX).await?);
+        if self.is_provisional() {
+            for (number, after) in self.replica()?.unacknowledged() {
+                written.extend(self.range(number, after, usize::MAX).await?);
+            }
+            written.sort_by_key(|entry| entry.hlc);
         }
-        written.sort_by_key(|entry| entry.hlc);
-        let now = self.args.clock.now();
-        let epoch = random_epoch()?;
+        let leaves = self.replica()?.own_leaves();
+        let (now, epoch) = (self.args.clock.now(), random_epoch()?);
         let replica = self.replica()?;
-        let joined = replica.join(fleet, epoch, &written, now);
+        let mut joined = replica.join(fleet, epoch, &written, now);
+        if written.is_empty() {
+            for changes in leaves.chunks(LEAVES_AT_ONCE) {
+                let provenance = Provenance::new(StateSource::Edge, "agent", "joined a fleet");
+                let changes = changes.to_vec();
+                let draft = Draft { changes, provenance, lease_until_ms: None };
+                joined = joined.and_then(|()| replica.write(draft, now).map(drop));
+            }
+        }
         if let Some(issuer) = issuer {
             replica.add_brain(issuer);
         }

@@ -38,37 +38,12 @@ pub fn resolve(code: ErrorCode) -> Resolution {
         ErrorCode::Forbidden
         | ErrorCode::TooLarge
         | ErrorCode::Malformed
+        | ErrorCode::Truncated
+        | ErrorCode::NotUtf8
         | ErrorCode::BadPath
         | ErrorCode::BadValue => reissue(End::BelowRefused, true, false),
-        ErrorCode::VersionUnsupported
-        | ErrorCode::CodecUnknown
-        | ErrorCode::DecompressionBomb
-        | ErrorCode::UnexpectedFrame
-        | ErrorCode::TimedOut
-        | ErrorCode::Unauthenticated
-        | ErrorCode::BadSignature
-        | ErrorCode::BadCertificate
-        | ErrorCode::WrongFleet
-        | ErrorCode::WrongRole
-        | ErrorCode::BadToken
-        | ErrorCode::Fenced
-        | ErrorCode::ClonedIdentity
-        | ErrorCode::SequenceGap
-        | ErrorCode::MissingCause
-        | ErrorCode::UnknownTree
-        | ErrorCode::TreeFull
-        | ErrorCode::NotFound
-        | ErrorCode::VersionStale
-        | ErrorCode::VersionFuture
-        | ErrorCode::VersionForked
-        | ErrorCode::BadRequest
-        | ErrorCode::DiskFull
-        | ErrorCode::Corrupt
-        | ErrorCode::StoreFailed
-        | ErrorCode::FormatNewer
-        | ErrorCode::Overloaded
-        | ErrorCode::GoingAway
-        | ErrorCode::Internal => Resolution::Reconnect,
+        // Also codes that later releases add: to try again loses nothing.
+        _ => Resolution::Reconnect,
     }
 }
 

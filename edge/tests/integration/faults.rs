@@ -141,3 +141,40 @@ async fn two_agents_do_not_share_a_folder() {
     assert!(matches!(error, StartError::Spool(SpoolError::InUse)), "{error}");
     agent.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_that_are_killed_come_back_and_lose_nothing() {
+    let (dir, peer) = (folder(), Peer::start().await);
+    let agent = Agent::start(joining(&dir, &peer)).await.expect("starts");
+    let device = agent.device_id();
+    let mut next = 1;
+    for part in ["track", "spool", "uplink", "apply", "sense"] {
+        enqueue(&agent, next..=next + 2).await;
+        next += 3;
+        assert!(agent.tree().kill(&format!("edge/{part}")), "{part} is there");
+        enqueue(&agent, next..=next + 2).await;
+        next += 3;
+    }
+    drained(&agent).await;
+    assert_eq!(numbers(&peer.entries_of(device)), (1..next).collect::<Vec<_>>());
+    let restarts: u64 = agent.tree().snapshot().iter().map(|node| node.restarts).sum();
+    assert!(restarts >= 5);
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_changes_fleets_brings_its_leaves_along() {
+    let (dir, first, second) = (folder(), Peer::start().await, Peer::of_fleet(2).await);
+    let agent = Agent::start(joining(&dir, &first)).await.expect("starts");
+    let device = agent.device_id();
+    enqueue(&agent, 1..=2).await;
+    drained(&agent).await;
+    agent.stop().await;
+    std::fs::remove_file(dir.path().join("enrolment.json")).expect("enrolled");
+    let agent = Agent::start(joining(&dir, &second)).await.expect("starts");
+    drained(&agent).await;
+    until("the leaf", || second.value(device, "reported/test/number") == Some(Value::from(2)))
+        .await;
+    assert_eq!(numbers(&second.entries_of(device)), [2]);
+    agent.stop().await;
+}

@@ -51,7 +51,7 @@ fn by_test() -> Provenance {
 
 async fn enqueue(agent: &Agent, numbers: std::ops::RangeInclusive<i64>) {
     for n in numbers {
-        agent.enqueue(number(n), by_test()).await.expect("durable").expect("a change");
+        agent.enqueue(number(n), by_test()).await.expect("durable");
     }
 }
 

@@ -25,7 +25,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::Message;
 
 pub(crate) const HEARTBEAT_MS: u32 = 400;
-const FLEET: FleetId = FleetId([0xF1; 16]);
 const SECRET: [u8; 32] = [0x5E; 32];
 
 /// The brain's double.
@@ -34,6 +33,7 @@ pub(crate) struct Peer(Arc<Shared>);
 
 struct Shared {
     port: u16,
+    fleet: FleetId,
     tls: Arc<rustls::ServerConfig>,
     ca_der: Vec<u8>,
     root: Keypair,
@@ -65,6 +65,10 @@ pub(crate) struct Device {
 
 impl Peer {
     pub(crate) async fn start() -> Self {
+        Self::of_fleet(1).await
+    }
+
+    pub(crate) async fn of_fleet(number: u8) -> Self {
         let mut ca = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let ca_key = rcgen::KeyPair::generate().expect("a key");
@@ -87,10 +91,11 @@ impl Peer {
         let port = listener.local_addr().expect("bound").port();
         let peer = Self(Arc::new(Shared {
             port,
+            fleet: FleetId([number; 16]),
             tls: Arc::new(tls),
             ca_der,
-            root: Keypair::from_seed(&[1; 32]),
-            brain: Keypair::from_seed(&[2; 32]),
+            root: Keypair::from_seed(&[number; 32]),
+            brain: Keypair::from_seed(&[number + 100; 32]),
             started: Instant::now(),
             connections: AtomicU64::new(0),
             mode: watch::Sender::new(Mode::Up),
@@ -107,7 +112,7 @@ impl Peer {
 
     pub(crate) fn token(&self) -> EnrolmentToken {
         EnrolmentToken {
-            fleet: FLEET,
+            fleet: self.0.fleet,
             root: self.0.root.public(),
             tls_ca_sha256: Sha256::digest(&self.0.ca_der).into(),
             number: 1,
@@ -235,7 +240,7 @@ impl Talk {
         let brain_id = BrainId([0xB1; 16]);
         let (root, brain) = (peer.0.root.clone(), peer.0.brain.clone());
         let session = Session::answerer(Answerer {
-            fleet: FLEET,
+            fleet: peer.0.fleet,
             root: root.public(),
             brain: brain_id,
             certificate: Chain { leaf: peer.brain_certificate(), issuer: None },
@@ -266,7 +271,8 @@ impl Talk {
                 }
                 let subject = Subject::Device(device.device, None);
                 let (brain, key) = (&self.peer.0.brain, device.key);
-                let leaf = Certificate::issue(brain, FLEET, subject, key, Validity::ALWAYS);
+                let leaf =
+                    Certificate::issue(brain, self.peer.0.fleet, subject, key, Validity::ALWAYS);
                 let issuer = Some(self.peer.brain_certificate());
                 let certificate = Chain { leaf, issuer };
                 let now_ms = self.peer.now().wall_ms;
@@ -283,7 +289,7 @@ impl Talk {
                     let Device { tree, .. } = devices.entry(device.device).or_insert_with(|| {
                         let log = LogId { author, epoch: 1 };
                         Device {
-                            tree: Tree::new(edge::track::genesis(FLEET, device.device)),
+                            tree: Tree::new(edge::track::genesis(self.peer.0.fleet, device.device)),
                             logs: BTreeMap::new(),
                             author: Author::new(log, Hlc::default()),
                         }
@@ -377,7 +383,7 @@ impl Peer {
     fn brain_certificate(&self) -> Certificate {
         let subject = Subject::Brain(BrainId([0xB1; 16]));
         let key = self.0.brain.public();
-        Certificate::issue(&self.0.root, FLEET, subject, key, Validity::ALWAYS)
+        Certificate::issue(&self.0.root, self.0.fleet, subject, key, Validity::ALWAYS)
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{ClockQuality, Hlc};
 use crate::history::{Entry, EntryKind, LogId, Provenance, TEXT_BYTES_MAX, VersionVector};
-use crate::state::{Path, StateDelta, Value};
+use crate::state::{Path, PathError, StateDelta, Value};
 use crate::{EntryId, ErrorCode, TreeId};
 
 /// The most entries in a batch.
@@ -29,7 +29,8 @@ pub struct Batch {
     pub first_seq: u64,
     /// The id of the entry before the first.
     pub prev: EntryId,
-    paths: Vec<Path>,
+    /// Checked when the batch is unpacked, so that a bad one is told apart from a bad frame.
+    paths: Vec<String>,
     provenances: Vec<Provenance>,
     entries: Vec<Packed>,
 }
@@ -98,6 +99,9 @@ pub enum BatchError {
         /// How long it is.
         bytes: usize,
     },
+    /// A path that is too long, too deep or not well formed.
+    #[error(transparent)]
+    BadPath(#[from] PathError),
     /// One entry names a path twice.
     #[error("entry {seq} names a path twice")]
     PathTwice {
@@ -111,6 +115,7 @@ impl BatchError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::TextTooLong { .. } => ErrorCode::TooLarge,
+            Self::BadPath(_) => ErrorCode::BadPath,
             Self::Count { .. }
             | Self::UnknownReference { .. }
             | Self::Overflow
@@ -144,7 +149,7 @@ impl Batch {
             log: first.log,
             first_seq: first.seq,
             prev: first.prev,
-            paths: tables.paths,
+            paths: tables.paths.iter().map(|path| path.as_str().to_owned()).collect(),
             provenances: tables.provenances,
             entries: packed,
         })
@@ -177,7 +182,8 @@ impl Batch {
         }
         let mut unpacked = Vec::with_capacity(found);
         let (mut prev, mut wall_ms, mut seq) = (self.prev, 0u64, self.first_seq);
-        let look_up = Lookup { paths: &self.paths, provenances: &self.provenances };
+        let paths = self.paths.iter().map(|text| Path::new(text)).collect::<Result<Vec<_>, _>>()?;
+        let look_up = Lookup { paths: &paths, provenances: &self.provenances };
         for packed in self.entries {
             wall_ms = wall_ms.checked_add(packed.wall_ms_delta).ok_or(BatchError::Overflow)?;
             let entry = Entry {

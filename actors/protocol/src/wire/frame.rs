@@ -77,9 +77,9 @@ impl FrameError {
     /// The code on the wire.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Truncated { .. } | Self::Kind { .. } | Self::Flags { .. } | Self::Decode(_) => {
-                ErrorCode::Malformed
-            }
+            Self::Truncated { .. } => ErrorCode::Truncated,
+            Self::Kind { .. } | Self::Flags { .. } => ErrorCode::Malformed,
+            Self::Decode(error) => error.code(),
             Self::TooLarge { .. } => ErrorCode::TooLarge,
             Self::Version { .. } => ErrorCode::VersionUnsupported,
             Self::Codec { .. } => ErrorCode::CodecUnknown,
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(broken(1, 9), ErrorCode::CodecUnknown);
         assert_eq!(broken(2, 99), ErrorCode::Malformed);
         assert_eq!(broken(3, 0x80), ErrorCode::Malformed);
-        assert_eq!(decode(&[1]).expect_err("short").code(), ErrorCode::Malformed);
+        assert_eq!(decode(&[1]).expect_err("short").code(), ErrorCode::Truncated);
         assert_eq!(decode(&vec![1; 70_000]).expect_err("long").code(), ErrorCode::TooLarge);
     }
 

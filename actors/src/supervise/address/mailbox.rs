@@ -268,7 +268,7 @@ fn wake<M>(mut lanes: MutexGuard<'_, Lanes<M>>) {
         lanes.awake = true;
         drop(lanes);
         // A reader that has just died is replaced by one who looks for itself.
-        tell(&actor, Wake);
+        let _ = tell(&actor, Wake);
     }
 }
 

@@ -130,7 +130,7 @@ impl Running {
             }
             Self::Supervisor { actor } => {
                 // One that is gone already is reported as such.
-                tell(actor, ShellMsg::Stop { for_good });
+                let _ = tell(actor, ShellMsg::Stop { for_good });
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{
     fmt,
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc, PoisonError, RwLock, Weak,
+        Arc, PoisonError, RwLock, RwLockWriteGuard, Weak,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -103,15 +103,20 @@ impl<N: Node> DynamicSupervisor<N> {
         let id = id.into();
         let live = self.set.live.load();
         let live = live.as_ref().ok_or(StartChildError::Down)?;
-        let address = self.set.enter(&id)?;
+        let mut shard = self.set.write(id.as_str());
+        let address = self.set.enter(&mut shard, &id)?;
         let member: Arc<dyn ChildFactory> = Arc::new(Member {
             id: id.clone(),
             node: NodeFactory::<N>::new(address.clone(), args),
             set: Arc::downgrade(&self.set),
         });
         let add = ShellMsg::Add(ChildSpec::new(id, self.set.child), member);
-        // One that is not taken gives its name back when it is dropped.
-        if tell(live, add) { Ok(address) } else { Err(StartChildError::Down) }
+        // Sent before anybody can find the child, and ask to stop it.
+        let sent = tell(live, add);
+        drop(shard);
+        // One that is not taken gives its name back when it is dropped, which
+        // needs the lock.
+        sent.map(|()| address).map_err(|_| StartChildError::Down)
     }
 
     /// The child of that name, or a new one.
@@ -147,7 +152,7 @@ impl<N: Node> DynamicSupervisor<N> {
         }
         let (gone, wait) = oneshot::channel();
         if let Some(live) = self.set.live.load_full() {
-            tell(&live, ShellMsg::Remove(ChildId::from(id), gone));
+            let _ = tell(&live, ShellMsg::Remove(ChildId::from(id), gone));
         }
         // Either somebody says so, or nobody is left to say it.
         let _ = wait.await;
@@ -157,7 +162,7 @@ impl<N: Node> DynamicSupervisor<N> {
     /// Lets a child out of its quarantine.
     pub fn release_child(&self, id: &str) {
         if let Some(live) = self.set.live.load().as_ref() {
-            tell(live, ShellMsg::Release(ChildId::from(id)));
+            let _ = tell(live, ShellMsg::Release(ChildId::from(id)));
         }
     }
 
@@ -203,8 +208,11 @@ impl<N: Node> fmt::Debug for DynamicSupervisor<N> {
 
 impl<N: Node> Set<N> {
     /// Takes a name.
-    fn enter(&self, id: &ChildId) -> Result<Address<N::Msg>, StartChildError> {
-        let mut shard = self.shard(id.as_str()).write().unwrap_or_else(PoisonError::into_inner);
+    fn enter(
+        &self,
+        shard: &mut HashMap<ChildId, Address<N::Msg>>,
+        id: &ChildId,
+    ) -> Result<Address<N::Msg>, StartChildError> {
         let Entry::Vacant(place) = shard.entry(id.clone()) else {
             return Err(StartChildError::Exists { id: id.clone() });
         };
@@ -217,11 +225,15 @@ impl<N: Node> Set<N> {
 
     /// Frees a name, unless it is another's by now.
     fn leave(&self, id: &ChildId, address: &Address<N::Msg>) {
-        let mut shard = self.shard(id.as_str()).write().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.write(id.as_str());
         if shard.get(id.as_str()).is_some_and(|of| of.same(address)) {
             shard.remove(id.as_str());
             self.len.fetch_sub(1, Relaxed);
         }
+    }
+
+    fn write(&self, id: &str) -> RwLockWriteGuard<'_, HashMap<ChildId, Address<N::Msg>>> {
+        self.shard(id).write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shard(&self, id: &str) -> &RwLock<HashMap<ChildId, Address<N::Msg>>> {

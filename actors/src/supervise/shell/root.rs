@@ -128,7 +128,7 @@ impl Root {
     /// Stops everybody in the reverse order of starting, each within the time
     /// its policy gives, and comes back when all are gone.
     pub async fn stop(self) {
-        tell(&self.actor, ShellMsg::Stop { for_good: true });
+        let _ = tell(&self.actor, ShellMsg::Stop { for_good: true });
         // Without a timeout this cannot fail.
         let _ = self.actor.wait(None).await;
         self.blueprint.close();
@@ -153,7 +153,7 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        tell(&self.actor, ShellMsg::Stop { for_good: true });
+        let _ = tell(&self.actor, ShellMsg::Stop { for_good: true });
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ractor::ActorProcessingErr;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::AbortHandle};
 
 use super::{
     Ended,
@@ -13,7 +13,7 @@ use crate::supervise::{
     core::Incarnation,
     crash::{Crash, Fault},
     spec::ChildSpec,
-    tree::{NodeCell, TreePath, TreeView},
+    tree::{NodeCell, Status, TreePath, TreeView},
 };
 
 /// The place of a child under its supervisor.
@@ -21,6 +21,8 @@ pub(super) struct Slot {
     pub(super) factory: Arc<dyn ChildFactory>,
     pub(super) cell: Arc<NodeCell>,
     pub(super) running: Option<Running>,
+    /// The current life, or the last one.
+    pub(super) life: Incarnation,
     pub(super) stuck_after: Option<Duration>,
     /// It was killed because it was stuck.
     pub(super) condemned: bool,
@@ -28,6 +30,7 @@ pub(super) struct Slot {
     pub(super) crash: Option<Arc<Crash>>,
     /// Who waits for it to leave.
     pub(super) leavers: Vec<oneshot::Sender<()>>,
+    timer: Option<AbortHandle>,
 }
 
 /// Why a child ended: told by its guard, or only as much as ractor knows.
@@ -81,16 +84,26 @@ impl Slot {
             factory,
             cell,
             running: None,
+            life: Incarnation::default(),
             stuck_after: spec.policy.stuck_after,
             condemned: false,
             crash: None,
             leavers: Vec::new(),
+            timer: None,
         }
     }
 
-    /// The life that runs.
-    pub(super) fn life(&self) -> Incarnation {
-        self.cell.incarnation()
+    /// A life is about to begin.
+    pub(super) fn begin(&mut self, life: Incarnation, now: Duration) {
+        self.life = life;
+        self.stop_timer();
+        self.cell.begin(life, now);
+    }
+
+    /// There is at most one timer for a child: the one that brings it back.
+    pub(super) fn set_timer(&mut self, timer: AbortHandle) {
+        self.stop_timer();
+        self.timer = Some(timer);
     }
 
     /// Notes how a life ended, for the tree and for the decision to come.
@@ -111,8 +124,17 @@ impl Slot {
         self.crash = Some(crash);
     }
 
+    /// The supervisor goes and the child with it, maybe to come back.
+    pub(super) fn vacate(self) {
+        // A successor may have taken over already.
+        if self.cell.incarnation() == self.life {
+            self.cell.over(Status::Stopped);
+        }
+    }
+
     /// The child is gone for good.
-    pub(super) fn forget(self, tree: &TreeView) {
+    pub(super) fn forget(mut self, tree: &TreeView) {
+        self.stop_timer();
         tree.remove(self.cell.path());
         self.factory.close();
         // A factory of a dynamic set frees its name when it is dropped, and
@@ -120,6 +142,12 @@ impl Slot {
         drop(self.factory);
         for leaver in self.leavers {
             let _ = leaver.send(());
+        }
+    }
+
+    fn stop_timer(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            timer.abort();
         }
     }
 }

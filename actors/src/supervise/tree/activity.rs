@@ -34,6 +34,13 @@ impl Activity {
         self.current.store(label << TIME_BITS | micros, Relaxed);
     }
 
+    /// The handler still runs, and gets on.
+    pub(crate) fn renew(&self, now: Duration) {
+        if let Some(label) = (self.current.load(Relaxed) >> TIME_BITS).checked_sub(1) {
+            self.begin(label as u16, now);
+        }
+    }
+
     /// The handler has come to its end.
     pub(crate) fn end(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);

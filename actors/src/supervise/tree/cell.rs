@@ -137,6 +137,7 @@ impl NodeCell {
     pub(crate) fn over(&self, status: Status) {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         control.live = None;
+        self.activity.clear();
         self.set_status(status);
     }
 
@@ -162,7 +163,7 @@ impl NodeCell {
         let supervisor = control.supervisor.clone();
         drop(control);
         let release = ShellMsg::Release(self.id.clone());
-        supervisor.is_some_and(|supervisor| tell(&supervisor, release))
+        supervisor.is_some_and(|supervisor| tell(&supervisor, release).is_ok())
     }
 
     pub(crate) fn info(&self, now: Duration) -> NodeInfo {

@@ -62,8 +62,8 @@ impl Replica {
         Ok(cut)
     }
 
-    /// Leaves the provisional tree for that of `fleet`: what was written so far is written there
-    /// again, in order, in a new epoch.
+    /// Leaves the tree for that of `fleet`, and writes `written` there again, in order, in a new
+    /// epoch.
     pub fn join(
         &mut self,
         fleet: FleetId,

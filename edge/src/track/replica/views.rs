@@ -1,6 +1,6 @@
 //! What can be read off a replica.
 
-use protocol::history::{Cut, Entry, LogId, SignedHead, Tree};
+use protocol::history::{Change, Cut, Entry, LogId, Role, SignedHead, Tree};
 use protocol::state::{Path, State, Value};
 use protocol::wire::LogPosition;
 
@@ -41,6 +41,15 @@ impl Replica {
     /// Every leaf with its value.
     pub fn state(&self) -> State {
         self.tree.state()
+    }
+
+    /// The leaves that this device writes, as changes that would make them.
+    pub fn own_leaves(&self) -> Vec<Change> {
+        let role = Role::Owner(self.identity.device);
+        let kind = self.tree.genesis().kind;
+        let state = self.tree.state().into_iter();
+        let own = state.filter(|(path, _)| role.may_write(kind, path));
+        own.map(|(path, value)| (path, Some(value))).collect()
     }
 
     /// The value of a leaf.

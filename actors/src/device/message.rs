@@ -1,0 +1,155 @@
+//! What a device's actor starts from, is told, and answers.
+
+use std::sync::Arc;
+
+use protocol::history::{Change, Cut, Entry, LogId, Provenance, SignedHead};
+use protocol::session::{Now, Replica};
+use protocol::state::{State, StateDelta, Version, VersionedState};
+use protocol::{DeviceId, EntryId, FleetId, PublicKey, SyncError};
+use tokio::sync::mpsc;
+
+use super::BrainAuthor;
+use crate::ports::{CommitError, LinkEvent, TreeStore};
+use crate::supervise::Reply;
+
+/// Tells the time.
+pub trait Clock: Send + Sync + 'static {
+    /// The time now.
+    fn now(&self) -> Now;
+}
+
+/// What every incarnation of a device's actor starts from.
+pub struct DeviceArgs {
+    /// The device.
+    pub device: DeviceId,
+    /// Its fleet.
+    pub fleet: FleetId,
+    /// The keys that write its part of its tree, the current one and former ones.
+    pub device_keys: Vec<PublicKey>,
+    /// Who the brain is when it writes.
+    pub brain: BrainAuthor,
+    /// Where trees are kept.
+    pub store: Arc<dyn TreeStore>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What a device's actor is told.
+pub enum DeviceMsg {
+    /// Load the twin.
+    Load,
+    /// A connection of the device has proved itself.
+    Attach {
+        /// Its number: higher than that of every earlier connection.
+        connection: u64,
+        /// Where the peer is, for people.
+        peer: String,
+        /// Where news for the connection goes.
+        link: mpsc::Sender<LinkEvent>,
+        /// Where the tree stands, or why the connection is turned away.
+        reply: Reply<Result<Replica, SyncError>>,
+    },
+    /// The tree stands still on disk as the reply needs it.
+    Settled {
+        /// What to answer.
+        reply: Reply<Result<Replica, SyncError>>,
+    },
+    /// A connection has ended.
+    Detached {
+        /// Its number.
+        connection: u64,
+    },
+    /// Entries came over a connection.
+    EntriesCame {
+        /// The connection's number.
+        connection: u64,
+        /// The log.
+        log: LogId,
+        /// The entries.
+        entries: Vec<(EntryId, Entry)>,
+        /// What to give back when they are dealt with.
+        bytes: u32,
+    },
+    /// A signed head came over a connection.
+    SignedHeadCame(SignedHead),
+    /// A cut came over a connection.
+    CutCame(Cut),
+    /// A connection's session needs entries.
+    Fetch {
+        /// The connection's number.
+        connection: u64,
+        /// The log.
+        log: LogId,
+        /// Those above this number.
+        after: u64,
+        /// About so many bytes of them.
+        bytes_max: usize,
+    },
+    /// Write into `desired/` or `tags/`.
+    Write {
+        /// The leaves.
+        changes: Vec<Change>,
+        /// Who and why.
+        provenance: Provenance,
+        /// What became of it, once it is durable.
+        reply: Reply<Result<WriteOutcome, SyncError>>,
+    },
+    /// Make `desired/` hold exactly these leaves.
+    SetState {
+        /// The leaves, with their whole paths.
+        desired: State,
+        /// Who and why.
+        provenance: Provenance,
+        /// What became of it, once it is durable.
+        reply: Reply<Result<WriteOutcome, SyncError>>,
+    },
+    /// Save a state under the next version, or check that the current one has it.
+    SaveState {
+        /// The state with its version.
+        state: VersionedState,
+        /// Who and why.
+        provenance: Provenance,
+        /// What became of it, once it is durable.
+        reply: Reply<Result<WriteOutcome, SyncError>>,
+    },
+    /// Keep a snapshot of the current version.
+    Snapshot {
+        /// Its version, once it is durable.
+        reply: Reply<Result<Version, SyncError>>,
+    },
+    /// Tell how the device is connected.
+    Status {
+        /// The answer.
+        reply: Reply<DeviceStatus>,
+    },
+    /// A commit failed: what is in memory is ahead of the disk.
+    CommitFailed(CommitError),
+    /// Sign the brain's log.
+    SealDue,
+    /// Look whether anybody still needs the twin.
+    IdleDue,
+}
+
+/// What a write came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteOutcome {
+    /// The version that the tree has now.
+    pub version: Version,
+    /// The entry, where one was needed.
+    pub entry: Option<EntryId>,
+    /// What it changed.
+    pub delta: StateDelta,
+}
+
+/// How a device is connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceStatus {
+    /// Since when, in milliseconds since the Unix epoch; none while it is away.
+    pub connected_since_ms: Option<u64>,
+    /// The number of the connection.
+    pub connection: Option<u64>,
+    /// Where it comes from.
+    pub peer: Option<String>,
+    /// Until when the device is quarantined as a cloned identity, in milliseconds since the epoch.
+    pub quarantined_until_ms: Option<u64>,
+}
