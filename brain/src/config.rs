@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 /// What environment variables begin with: `FLEET_BRAIN_API_LISTEN`.
 const ENV_PREFIX: &str = "FLEET_BRAIN_";
+/// Variables of that name which stand for arguments of commands instead.
+const NO_SETTINGS: [&str; 7] =
+    ["data_dir", "config", "url", "token", "token_file", "ca_file", "client_file"];
 
 /// The settings of `brain serve`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,7 +117,7 @@ impl Config {
             })?;
             figment = figment.merge(Toml::string(&text));
         }
-        let environment = Env::prefixed(ENV_PREFIX).ignore(&["token", "url"]);
+        let environment = Env::prefixed(ENV_PREFIX).ignore(&NO_SETTINGS);
         let figment = figment.merge(environment).merge(Serialized::defaults(overrides));
         let config: Self = figment.extract().map_err(Box::new)?;
         config.check()

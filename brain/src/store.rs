@@ -145,10 +145,11 @@ impl Store {
         let mark = mark::MarkFile::in_folder(&config.folder);
         let mark_error = |source| OpenError::Mark { folder: config.folder.clone(), source };
         let found = rocks.latest_write();
-        if let Some(mark) = mark.read().map_err(mark_error)? {
-            if found < mark && !accept_loss {
-                return Err(OpenError::BelowMark { found, mark });
-            }
+        if let Some(mark) = mark.read().map_err(mark_error)?
+            && found < mark
+            && !accept_loss
+        {
+            return Err(OpenError::BelowMark { found, mark });
         }
         mark.write(found).map_err(mark_error)?;
         let damaged = |source| OpenError::Damaged { folder: config.folder.clone(), source };

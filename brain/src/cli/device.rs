@@ -1,7 +1,6 @@
 //! `brain device`.
 
 use std::io::IsTerminal;
-use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -276,8 +275,13 @@ fn repeat(view: View, mut print: impl FnMut() -> anyhow::Result<()>) -> anyhow::
         if !view.watch {
             return Ok(());
         }
-        sleep(WATCH_EVERY);
+        pause();
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command line has no runtime")]
+fn pause() {
+    std::thread::sleep(WATCH_EVERY);
 }
 
 fn encode(text: &str) -> String {

@@ -26,6 +26,7 @@ pub(super) enum Admitted {
 }
 
 /// Decides about an upgrade request.
+#[expect(clippy::result_large_err, reason = "the type is the library's")]
 pub(super) fn check(request: &Request, store: &Store) -> Result<Admitted, ErrorResponse> {
     match request.uri().path() {
         ENROL_PATH => Ok(Admitted::Enrol),

@@ -60,7 +60,7 @@ async fn load(mut device: LightDevice) -> LightDevice {
                 device.write("reported/count", count(next)).expect("a valid path");
             }
             let before = device.stored();
-            let sealing = device.written() % 64 == 0;
+            let sealing = device.written().is_multiple_of(64);
             let said = match sealing {
                 true => device.seal().await,
                 false => device.offer().await,

@@ -3,6 +3,7 @@
 mod api;
 mod browser;
 mod cli;
+mod dev;
 mod disk_full;
 mod fsync_fails;
 mod harness;

@@ -121,7 +121,7 @@ fn what_happens_while_the_brain_is_away_arrives_in_order_once() {
     let (device, _) = wait_for(&brain, "connects", |device, _| device["online"] == true);
     let id = device["id"].as_str().expect("an id").to_owned();
     let desired = format!("/api/v1/devices/{id}/desired");
-    let often = json!({ "sense/machine/period_ms": 200, "sense/machine/dead_band_percent": 0.01,
+    let often = json!({ "sense/machine/period_ms": 200, "sense/machine/dead_band_cpu_percent": 0.01,
         "sense/machine/dead_band_load": 0.001 });
     brain.call("PATCH", &desired, Some(&often)).expect("answers");
     wait_for(&brain, "samples often", |_, state| {

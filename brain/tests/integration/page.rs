@@ -65,6 +65,19 @@ fn look(brain: &Brain, name: &str) {
 }
 
 #[test]
+fn the_description_of_the_api_is_shown_without_anything_from_elsewhere() {
+    let brain = brain();
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/api/v1/docs/", brain.api), 1440);
+    browser.wait_for_text(|text| text.contains("/api/v1/devices/{id}/history"));
+    let foreign = browser.run(
+        "return performance.getEntriesByType('resource').map(e => e.name)\
+         .filter(name => !name.startsWith(location.origin) && !name.startsWith('data:'))",
+    );
+    assert_eq!(foreign, serde_json::json!([]));
+}
+
+#[test]
 fn a_login_code_works_in_the_page_once() {
     use std::io::{BufRead, BufReader};
     use std::process::Stdio;
