@@ -16,10 +16,7 @@ use std::time::Duration;
 use protocol::history::{Entry, Genesis, LogId, Provenance, Refusal, TreeKind};
 use protocol::session::{Now, Replica};
 use protocol::state::{StateDelta, Version};
-use protocol::{
-    EntryId, ErrorCode, ErrorSource, Layer, SyncError,
-    history::Change,
-};
+use protocol::{EntryId, ErrorCode, ErrorSource, Layer, SyncError, history::Change};
 use tokio::sync::mpsc;
 
 use crate::ports::{CommitDone, CommitError, Evidence, LinkEvent, TreeCommit};

@@ -222,17 +222,15 @@ impl Brain {
         token.with_context(|| format!("no token: {status} {json}"))
     }
 
-    /// The scraped value of a metric without labels.
+    /// The scraped value of a metric, named as it is printed, labels included.
     pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let mut response = agent()
             .get(format!("http://{}/metrics", self.api))
             .header("authorization", format!("Bearer {}", self.token()?))
             .call()?;
         let text = response.body_mut().read_to_string()?;
-        let line = text
-            .lines()
-            .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
-        let value = line.and_then(|line| line.rsplit(' ').next()).context("no such metric")?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = line.with_context(|| format!("no metric {name} in:\n{text}"))?;
         Ok(value.parse()?)
     }
 }

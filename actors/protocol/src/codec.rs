@@ -127,7 +127,10 @@ mod tests {
 
     #[test]
     fn text_that_is_not_utf_8_and_bytes_that_end_early_have_their_own_errors() {
-        assert_eq!(decode::<String>(&[2, 0xC3, 0x28]), Err(DecodeError::NotUtf8 { what: "String" }));
+        assert_eq!(
+            decode::<String>(&[2, 0xC3, 0x28]),
+            Err(DecodeError::NotUtf8 { what: "String" })
+        );
         assert_eq!(decode::<String>(&[5, b'a']), Err(DecodeError::Truncated { what: "String" }));
     }
 

@@ -341,3 +341,20 @@ fn a_timer_that_comes_too_early_restarts_nobody() {
     assert_eq!(core.on(event(), due).len(), 1);
     assert_eq!(core.on(event(), due), []);
 }
+
+#[test]
+fn what_goes_wrong_while_stopping_is_told_unless_it_was_the_kill() {
+    for (exit, told) in [(Exit::Killed, false), (Exit::Stuck, true), (Exit::Shutdown, false)] {
+        let child = [spec(0, Restart::Permanent)];
+        let mut core = SupervisorCore::new(SetPolicy::default(), child, Incarnation(1), 0);
+        let (id, incarnation) = (ChildId::from("0"), Incarnation(1));
+        core.on(Event::Start, millis(0));
+        core.on(Event::ChildStarted { id: id.clone(), incarnation }, millis(0));
+        core.on(Event::Stop, millis(1));
+        let exited = Event::ChildExited { id: id.clone(), incarnation, exit };
+        let actions = core.on(exited, millis(2));
+        let decision = Action::Decide { id, incarnation, decision: Decision::Stopping };
+        assert_eq!(actions.contains(&decision), told);
+        assert_eq!(actions.last(), Some(&Action::Stopped));
+    }
+}

@@ -24,6 +24,11 @@ fn policy(distinct: u32) -> SetPolicy {
     }
 }
 
+/// With quarantines that do not end within a test.
+fn long() -> SetPolicy {
+    SetPolicy { quarantine: Quarantine::default(), ..policy(3) }
+}
+
 async fn running(set: &DynamicSupervisor<Puppet>) -> Root {
     // The root gives up at once: what it sees is what gets through the set.
     let none = Budget::Restarts(Intensity { restarts: 0, within: SOON });
@@ -38,7 +43,7 @@ fn strings() -> Arc<Strings> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poison_child_is_put_away_and_its_siblings_miss_nothing() {
-    let set = DynamicSupervisor::<Puppet>::new(policy(3), frail(), 100);
+    let set = DynamicSupervisor::<Puppet>::new(long(), frail(), 100);
     let root = running(&set).await;
     let names = (0..20).map(|number| number.to_string());
     let good: Vec<Address<Msg>> =
@@ -65,22 +70,23 @@ async fn a_poison_child_is_put_away_and_its_siblings_miss_nothing() {
     assert!(info.quarantined_for.is_some());
     // What is sent meanwhile waits for its release.
     poison.try_cast(Msg::Add(9)).unwrap();
+    assert!(root.tree().release(path));
     assert_eq!(sum(&poison).await, 9);
     root.stop().await;
 }
 
 #[tokio::test]
-async fn an_operator_releases_a_quarantined_child() {
-    let long = SetPolicy { quarantine: Quarantine::default(), ..policy(3) };
-    let set = DynamicSupervisor::<Puppet>::new(long, frail(), 100);
+async fn a_quarantine_ends_by_itself() {
+    let set = DynamicSupervisor::<Puppet>::new(policy(3), frail(), 100);
     let root = running(&set).await;
     let address = set.start_child("a", strings()).unwrap();
     for _ in 0..3 {
         address.cast(Msg::Fail, SOON).await.unwrap();
     }
-    until(root.tree(), "root/set/a", |info| info.status == Status::Quarantined).await;
-    assert!(root.tree().release("root/set/a"));
+    let begun = Instant::now();
+    until(root.tree(), "root/set/a", |info| info.restarts == 3).await;
     assert_eq!(sum(&address).await, 0);
+    assert!(begun.elapsed() > Duration::from_millis(50));
     root.stop().await;
 }
 

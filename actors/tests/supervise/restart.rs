@@ -206,7 +206,7 @@ async fn a_stuck_node_is_killed_and_comes_back() {
 
 #[tokio::test]
 async fn messages_wait_while_a_node_backs_off() {
-    let wait = Duration::from_millis(100);
+    let wait = Duration::from_millis(500);
     let policy = ChildPolicy {
         backoff: Backoff { min: wait, jitter: 0.0, ..Backoff::default() },
         ..hardy()
@@ -301,9 +301,8 @@ async fn who_blocks_its_thread_is_replaced_and_does_no_harm_later() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_life_gives_up_what_it_holds_before_the_next_begins() {
-    let policy = ChildPolicy { stuck_after: Some(Duration::from_millis(200)), ..hardy() };
     let holding = Arc::new(AtomicBool::new(false));
-    let (child, address) = Child::node::<Holder>("a", policy, Arc::clone(&holding));
+    let (child, address) = Child::node::<Holder>("a", hardy(), Arc::clone(&holding));
     let set = SetPolicy { budget: Budget::Restarts(hardy().intensity), ..SetPolicy::default() };
     let supervisor = Supervisor::new(set).child(child);
     let root = Root::start("root", supervisor, Env::default()).await.unwrap();
@@ -360,9 +359,9 @@ impl Node for Holder {
 
 #[tokio::test]
 async fn a_handler_that_says_it_gets_on_is_not_stuck() {
-    let policy = ChildPolicy { stuck_after: Some(Duration::from_millis(60)), ..hardy() };
+    let policy = ChildPolicy { stuck_after: Some(Duration::from_millis(300)), ..hardy() };
     let (root, address, _) = alone(policy).await;
-    address.try_cast(Msg::Trudge(Duration::from_millis(20), 10)).unwrap();
+    address.try_cast(Msg::Trudge(Duration::from_millis(20), 30)).unwrap();
     address.try_cast(Msg::Add(1)).unwrap();
     assert_eq!(sum(&address).await, 1);
     assert_eq!(root.tree().get("root/a").unwrap().restarts, 0);

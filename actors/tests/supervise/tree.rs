@@ -46,7 +46,7 @@ async fn the_running_handler_is_shown() {
         Child::node::<Puppet>("a", hardy(), Strings::new("a", &Diary::default()));
     let supervisor = Supervisor::new(SetPolicy::default()).child(child);
     let root = Root::start("root", supervisor, Env::default()).await.unwrap();
-    let busy = Duration::from_millis(80);
+    let busy = Duration::from_millis(300);
     address.try_cast(Msg::Sleep(busy)).unwrap();
     let info = until(root.tree(), "root/a", |info| {
         info.handling.is_some_and(|handling| handling.label == "sleep")

@@ -299,6 +299,9 @@ mod tests {
         batch.put_cf(rocks.family(LOG_ENDS), b"key", record);
         rocks.write(batch).expect("writes");
         let error = rocks.get::<u64>(LOG_ENDS, b"key").expect_err("damaged");
-        assert!(matches!(&error, ReadError::Corrupt { family: LOG_ENDS, detail } if detail.contains("6b6579")), "{error}");
+        assert!(
+            matches!(&error, ReadError::Corrupt { family: LOG_ENDS, detail } if detail.contains("6b6579")),
+            "{error}"
+        );
     }
 }

@@ -60,8 +60,11 @@ fn one_command_starts_a_brain_this_machines_edge_and_simulated_ones() {
 }
 
 fn command(client: &Path, args: &[&str]) -> Value {
-    let output =
-        Command::new(BRAIN).args(args).env("FLEET_BRAIN_CLIENT_FILE", client).output().expect("runs");
+    let output = Command::new(BRAIN)
+        .args(args)
+        .env("FLEET_BRAIN_CLIENT_FILE", client)
+        .output()
+        .expect("runs");
     serde_json::from_slice(&output.stdout).unwrap_or_default()
 }
 

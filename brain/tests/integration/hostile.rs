@@ -201,6 +201,8 @@ async fn frames_that_are_none_end_the_connection_and_nothing_else() {
         let code = last_code(&mut link).await;
         let hello_again = expected == ErrorCode::UnexpectedFrame;
         let fits = code == Some(expected) || (hello_again && code == Some(ErrorCode::Malformed));
+        let counted = format!("fleet_brain_refused_total{{code=\"{}\"}}", code.expect("a code"));
+        assert!(brain.metric(&counted).expect("is counted") >= 1.0);
         assert!(fits, "{:?}: {code:?} instead of {expected:?}", &frame[..frame.len().min(12)]);
     }
     let mut link = established(&subject).await;
@@ -368,6 +370,37 @@ async fn a_peer_that_says_nothing_or_drips_is_dropped_within_ten_seconds() {
         .expect("both are dropped");
     assert!(started.elapsed() < Duration::from_secs(13), "{:?}", started.elapsed());
     assert!(started.elapsed() > Duration::from_secs(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_sends_no_more_than_64_kib() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let brain = brain();
+    let way = way(&brain);
+    let stream = tokio::net::TcpStream::connect(brain.devices).await.expect("connects");
+    let name = rustls_pki_types::ServerName::try_from("localhost").expect("a name");
+    let connector = tokio_rustls::TlsConnector::from(way.tls);
+    let stream = connector.connect(name, stream).await.expect("shakes hands");
+    let (mut read, mut write) = tokio::io::split(stream);
+    let flood = async {
+        let _ = write.write_all(b"GET /v1/enrol HTTP/1.1\r\n").await;
+        let mut sent = 0;
+        while write.write_all(b"X-Header: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n").await.is_ok()
+        {
+            sent += 50;
+            tokio::task::yield_now().await;
+            if sent > 64 << 20 {
+                panic!("the brain reads without end");
+            }
+        }
+    };
+    let end = async {
+        let mut byte = [0; 1];
+        let _ = read.read(&mut byte).await;
+    };
+    let started = Instant::now();
+    tokio::select! { () = flood => {}, () = end => {} }
+    assert!(started.elapsed() < Duration::from_secs(5), "dropped at its bytes, not its time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -175,15 +175,13 @@ impl<M: Send + 'static> Mailbox<M> {
         drop(stale);
     }
 
-    /// The new life is ready.
+    /// The new life is ready; it looks for itself whether there is work.
     pub(crate) fn ready(&self, life: Incarnation) {
         let mut lanes = self.lanes();
         if let Some(reader) = lanes.reader.as_mut().filter(|reader| reader.life == life) {
             reader.starting = false;
             lanes.awake = false;
-            if !(lanes.queue.is_empty() && lanes.first.is_empty()) {
-                wake(lanes);
-            }
+            wake(lanes);
         }
     }
 
