@@ -14,6 +14,7 @@ use protocol::session::handshake::{Answerer, EXPORTER_BYTES, EXPORTER_LABEL};
 use protocol::session::{Ended, Input, Output, PeerDevice, Session, error};
 use protocol::wire::TokenProof;
 use protocol::{DeviceId, ErrorCode, SyncError};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -30,6 +31,10 @@ use super::{Ingress, SEND_TIME_MAX, UNAUTHENTICATED_BYTES_MAX, UNAUTHENTICATED_T
 
 /// How much news may wait for a connection's task. Its credit keeps a device well below.
 const EVENTS_MAX: usize = 1_024;
+/// How long a connection lingers after its last frame, so that the peer can read it.
+const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
+/// How many bytes of the peer are thrown away meanwhile.
+const GOODBYE_BYTES_MAX: usize = 256 << 10;
 /// How long a twin may take to answer.
 const TWIN_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -374,8 +379,26 @@ impl Connection {
             }
         };
         let frame = CloseFrame { code, reason: reason.into() };
-        // The peer may be gone already.
-        let _ = timeout(Duration::from_secs(1), self.socket.close(Some(frame))).await;
+        let goodbye = async {
+            // The peer may be gone already.
+            if self.socket.close(Some(frame)).await.is_ok() {
+                linger(self.socket.get_mut()).await;
+            }
+        };
+        let _ = timeout(GOODBYE_TIME_MAX, goodbye).await;
+    }
+}
+
+/// Reads what the peer still had on its way. A socket closed with unread bytes is reset, and the
+/// peer would never see why.
+async fn linger(stream: &mut TlsStream<Metered<TcpStream>>) {
+    let mut unread = [0; 4 << 10];
+    let mut left = GOODBYE_BYTES_MAX;
+    while let Ok(read @ 1..) = stream.read(&mut unread).await {
+        left = left.saturating_sub(read);
+        if left == 0 {
+            return;
+        }
     }
 }
 
