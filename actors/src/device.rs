@@ -13,10 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use protocol::history::{Entry, Genesis, LogId, Provenance, Refusal, TreeKind};
+use protocol::history::{
+    Change, Entry, Genesis, Head, LogId, Provenance, Refusal, SignedHead, TreeKind,
+};
 use protocol::session::{Now, Replica};
 use protocol::state::{StateDelta, Version};
-use protocol::{EntryId, ErrorCode, ErrorSource, Layer, SyncError, history::Change};
+use protocol::{EntryId, ErrorCode, ErrorSource, Layer, SyncError};
 use tokio::sync::mpsc;
 
 use crate::ports::{CommitDone, CommitError, Evidence, LinkEvent, TreeCommit};
@@ -82,7 +84,7 @@ impl Node for DeviceActor {
             DeviceMsg::Attach { connection, peer, link, reply } => {
                 self.attach(ctx, connection, peer, link, reply, now);
             }
-            DeviceMsg::Settled { reply } => self.answer_attached(reply),
+            DeviceMsg::Settled { replica, reply } => self.answer_attached(replica, reply),
             DeviceMsg::Detached { connection } => {
                 self.link.take_if(|link| link.connection == connection);
             }
@@ -91,11 +93,7 @@ impl Node for DeviceActor {
                     self.ingest(ctx, log, entries, bytes, now).await?;
                 }
             }
-            DeviceMsg::SignedHeadCame(signed) => {
-                if let Some((commit, position)) = self.twin_mut().take_signed_head(signed) {
-                    self.commit(ctx, commit, stored(signed.head.log, position, 0), None);
-                }
-            }
+            DeviceMsg::SignedHeadCame(signed) => self.take_signed_head(ctx, signed).await?,
             DeviceMsg::CutCame(cut) => {
                 if let Some(commit) = self.twin_mut().take_cut(cut) {
                     self.commit(ctx, commit, Vec::new(), None);
@@ -204,8 +202,9 @@ impl DeviceActor {
         self.send(LinkEvent::Close { error: fenced, retry_after_ms: None });
         self.link = Some(Link { connection, peer, since_ms: now.wall_ms, events });
         // What a new connection is told must be on disk: it counts as acknowledged.
+        let replica = self.twin_mut().replica();
         if self.in_flight.load(Ordering::Acquire) == 0 {
-            self.answer_attached(reply);
+            self.answer_attached(replica, reply);
         } else {
             let commit = self.twin_mut().settle();
             let address = ctx.address().clone();
@@ -213,15 +212,15 @@ impl DeviceActor {
                 ctx,
                 commit,
                 Box::new(move |result| match result {
-                    Ok(()) => pass_on(&address, DeviceMsg::Settled { reply }),
+                    Ok(()) => pass_on(&address, DeviceMsg::Settled { replica, reply }),
                     Err(error) => reply.send(Err(error.to_sync_error())),
                 }),
             );
         }
     }
 
-    fn answer_attached(&mut self, reply: Reply<Result<Replica, SyncError>>) {
-        reply.send(Ok(self.twin_mut().replica()));
+    fn answer_attached(&mut self, replica: Replica, reply: Reply<Result<Replica, SyncError>>) {
+        reply.send(Ok(replica));
         let signed: Vec<_> =
             self.twin_mut().tree().logs().iter().filter_map(|log| log.signed).collect();
         // The session drops those that the device has already.
@@ -256,6 +255,43 @@ impl DeviceActor {
         Ok(())
     }
 
+    async fn take_signed_head(
+        &mut self,
+        ctx: &Context<DeviceMsg>,
+        signed: SignedHead,
+    ) -> Result<(), NodeError> {
+        let Head { log, seq, id, .. } = signed.head;
+        let twin = self.twin_mut();
+        let applied = twin.tree().log(&log).is_some_and(|known| seq > 0 && seq <= known.seq);
+        let taken = if !applied || twin.id_of(&log, seq).is_some() {
+            twin.take_signed_head(signed)
+        } else {
+            // Signed long after it was written, for instance before an earlier connection broke.
+            let kept = self.read(&log, seq - 1, 1).await?;
+            let proved = kept.first().is_some_and(|(kept, _)| *kept == id);
+            proved.then(|| self.twin_mut().take_proved_head(signed)).flatten()
+        };
+        if let Some((commit, position)) = taken {
+            self.commit(ctx, commit, stored(log, position, 0), None);
+        }
+        Ok(())
+    }
+
+    /// Reads entries of a log above `after` from the store.
+    async fn read(
+        &mut self,
+        log: &LogId,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<(EntryId, Entry)>, NodeError> {
+        let twin = self.twin_mut();
+        let tree = twin.number();
+        let Some(number) = twin.tree().log_number(log) else { return Ok(Vec::new()) };
+        let store = self.args.store.clone();
+        let read = move || store.range(tree, number, after, bytes_max);
+        Ok(tokio::task::spawn_blocking(read).await??)
+    }
+
     /// Looks up entries that are known by number, and finds the first that is another one.
     async fn contradicted(
         &mut self,
@@ -263,14 +299,7 @@ impl DeviceActor {
         known: &[(u64, EntryId)],
     ) -> Result<Option<u64>, NodeError> {
         let Some((first, _)) = known.first() else { return Ok(None) };
-        let twin = self.twin_mut();
-        let (tree, after) = (twin.number(), first - 1);
-        let Some(number) = twin.tree().log_number(log) else { return Ok(None) };
-        let store = self.args.store.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            store.range(tree, number, after, protocol::wire::PLAIN_BYTES_MAX)
-        });
-        let kept = read.await??;
+        let kept = self.read(log, first - 1, protocol::wire::PLAIN_BYTES_MAX).await?;
         let contradiction = known
             .iter()
             .find(|(seq, id)| kept.iter().any(|(kept, entry)| entry.seq == *seq && kept != id));
@@ -301,18 +330,8 @@ impl DeviceActor {
     }
 
     async fn fetch(&mut self, log: LogId, after: u64, bytes_max: usize) -> Result<(), NodeError> {
-        let twin = self.twin_mut();
-        let tree = twin.number();
-        let entries = match twin.tree().log_number(&log) {
-            None => Vec::new(),
-            Some(number) => {
-                let store = self.args.store.clone();
-                let read = tokio::task::spawn_blocking(move || {
-                    store.range(tree, number, after, bytes_max)
-                });
-                read.await??.into_iter().map(|(_, entry)| entry).collect()
-            }
-        };
+        let read = self.read(&log, after, bytes_max).await?;
+        let entries = read.into_iter().map(|(_, entry)| entry).collect();
         self.send(LinkEvent::Fetched { log, entries });
         Ok(())
     }

@@ -218,14 +218,22 @@ impl LightDevice {
         self.feed(Input::Stored { log: self.log(), position, consumed_bytes: 0 }).await
     }
 
-    /// Signs what was written.
+    /// Signs what was written, and tells the brain.
     pub async fn seal(&mut self) -> anyhow::Result<()> {
+        match self.sign() {
+            Some(signed) => self.feed(Input::Sealed(signed)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Signs what was written.
+    pub fn sign(&mut self) -> Option<SignedHead> {
         let log = self.log();
-        let Some(state) = self.tree.log(&log) else { return Ok(()) };
+        let state = self.tree.log(&log)?;
         let head = Head { tree: self.tree.id(), log, seq: state.seq, id: state.head };
         let signed = SignedHead::sign(&self.membership.keypair, head);
         self.tree.take_signed_head(signed);
-        self.feed(Input::Sealed(signed)).await
+        Some(signed)
     }
 
     /// Serves the session until `done`, the end of the connection, or the deadline, which is an

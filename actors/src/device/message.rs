@@ -49,9 +49,12 @@ pub enum DeviceMsg {
         /// Where the tree stands, or why the connection is turned away.
         reply: Reply<Result<Replica, SyncError>>,
     },
-    /// The tree stands still on disk as the reply needs it.
+    /// What a new connection is to be told is on disk.
     Settled {
-        /// What to answer.
+        /// Where the tree stood when the connection came. What was written since may not be
+        /// durable, and reaches the connection as news.
+        replica: Replica,
+        /// Where that goes.
         reply: Reply<Result<Replica, SyncError>>,
     },
     /// A connection has ended.

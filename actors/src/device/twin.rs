@@ -3,9 +3,11 @@
 //! Pure: every call takes the time and gives back the commit to make. The twin is ahead of the
 //! store until that commit is durable; when a commit fails, the twin is dropped and loaded again.
 
+use std::collections::VecDeque;
+
 use protocol::clock::Hlc;
 use protocol::history::{
-    Admission, Author, Change, Cut, Draft, Entry, Head, LogId, Provenance, Refusal, Role,
+    Admission, Author, Change, Cut, Draft, Entry, Head, LOGS_MAX, LogId, Provenance, Refusal, Role,
     SignedHead, Tree, admit,
 };
 use protocol::keys::Keypair;
@@ -18,6 +20,10 @@ use crate::ports::{LoadedTree, Segment, Snapshot, TreeCommit, TreeRecord};
 
 /// A snapshot is kept after so many entries: what a read of an old version has to fold at most.
 const SNAPSHOT_EVERY: u64 = 256;
+
+/// So many ids of entries that are not signed yet are kept at hand. An author signs after 256
+/// entries at the latest, and may be that far ahead again when its signature arrives.
+const UNSIGNED_IDS_MAX: usize = 1_024;
 
 /// Who the brain is when it writes.
 #[derive(Debug, Clone)]
@@ -44,6 +50,8 @@ pub struct Twin {
     committed_ms: u64,
     source: StateSource,
     snapshot: Version,
+    /// The ids of the latest entries, by log and number, until a signed head covers them.
+    unsigned: VecDeque<(LogId, u64, EntryId)>,
 }
 
 /// What became of entries that came over a link.
@@ -134,6 +142,7 @@ impl Twin {
             committed_ms,
             source,
             snapshot,
+            unsigned: VecDeque::new(),
         }
     }
 
@@ -176,6 +185,10 @@ impl Twin {
                 Ok(Admission::Known) => known.push((entry.seq, id)),
                 Ok(Admission::New) => {
                     let touched = self.tree.apply(&entry, id);
+                    if self.unsigned.len() == UNSIGNED_IDS_MAX {
+                        self.unsigned.pop_front();
+                    }
+                    self.unsigned.push_back((entry.log, entry.seq, id));
                     // The check above leaves nothing that could move the clock too far.
                     let _ = self.author.clock_mut().observe(entry.hlc, now.wall_ms);
                     fresh.push((entry, touched));
@@ -248,24 +261,49 @@ impl Twin {
         Ok(delta.changes().map(|(path, value)| (path.clone(), value.cloned())).collect())
     }
 
-    /// Takes a signed head whose signature is checked; none where it says nothing new.
+    /// Takes a signed head whose signature is checked; none where it says nothing new, or where
+    /// its entry is neither the log's last nor at hand: see [`id_of`](Self::id_of).
     pub fn take_signed_head(&mut self, signed: SignedHead) -> Option<(TreeCommit, LogPosition)> {
-        let fits = self.tree.log(&signed.head.log).is_some_and(|log| {
-            // Only the head itself can be compared without reading history; an author signs
-            // where it stands, so a lower one is late and will be followed by another.
-            log.seq == signed.head.seq && log.head == signed.head.id
-        });
-        if !fits || !self.tree.take_signed_head(signed) {
-            return None;
-        }
-        Some((self.commit_row(), self.position(&signed.head.log)))
+        let Head { log, seq, id, .. } = signed.head;
+        (self.id_of(&log, seq) == Some(id)).then(|| self.take_proved_head(signed)).flatten()
     }
 
-    /// Takes a cut that its author signed.
+    /// The id of an applied entry, where it is at hand; else it has to be looked up in history.
+    pub fn id_of(&self, log: &LogId, seq: u64) -> Option<EntryId> {
+        let known = self.tree.log(log)?;
+        if known.seq == seq {
+            return Some(known.head);
+        }
+        let unsigned = self.unsigned.iter().rev();
+        unsigned.filter(|(of, n, _)| of == log && *n == seq).map(|(_, _, id)| *id).next()
+    }
+
+    /// Takes a signed head whose id has been compared with the history.
+    pub fn take_proved_head(&mut self, signed: SignedHead) -> Option<(TreeCommit, LogPosition)> {
+        if !self.tree.take_signed_head(signed) {
+            return None;
+        }
+        let Head { log, seq, .. } = signed.head;
+        self.unsigned.retain(|(of, n, _)| *of != log || *n > seq);
+        Some((self.commit_row(), self.position(&log)))
+    }
+
+    /// Takes a cut by whoever may cut: the log's author, or a brain of the fleet.
+    ///
+    /// A log may end that nothing came of yet: entries of other logs may name it as their cause.
     pub fn take_cut(&mut self, cut: Cut) -> Option<TreeCommit> {
-        let known = self.tree.log(&cut.log)?;
-        // What lies above the cut would have to be folded again without it.
-        if known.cut.is_some() || known.seq > cut.last_seq {
+        let brains = &self.brain.brains;
+        if self.role(cut.log.author).is_none()
+            || cut.verify(|authority| brains.contains(&authority)).is_err()
+        {
+            return None;
+        }
+        let taken = match self.tree.log(&cut.log) {
+            // What lies above the cut would have to be folded again without it.
+            Some(known) => known.cut.is_none() && known.seq <= cut.last_seq,
+            None => self.tree.logs().len() < LOGS_MAX,
+        };
+        if !taken {
             return None;
         }
         self.tree.take_cut(cut);

@@ -11,6 +11,7 @@ mod hostile;
 mod kill;
 mod main_job;
 mod page;
+mod seals;
 mod store;
 mod storm;
 mod twins;
