@@ -31,6 +31,20 @@ pub struct TreeRecord {
     pub logs: Vec<LogState>,
 }
 
+impl TreeRecord {
+    /// The row of a tree before its first commit.
+    pub fn new(genesis: Genesis) -> Self {
+        Self {
+            genesis,
+            version: 0,
+            committed_ms: 0,
+            source: StateSource::Brain,
+            snapshot: 0,
+            logs: Vec::new(),
+        }
+    }
+}
+
 /// A tree as a twin loads it.
 #[derive(Debug, Clone)]
 pub struct LoadedTree {

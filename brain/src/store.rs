@@ -22,7 +22,6 @@ use actors::ports::{
     CommitDone, Evidence, LoadedTree, ReadError, TreeCommit, TreeNumber, TreeRecord, TreeStore,
 };
 use protocol::history::{Entry, Genesis};
-use protocol::state::StateSource;
 use protocol::{EntryId, ErrorCode, ErrorSource, FleetId, Layer, SyncError, TreeId};
 
 pub use cache::CacheCounts;
@@ -216,14 +215,7 @@ impl TreeStore for Store {
             let leaves = self.rocks.leaves(number)?;
             return Ok(LoadedTree { number, generation, record, leaves });
         }
-        let record = TreeRecord {
-            genesis: genesis.clone(),
-            version: 0,
-            committed_ms: 0,
-            source: StateSource::Brain,
-            snapshot: 0,
-            logs: Vec::new(),
-        };
+        let record = TreeRecord::new(genesis.clone());
         // The number is taken for good when the tree's first commit writes both its rows.
         let number = self.tree_numbers.fetch_add(1, Ordering::Relaxed);
         Ok(LoadedTree { number, generation, record, leaves: Default::default() })

@@ -356,13 +356,7 @@ impl Twin {
     }
 
     fn position(&self, log: &LogId) -> LogPosition {
-        let known = self.tree.log(log);
-        LogPosition {
-            log: *log,
-            seq: known.map_or(0, |known| known.seq),
-            id: known.map_or(Entry::NO_PREV, |known| known.head),
-            sealed: known.map_or(0, |known| known.sealed()),
-        }
+        LogPosition::of(&self.tree, *log)
     }
 
     fn commit_entries(&mut self, fresh: Vec<(Entry, Vec<Path>)>, now: Now) -> TreeCommit {

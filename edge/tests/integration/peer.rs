@@ -294,7 +294,7 @@ impl Talk {
                             author: Author::new(log, Hlc::default()),
                         }
                     });
-                    let logs = tree.logs().iter().map(|log| position(tree, log.log)).collect();
+                    let logs = tree.logs().iter().map(|log| LogPosition::of(tree, log.log)).collect();
                     Replica { tree: tree.id(), logs, author }
                 };
                 let connection = 1 + self.peer.0.connections.fetch_add(1, Ordering::Relaxed);
@@ -313,7 +313,7 @@ impl Talk {
                 let log = signed.head.log;
                 let position = self.with(|device| {
                     device.tree.take_signed_head(signed);
-                    position(&device.tree, log)
+                    LogPosition::of(&device.tree, log)
                 });
                 self.feed(Input::Stored { log, position, consumed_bytes: 0 });
             }
@@ -344,7 +344,7 @@ impl Talk {
                     }
                 }
             }
-            (position(&device.tree, log), refused)
+            (LogPosition::of(&device.tree, log), refused)
         });
         self.feed(Input::Stored { log, position, consumed_bytes: bytes });
         if let Some((seq, refusal)) = refused {
@@ -365,7 +365,7 @@ impl Talk {
             let head = Head { tree: device.tree.id(), log, seq: state.seq, id: state.head };
             let signed = SignedHead::sign(&brain, head);
             device.tree.take_signed_head(signed);
-            Some((position(&device.tree, log), signed))
+            Some((LogPosition::of(&device.tree, log), signed))
         });
         if let Some((position, signed)) = news {
             self.feed(Input::Stored { log: position.log, position, consumed_bytes: 0 });
@@ -384,13 +384,6 @@ impl Peer {
         let subject = Subject::Brain(BrainId([0xB1; 16]));
         let key = self.0.brain.public();
         Certificate::issue(&self.0.root, self.0.fleet, subject, key, Validity::ALWAYS)
-    }
-}
-
-fn position(tree: &Tree, log: LogId) -> LogPosition {
-    match tree.log(&log) {
-        Some(state) => LogPosition { log, seq: state.seq, id: state.head, sealed: state.sealed() },
-        None => LogPosition { log, seq: 0, id: Entry::NO_PREV, sealed: 0 },
     }
 }
 

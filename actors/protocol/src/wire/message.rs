@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Batch;
 use crate::compress::Compression;
-use crate::history::{Cut, LogId, SignedHead};
+use crate::history::{Cut, Entry, LogId, SignedHead, Tree};
 use crate::keys::Chain;
 use crate::{BrainId, DeviceId, EntryId, FleetId, PublicKey, Signature, SyncError, TreeId};
 
@@ -206,6 +206,16 @@ pub struct LogPosition {
     pub id: EntryId,
     /// The number of the last entry under a signed head.
     pub sealed: u64,
+}
+
+impl LogPosition {
+    /// Where a log of a replica stands: at 0 where the replica has not met it.
+    pub fn of(tree: &Tree, log: LogId) -> Self {
+        match tree.log(&log) {
+            Some(known) => Self { log, seq: known.seq, id: known.head, sealed: known.sealed() },
+            None => Self { log, seq: 0, id: Entry::NO_PREV, sealed: 0 },
+        }
+    }
 }
 
 /// Where a side's logs of a tree stand.

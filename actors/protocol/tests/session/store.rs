@@ -82,9 +82,7 @@ impl Store {
     }
 
     pub(crate) fn position(&self, log: LogId) -> LogPosition {
-        let (seq, id, sealed) =
-            self.tree.log(&log).map_or((0, Entry::NO_PREV, 0), |s| (s.seq, s.head, s.sealed()));
-        LogPosition { log, seq, id, sealed }
+        LogPosition::of(&self.tree, log)
     }
 
     /// Writes a leaf; each value is new.

@@ -1,6 +1,6 @@
 //! What can be read off a replica.
 
-use protocol::history::{Change, Cut, Entry, LogId, Role, SignedHead, Tree};
+use protocol::history::{Change, Cut, LogId, Role, SignedHead, Tree};
 use protocol::state::{Path, State, Value};
 use protocol::wire::LogPosition;
 
@@ -59,12 +59,7 @@ impl Replica {
 
     /// Where a log stands.
     pub fn position(&self, log: LogId) -> LogPosition {
-        match self.tree.log(&log) {
-            Some(state) => {
-                LogPosition { log, seq: state.seq, id: state.head, sealed: state.sealed() }
-            }
-            None => LogPosition { log, seq: 0, id: Entry::NO_PREV, sealed: 0 },
-        }
+        LogPosition::of(&self.tree, log)
     }
 
     /// Where all logs stand.
