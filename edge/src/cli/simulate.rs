@@ -70,7 +70,15 @@ pub(super) fn run(config: &Config, arguments: Arguments) -> anyhow::Result<()> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     block_on(threads, DISK_THREADS, async {
         let stop = watch::Sender::new(false);
-        let running = simulate::run(simulation, stop.subscribe(), |progress| tell(progress, count));
+        let mut told = None;
+        let tell = |progress: Progress| {
+            // What is written and waiting moves all the time, and is not worth a line each time.
+            let now = (progress.started, progress.enrolled, progress.online);
+            if told.replace(now) != Some(now) {
+                tell(progress, count);
+            }
+        };
+        let running = simulate::run(simulation, stop.subscribe(), tell);
         tokio::pin!(running);
         tokio::select! {
             ended = &mut running => return Ok(ended?),
