@@ -1,0 +1,310 @@
+//! What the brain keeps of one device: its twin and which connection counts.
+
+use std::sync::PoisonError;
+
+use actors::device::{Fencing, Ingested, Twin, Verdict};
+use actors::ports::{CommitError, LinkEvent, TreeCommit, TreeStore};
+use protocol::history::{Change, Cut, Entry, Head, LogId, Provenance, Refusal, SignedHead};
+use protocol::session::{Now, Replica, error};
+use protocol::wire::{LogPosition, PLAIN_BYTES_MAX};
+use protocol::{DeviceId, EntryId, ErrorCode, SyncError};
+
+use super::{BrainEvent, SimBrain, denied};
+use crate::fleet;
+use crate::network::LinkId;
+
+/// How long the brain's own entries stay unsigned.
+const SEAL_DELAY_MS: u64 = 200;
+/// How long a device waits whose commit failed.
+const RETRY_MS: u32 = 5_000;
+
+/// The place of one device.
+#[derive(Debug, Default)]
+pub(super) struct Seat {
+    pub(super) twin: Option<Twin>,
+    /// Which loading of the twin this is: what an earlier one still has queued is not counted.
+    life: u64,
+    pub(super) link: Option<(LinkId, u64)>,
+    fencing: Fencing,
+    in_flight: usize,
+    pub(super) seal_due_ms: Option<u64>,
+}
+
+/// A commit that the store has dealt with.
+pub(super) struct Completion {
+    device: DeviceId,
+    life: u64,
+    link: Option<LinkId>,
+    news: Vec<LinkEvent>,
+    answer: Option<Answer>,
+    result: Result<(), CommitError>,
+}
+
+/// Who waits for a commit beside the connection.
+pub(super) enum Answer {
+    Attach { link: LinkId, number: u64, replica: Replica },
+    Write(EntryId),
+}
+
+impl SimBrain {
+    /// A device that has proved its key wants to be connected.
+    pub(super) fn attach(&mut self, device: DeviceId, link: LinkId) -> Result<(), SyncError> {
+        self.ensure_twin(device)?;
+        let now = self.now();
+        self.next_connection += 1;
+        let number = self.next_connection;
+        let Some(seat) = self.seats.get_mut(&device) else { return Ok(()) };
+        let before = seat.link.filter(|(link, _)| self.connections.contains_key(link));
+        match seat.fencing.on_attach(before.map(|(_, number)| number), number, now.mono_ms) {
+            Verdict::Attach => {}
+            Verdict::Stale => return Err(denied(ErrorCode::Fenced, "a newer connection is here")),
+            Verdict::Cloned { retry_after_ms } => {
+                seat.link = None;
+                let error = denied(ErrorCode::ClonedIdentity, "two machines, one identity");
+                if let Some((old, _)) = before {
+                    self.close(old, error.clone(), Some(retry_after_ms));
+                }
+                return Err(error);
+            }
+        }
+        seat.link = Some((link, number));
+        if let Some((old, _)) = before {
+            self.close(old, denied(ErrorCode::Fenced, "a newer connection took over"), None);
+        }
+        let Some(seat) = self.seats.get_mut(&device) else { return Ok(()) };
+        let Some(twin) = &seat.twin else { return Ok(()) };
+        // What a new connection is told must be on disk: it counts as acknowledged.
+        let replica = twin.replica();
+        let settle = (seat.in_flight > 0).then(|| twin.settle());
+        match settle {
+            None => self.attached(device, link, number, replica),
+            Some(commit) => {
+                let answer = Answer::Attach { link, number, replica };
+                self.commit(device, commit, Vec::new(), Some(answer));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn detach(&mut self, device: DeviceId, link: LinkId) {
+        if let Some(seat) = self.seats.get_mut(&device) {
+            seat.link.take_if(|(current, _)| *current == link);
+        }
+    }
+
+    pub(super) fn ingest(
+        &mut self,
+        device: DeviceId,
+        log: LogId,
+        entries: Vec<(EntryId, Entry)>,
+        bytes: u32,
+    ) {
+        let now = self.now();
+        let Some(seat) = self.seats.get_mut(&device) else { return };
+        let (Some(twin), Some((link, _))) = (&mut seat.twin, seat.link) else { return };
+        let Ingested { commit, position, known, mut refused, .. } = twin.ingest(entries, now);
+        if let Some(seq) = contradicted(&self.store, twin, &log, &known) {
+            refused = Some((seq, Refusal::Equivocation { log, seq }));
+        }
+        let mut news = vec![LinkEvent::Stored { log, position, consumed_bytes: bytes }];
+        if let Some((seq, refusal)) = &refused {
+            news.push(refusal_news(log, *seq, refusal));
+            self.events.push(BrainEvent::Refused(refusal.code()));
+        }
+        let commit = commit.or_else(|| (seat.in_flight > 0).then(|| twin.settle()));
+        match commit {
+            Some(commit) => self.commit(device, commit, news, None),
+            None => self.deliver(link, news),
+        }
+    }
+
+    pub(super) fn take_signed_head(&mut self, device: DeviceId, signed: SignedHead) {
+        let Head { log, seq, id, .. } = signed.head;
+        let twin = self.seats.get_mut(&device).and_then(|seat| seat.twin.as_mut());
+        let Some(twin) = twin else { return };
+        let applied = twin.tree().log(&log).is_some_and(|known| seq > 0 && seq <= known.seq);
+        let taken = if !applied || twin.id_of(&log, seq).is_some() {
+            twin.take_signed_head(signed)
+        } else {
+            let number = twin.tree().log_number(&log).unwrap_or_default();
+            let kept = self.store.range(twin.number(), number, seq - 1, 1).unwrap_or_default();
+            let proved = kept.first().is_some_and(|(kept, _)| *kept == id);
+            proved.then(|| twin.take_proved_head(signed)).flatten()
+        };
+        if let Some((commit, position)) = taken {
+            let news = vec![LinkEvent::Stored { log, position, consumed_bytes: 0 }];
+            self.commit(device, commit, news, None);
+        }
+    }
+
+    pub(super) fn take_cut(&mut self, device: DeviceId, cut: Cut) {
+        let twin = self.seats.get_mut(&device).and_then(|seat| seat.twin.as_mut());
+        if let Some(commit) = twin.and_then(|twin| twin.take_cut(cut)) {
+            self.commit(device, commit, Vec::new(), None);
+        }
+    }
+
+    pub(super) fn fetch(
+        &mut self,
+        device: DeviceId,
+        log: LogId,
+        after: u64,
+        bytes_max: usize,
+    ) -> Vec<Entry> {
+        let twin = self.seats.get(&device).and_then(|seat| seat.twin.as_ref());
+        let Some(twin) = twin else { return Vec::new() };
+        let Some(number) = twin.tree().log_number(&log) else { return Vec::new() };
+        let entries = self.store.range(twin.number(), number, after, bytes_max);
+        entries.unwrap_or_default().into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    pub(super) fn write_now(
+        &mut self,
+        device: DeviceId,
+        changes: Vec<Change>,
+        provenance: Provenance,
+        now: Now,
+    ) -> Result<(), SyncError> {
+        self.ensure_twin(device)?;
+        let Some(seat) = self.seats.get_mut(&device) else { return Ok(()) };
+        let Some(twin) = &mut seat.twin else { return Ok(()) };
+        let written = twin.write(changes, provenance, now);
+        let written = written.map_err(|refusal| denied(refusal.code(), &refusal.to_string()))?;
+        if let Some(written) = written {
+            seat.seal_due_ms.get_or_insert(now.mono_ms + SEAL_DELAY_MS);
+            let position: LogPosition = written.position;
+            let news = LinkEvent::Stored { log: position.log, position, consumed_bytes: 0 };
+            self.commit(device, written.commit, vec![news], Some(Answer::Write(written.id)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn seal(&mut self, device: DeviceId) {
+        let Some(seat) = self.seats.get_mut(&device) else { return };
+        seat.seal_due_ms = None;
+        if let Some((commit, signed, _)) = seat.twin.as_mut().and_then(|twin| twin.seal()) {
+            self.commit(device, commit, vec![LinkEvent::Sealed(signed)], None);
+        }
+    }
+
+    pub(super) fn completed(&mut self, completion: Completion) {
+        let Completion { device, life, link, news, answer, result } = completion;
+        let is_current = self.seats.get(&device).is_some_and(|seat| seat.life == life);
+        if let Some(seat) = self.seats.get_mut(&device).filter(|_| is_current) {
+            seat.in_flight -= 1;
+        }
+        match result {
+            Ok(()) => {
+                if let Some(link) = link {
+                    self.deliver(link, news);
+                }
+                match answer {
+                    Some(Answer::Attach { link, number, replica }) => {
+                        self.attached(device, link, number, replica);
+                    }
+                    Some(Answer::Write(id)) => self.events.push(BrainEvent::Written(device, id)),
+                    None => {}
+                }
+            }
+            Err(failure) => {
+                let error = failure.to_sync_error();
+                if let Some(link) = link {
+                    self.close(link, error.clone(), Some(RETRY_MS));
+                }
+                match answer {
+                    Some(Answer::Attach { link, .. }) => self.deny(link, error),
+                    Some(Answer::Write(_)) => {
+                        self.events.push(BrainEvent::WriteFailed(error.code));
+                    }
+                    None => {}
+                }
+                if is_current {
+                    self.drop_twin(device);
+                }
+            }
+        }
+    }
+
+    /// What is in memory is ahead of the disk: the next who needs the twin loads it anew.
+    fn drop_twin(&mut self, device: DeviceId) {
+        let Some(seat) = self.seats.get_mut(&device) else { return };
+        let (life, link) = (seat.life + 1, seat.link);
+        *seat = Seat { life, ..Seat::default() };
+        if let Some((link, _)) = link {
+            let text = "the device's actor restarts";
+            self.close(link, denied(ErrorCode::GoingAway, text), None);
+        }
+    }
+
+    fn ensure_twin(&mut self, device: DeviceId) -> Result<(), SyncError> {
+        let seat = self.seats.entry(device).or_default();
+        if seat.twin.is_some() {
+            return Ok(());
+        }
+        let number = device.0[15];
+        let key = fleet::device_key(number).public();
+        let loaded = self.store.load(&fleet::genesis(device));
+        let loaded = loaded.map_err(|failure| failure.to_sync_error())?;
+        seat.twin = Some(Twin::new(device, vec![key], self.author.clone(), loaded));
+        Ok(())
+    }
+
+    fn attached(&mut self, device: DeviceId, link: LinkId, number: u64, replica: Replica) {
+        let Some(seat) = self.seats.get(&device) else { return };
+        if seat.link != Some((link, number)) {
+            return;
+        }
+        let signed: Vec<_> = seat.twin.as_ref().map_or(Vec::new(), |twin| {
+            twin.tree().logs().iter().filter_map(|log| log.signed).collect()
+        });
+        self.authorised(link, number, replica);
+        self.deliver(link, signed.into_iter().map(LinkEvent::Sealed).collect());
+    }
+
+    fn commit(
+        &mut self,
+        device: DeviceId,
+        commit: TreeCommit,
+        news: Vec<LinkEvent>,
+        answer: Option<Answer>,
+    ) {
+        let Some(seat) = self.seats.get_mut(&device) else { return };
+        seat.in_flight += 1;
+        let (life, link) = (seat.life, seat.link.map(|(link, _)| link));
+        let completions = self.completions.clone();
+        let done = move |result| {
+            let completion = Completion { device, life, link, news, answer, result };
+            completions.lock().unwrap_or_else(PoisonError::into_inner).push_back(completion);
+        };
+        self.store.commit(commit, Box::new(done));
+    }
+}
+
+fn refusal_news(log: LogId, seq: u64, refusal: &Refusal) -> LinkEvent {
+    let code = refusal.code();
+    let fatal = !matches!(
+        code,
+        ErrorCode::ClockAhead
+            | ErrorCode::SequenceGap
+            | ErrorCode::MissingCause
+            | ErrorCode::LogCut
+    );
+    let error = error(code, "ingest", refusal.to_string());
+    LinkEvent::Refused { log, seq, error, consumed_bytes: 0, fatal }
+}
+
+/// Finds the first entry that is known by number and is another one.
+fn contradicted(
+    store: &crate::store::MemoryStore,
+    twin: &Twin,
+    log: &LogId,
+    known: &[(u64, EntryId)],
+) -> Option<u64> {
+    let (first, _) = known.first()?;
+    let number = twin.tree().log_number(log)?;
+    let kept = store.range(twin.number(), number, first - 1, PLAIN_BYTES_MAX).unwrap_or_default();
+    let differs = |(seq, id): &&(u64, EntryId)| {
+        kept.iter().any(|(kept, entry)| entry.seq == *seq && kept != id)
+    };
+    known.iter().find(differs).map(|(seq, _)| *seq)
+}

@@ -1,0 +1,240 @@
+//! What a device keeps, in memory and on disk.
+
+use std::collections::BTreeMap;
+
+use protocol::clock::Hlc;
+use protocol::history::{
+    Admission, Author, Cut, Draft, Entry, Head, LogId, Refusal, Role, SignedHead, Tree, admit,
+};
+use protocol::keys::Keypair;
+use protocol::session::Now;
+use protocol::wire::{BATCH_ENTRIES_MAX, LogPosition};
+use protocol::{EntryId, PublicKey};
+
+/// What an entry takes beside its changes, about.
+const ENTRY_OVERHEAD_BYTES: usize = 16;
+
+/// The entries of each log, in order, with their ids.
+type Logs = BTreeMap<LogId, Vec<(EntryId, Entry)>>;
+
+/// Everything that a device keeps.
+#[derive(Debug)]
+pub(super) struct Disk {
+    memory: Image,
+    logs: Logs,
+    dirty: bool,
+    durable: Image,
+    backup: Option<(Image, Logs)>,
+}
+
+/// All but the entries. How many of those belong to it, the tree says.
+#[derive(Debug, Clone)]
+struct Image {
+    tree: Tree,
+    author: Author,
+}
+
+impl Disk {
+    pub(super) fn new(tree: Tree, log: LogId) -> Self {
+        let image = Image { tree, author: Author::new(log, Hlc::default()) };
+        Self {
+            memory: image.clone(),
+            logs: BTreeMap::new(),
+            dirty: false,
+            durable: image,
+            backup: None,
+        }
+    }
+
+    pub(super) fn tree(&self) -> &Tree {
+        &self.memory.tree
+    }
+
+    /// The log that is written.
+    pub(super) fn log(&self) -> LogId {
+        self.memory.author.log()
+    }
+
+    pub(super) fn write(&mut self, draft: Draft, now: Now) -> Option<EntryId> {
+        let Image { tree, author } = &mut self.memory;
+        let entry = author.write(tree, draft, now.wall_ms, now.quality)?;
+        Some(self.put(entry))
+    }
+
+    pub(super) fn reissue(&mut self, old: &Entry, now: Now) {
+        let Image { tree, author } = &mut self.memory;
+        let entry = author.reissue(tree, old, now.wall_ms, now.quality);
+        self.put(entry);
+    }
+
+    /// Judges an entry that came over a link and applies it if it is new.
+    pub(super) fn ingest(
+        &mut self,
+        id: EntryId,
+        entry: Entry,
+        role: Role,
+        now: Now,
+    ) -> Result<Admission, Refusal> {
+        let admission = admit(&self.memory.tree, &entry, id, role, now.wall_ms)?;
+        if admission == Admission::New {
+            // What is too far ahead has been refused.
+            let _ = self.memory.author.clock_mut().observe(entry.hlc, now.wall_ms);
+            self.memory.tree.apply(&entry, id);
+            self.logs.entry(entry.log).or_default().push((id, entry));
+            self.dirty = true;
+        }
+        Ok(admission)
+    }
+
+    pub(super) fn take_signed_head(&mut self, signed: SignedHead) {
+        self.dirty |= self.memory.tree.take_signed_head(signed);
+    }
+
+    /// Signs the durable head of every log of `keypair` that is not signed or cut there.
+    pub(super) fn seal(&mut self, keypair: &Keypair) -> Vec<SignedHead> {
+        let tree = &mut self.memory.tree;
+        let unsealed = tree.logs().iter().filter(|state| {
+            state.log.author == keypair.public()
+                && state.cut.is_none()
+                && state.seq > state.sealed()
+        });
+        let heads: Vec<_> = unsealed
+            .map(|state| Head { tree: tree.id(), log: state.log, seq: state.seq, id: state.head })
+            .collect();
+        let signed: Vec<_> = heads.iter().map(|head| SignedHead::sign(keypair, *head)).collect();
+        for signed in &signed {
+            tree.take_signed_head(*signed);
+        }
+        self.dirty |= !signed.is_empty();
+        signed
+    }
+
+    pub(super) fn has_unsealed(&self) -> bool {
+        let own = self.log().author;
+        let mut logs = self.memory.tree.logs().iter();
+        logs.any(|state| {
+            state.log.author == own && state.cut.is_none() && state.seq > state.sealed()
+        })
+    }
+
+    /// Ends an own log and gives back what lay above.
+    pub(super) fn cut(
+        &mut self,
+        keypair: &Keypair,
+        log: LogId,
+        last_seq: u64,
+    ) -> Option<(Cut, Vec<Entry>)> {
+        let entries = self.logs.get_mut(&log)?;
+        let (_, first) = entries.get(last_seq as usize)?;
+        let tree = &mut self.memory.tree;
+        let cut = Cut::seal(keypair, tree.id(), log, last_seq, first.prev);
+        let lost = entries.split_off(last_seq as usize);
+        tree.take_cut(cut.clone());
+        self.dirty = true;
+        Some((cut, lost.into_iter().map(|(_, entry)| entry).collect()))
+    }
+
+    /// Goes on in another log, whose timestamps begin after `last`.
+    pub(super) fn open_log(&mut self, log: LogId, last: Hlc) {
+        self.memory.author = Author::new(log, last);
+        self.dirty = true;
+    }
+
+    /// The last timestamp given out or seen.
+    pub(super) fn last_timestamp(&mut self) -> Hlc {
+        self.memory.author.clock_mut().last()
+    }
+
+    /// Makes the next sync one that has something to do.
+    pub(super) fn touch(&mut self) {
+        self.dirty = true;
+    }
+
+    /// Makes everything durable; says whether anything was not.
+    pub(super) fn sync(&mut self) -> bool {
+        if std::mem::take(&mut self.dirty) {
+            self.durable = self.memory.clone();
+            return true;
+        }
+        false
+    }
+
+    /// Forgets what is not durable. Returns how many entries that was.
+    pub(super) fn crash(&mut self) -> u64 {
+        self.memory = self.durable.clone();
+        self.dirty = false;
+        let mut lost = 0;
+        for (log, entries) in &mut self.logs {
+            let seq = self.memory.tree.log(log).map_or(0, |state| state.seq) as usize;
+            lost += entries.len().saturating_sub(seq);
+            entries.truncate(seq);
+        }
+        lost as u64
+    }
+
+    pub(super) fn back_up(&mut self) {
+        self.sync();
+        self.backup = Some((self.memory.clone(), self.logs.clone()));
+    }
+
+    pub(super) fn restore(&mut self) -> u64 {
+        let Some((image, logs)) = self.backup.clone() else { return 0 };
+        let count = |logs: &Logs| logs.values().map(Vec::len).sum::<usize>();
+        let before = count(&self.logs);
+        (self.memory, self.logs, self.dirty) = (image, logs, true);
+        self.sync();
+        before.saturating_sub(count(&self.logs)) as u64
+    }
+
+    /// Durable entries of a log, as many as fit.
+    pub(super) fn range(&self, log: LogId, after: u64, bytes_max: usize) -> Vec<Entry> {
+        let durable = self.durable.tree.log(&log).map_or(0, |state| state.seq) as usize;
+        let entries = self.logs.get(&log).map_or(&[][..], Vec::as_slice);
+        let end = durable.min(entries.len());
+        let mut bytes = 0;
+        let fits = entries[end.min(after as usize)..end].iter().take(BATCH_ENTRIES_MAX);
+        let fits = fits.take_while(|(_, entry)| {
+            let first = bytes == 0;
+            bytes += protocol::codec::encode(&entry.delta).len() + ENTRY_OVERHEAD_BYTES;
+            first || bytes <= bytes_max
+        });
+        fits.map(|(_, entry)| entry.clone()).collect()
+    }
+
+    pub(super) fn durable_entries(&self) -> impl Iterator<Item = &Entry> {
+        self.logs.iter().flat_map(|(log, entries)| {
+            let durable = self.durable.tree.log(log).map_or(0, |state| state.seq) as usize;
+            entries.iter().take(durable).map(|(_, entry)| entry)
+        })
+    }
+
+    pub(super) fn entry_id(&self, log: &LogId, seq: u64) -> Option<EntryId> {
+        let entries = self.logs.get(log)?;
+        entries.get(seq.checked_sub(1)? as usize).map(|(id, _)| *id)
+    }
+
+    /// Where a log durably stands.
+    pub(super) fn position(&self, log: LogId) -> LogPosition {
+        LogPosition::of(&self.durable.tree, log)
+    }
+
+    /// Where all logs durably stand.
+    pub(super) fn positions(&self) -> Vec<LogPosition> {
+        self.durable.tree.heads().map(|head| self.position(head.log)).collect()
+    }
+
+    /// The cuts and signed heads of an author's logs, those on disk.
+    pub(super) fn ends_of(&self, author: PublicKey) -> (Vec<Cut>, Vec<SignedHead>) {
+        let own = || self.durable.tree.logs().iter().filter(|state| state.log.author == author);
+        let cuts = own().filter_map(|state| state.cut.clone()).collect();
+        (cuts, own().filter_map(|state| state.signed).collect())
+    }
+
+    fn put(&mut self, entry: Entry) -> EntryId {
+        let id = entry.id();
+        self.memory.tree.apply(&entry, id);
+        self.logs.entry(entry.log).or_default().push((id, entry));
+        self.dirty = true;
+        id
+    }
+}

@@ -1,0 +1,81 @@
+//! Faults drawn at random.
+
+use std::ops::Range;
+
+use protocol::clock::ClockQuality;
+
+use super::World;
+use crate::clock::TEN_YEARS_MS;
+use crate::random::Random;
+
+/// How long it is from one event to the next.
+const GAP_MS: Range<u64> = 5..250;
+/// More events at once than one transport window, so that some are under way when it breaks.
+const BURST_MAX: u64 = 8;
+/// How many leaves each side has: few, so that they are written again and again.
+const LEAVES: u64 = 6;
+
+impl World {
+    /// Lets writes and faults rain for `ms`, as `random` has it.
+    pub fn storm(&mut self, ms: u64, random: &mut Random) {
+        for n in 0..self.devices() {
+            // A device that does not trust its clock follows the brain's.
+            if random.chance(300) {
+                self.device(n).clock().set_quality(ClockQuality::Unsynchronised);
+            }
+        }
+        let until_ms = self.now_ms() + ms;
+        while self.now_ms() < until_ms {
+            self.run_for(random.within(&GAP_MS));
+            let n = random.below(self.devices() as u64) as usize;
+            match random.below(100) {
+                0..48 => {
+                    for _ in 0..=random.below(BURST_MAX) {
+                        let leaf = format!("leaf{}", random.below(LEAVES));
+                        self.write(n, &leaf);
+                    }
+                }
+                48..66 => {
+                    let leaf = format!("leaf{}", random.below(LEAVES));
+                    self.write_desired(n, &leaf);
+                }
+                _ => self.one_fault(n, random),
+            }
+        }
+    }
+
+    fn one_fault(&mut self, n: usize, random: &mut Random) {
+        match random.below(34) {
+            0..4 => self.cut(n),
+            4..7 => self.make_half_open(n),
+            7..10 => self.part(n),
+            10..15 => self.rejoin(n),
+            15..18 => {
+                let kept = random.below(self.store.queued() as u64 + 1) as usize;
+                self.crash_brain(kept, random.below(3_000), random.chance(300));
+            }
+            18..21 => self.crash_device(n, random.chance(500)),
+            21..24 => {
+                let far = random.chance(700);
+                let ms = if far { TEN_YEARS_MS } else { 90_000 };
+                self.jump_device_clock(n, if random.chance(600) { ms } else { -ms });
+            }
+            24..27 => self.set_device_clock_right(n),
+            // Never ahead: what the brain dates too far ahead, devices refuse for ten years.
+            27 => self.jump_brain_clock(-TEN_YEARS_MS),
+            28 => self.brain_clock().set_right(),
+            29 => self.store.set_full(true),
+            30 => self.store.set_full(false),
+            31 => match random.below(3) {
+                0 => self.store.fail_next_sync(),
+                _ => self.store.fail_loads(1 + random.below(3) as u32),
+            },
+            32 => self.back_up_device(n),
+            _ => {
+                if random.chance(200) {
+                    self.restore_device(n, random.chance(500));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The device's actor under supervision, over a store that fails when told to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::device::{BrainAuthor, DeviceActor, DeviceArgs, DeviceMsg, WriteOutcome};
+use actors::ports::LinkEvent;
+use actors::supervise::{
+    Address, Backoff, Child, ChildPolicy, DynamicSupervisor, Env, Restart, Root, SetPolicy,
+    Supervisor,
+};
+use protocol::clock::{ClockQuality, Hlc};
+use protocol::history::{Author, Draft, Entry, LogId, Provenance, Tree};
+use protocol::session::Replica;
+use protocol::state::{Path, StateSource, Value};
+use protocol::{EntryId, ErrorCode, SyncError};
+use sim::clock::{START_MS, SimClock};
+use sim::fleet;
+use sim::store::{MemoryStore, SyncMode};
+use tokio::sync::mpsc;
+
+const TIME: Duration = Duration::from_secs(30);
+
+struct Rig {
+    root: Root,
+    set: DynamicSupervisor<DeviceActor>,
+    store: MemoryStore,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let backoff = Backoff { min: Duration::from_millis(10), ..Backoff::default() };
+        let policy = ChildPolicy { restart: Restart::Transient, backoff, ..ChildPolicy::default() };
+        let set = DynamicSupervisor::new(SetPolicy::dynamic(), policy, 10);
+        let tree = Supervisor::new(SetPolicy::default());
+        let tree = tree.child(Child::dynamic("devices", ChildPolicy::supervisor(), &set));
+        let root = Root::start("sim", tree, Env::default()).await.expect("starts");
+        Self { root, set, store: MemoryStore::new(SyncMode::AtCommit) }
+    }
+
+    fn twin(&self) -> Address<DeviceMsg> {
+        let keypair = fleet::brain_key();
+        let args = || {
+            Arc::new(DeviceArgs {
+                device: fleet::device_id(1),
+                fleet: fleet::FLEET,
+                device_keys: vec![fleet::device_key(1).public()],
+                brain: BrainAuthor { brains: vec![keypair.public()], keypair, epoch: 1 },
+                store: Arc::new(self.store.clone()),
+                clock: Arc::new(SimClock::default()),
+            })
+        };
+        self.set.ensure_child("twin", args).expect("there is room")
+    }
+
+    fn restarts(&self) -> u64 {
+        self.root.tree().get("sim/devices/twin").map_or(0, |info| info.restarts)
+    }
+}
+
+type Events = mpsc::Receiver<LinkEvent>;
+
+async fn attach(
+    twin: &Address<DeviceMsg>,
+    connection: u64,
+) -> (Result<Replica, SyncError>, Events) {
+    let (link, events) = mpsc::channel(64);
+    let peer = "sim".to_owned();
+    let ask = |reply| DeviceMsg::Attach { connection, peer, link, reply };
+    (twin.ask(ask, TIME).await.expect("an answer"), events)
+}
+
+/// The device's entries, with their ids.
+fn entries(count: u64) -> Vec<(EntryId, Entry)> {
+    let mut tree = Tree::new(fleet::genesis(fleet::device_id(1)));
+    let log = LogId { author: fleet::device_key(1).public(), epoch: 1 };
+    let mut author = Author::new(log, Hlc::default());
+    let mut next = |n: u64| {
+        let changes = vec![(Path::new("reported/n").expect("valid"), Some(Value::from(n as i64)))];
+        let provenance = Provenance::new(StateSource::Hardware, "sim", "");
+        let draft = Draft { changes, provenance, lease_until_ms: None };
+        let entry = author.write(&tree, draft, START_MS, ClockQuality::Synchronised);
+        let entry = entry.expect("a new value");
+        let id = entry.id();
+        tree.apply(&entry, id);
+        (id, entry)
+    };
+    (1..=count).map(&mut next).collect()
+}
+
+async fn send(twin: &Address<DeviceMsg>, connection: u64, entries: &[(EntryId, Entry)]) {
+    let (log, entries) = (entries[0].1.log, entries.to_vec());
+    let message = DeviceMsg::EntriesCame { connection, log, entries, bytes: 100 };
+    twin.cast(message, TIME).await.expect("taken");
+}
+
+async fn stored(events: &mut Events) -> u64 {
+    match events.recv().await.expect("the link lives") {
+        LinkEvent::Stored { position, consumed_bytes: 100, .. } => position.seq,
+        other => panic!("not stored: {other:?}"),
+    }
+}
+
+async fn closed(events: &mut Events) -> (ErrorCode, Option<u32>) {
+    match events.recv().await.expect("the link lives") {
+        LinkEvent::Close { error, retry_after_ms } => (error.code, retry_after_ms),
+        other => panic!("not closed: {other:?}"),
+    }
+}
+
+async fn write(twin: &Address<DeviceMsg>, n: i64) -> Result<WriteOutcome, SyncError> {
+    let changes = vec![(Path::new("desired/n").expect("valid"), Some(Value::from(n)))];
+    let provenance = Provenance::new(StateSource::Operator, "user:ada", "test");
+    let ask = |reply| DeviceMsg::Write { changes, provenance, reply };
+    twin.ask(ask, TIME).await.expect("an answer")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_commit_closes_the_link_and_the_next_attach_resumes_from_the_disk() {
+    let rig = Rig::new().await;
+    let (twin, all) = (rig.twin(), entries(5));
+    let (replica, mut events) = attach(&twin, 1).await;
+    assert_eq!(replica.unwrap().logs, []);
+    send(&twin, 1, &all[..3]).await;
+    assert_eq!(stored(&mut events).await, 3);
+
+    rig.store.set_full(true);
+    send(&twin, 1, &all[3..]).await;
+    assert_eq!(closed(&mut events).await, (ErrorCode::DiskFull, Some(5_000)));
+    assert!(events.recv().await.is_none(), "the twin is gone, and with it its end of the link");
+    let refused = write(&twin, 1).await.expect_err("still no room");
+    assert_eq!(refused.code, ErrorCode::DiskFull);
+
+    rig.store.set_full(false);
+    let (replica, mut events) = attach(&twin, 2).await;
+    let logs = replica.unwrap().logs;
+    assert_eq!(logs.iter().map(|log| (log.seq, log.id)).collect::<Vec<_>>(), [(3, all[2].0)]);
+    send(&twin, 2, &all[3..]).await;
+    assert_eq!(stored(&mut events).await, 5);
+    assert_eq!(write(&twin, 1).await.unwrap().version, 6);
+    assert_eq!(rig.restarts(), 2);
+    assert_eq!(rig.store.verify(), []);
+    rig.root.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_attach_ends_the_first_link_and_a_late_one_is_turned_away() {
+    let rig = Rig::new().await;
+    let (twin, all) = (rig.twin(), entries(3));
+    let (_, mut first) = attach(&twin, 7).await;
+    let (replica, mut second) = attach(&twin, 8).await;
+    assert!(replica.is_ok());
+    assert_eq!(closed(&mut first).await, (ErrorCode::Fenced, None));
+    assert!(first.recv().await.is_none());
+    let (late, _) = attach(&twin, 7).await;
+    assert_eq!(late.expect_err("a newer one is here").code, ErrorCode::Fenced);
+    send(&twin, 7, &all[..2]).await;
+    send(&twin, 8, &all[..1]).await;
+    assert_eq!(stored(&mut second).await, 1, "what came over the first link is not taken");
+    assert_eq!(rig.restarts(), 0);
+    rig.root.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_twin_stops_and_a_later_message_finds_it_anew() {
+    let rig = Rig::new().await;
+    let twin = rig.twin();
+    let (_, events) = attach(&twin, 1).await;
+    assert_eq!(write(&twin, 1).await.unwrap().version, 1);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(!twin.is_down(), "a connected device's twin stays");
+    drop(events);
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert!(twin.is_down() && rig.set.is_empty(), "an idle one goes");
+    let twin = rig.twin();
+    assert_eq!(write(&twin, 2).await.unwrap().version, 2, "it goes on where it was");
+    assert_eq!(rig.restarts(), 0, "stopping is no crash");
+    rig.root.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_load_is_tried_again_and_what_waits_is_answered() {
+    let rig = Rig::new().await;
+    rig.store.fail_loads(2);
+    let twin = rig.twin();
+    assert_eq!(write(&twin, 1).await.unwrap().version, 1);
+    assert_eq!(rig.restarts(), 2);
+    rig.root.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_link_hears_only_of_what_is_on_disk() {
+    let rig = Rig::new().await;
+    let store = MemoryStore::new(SyncMode::OnDemand);
+    let rig = Rig { store, ..rig };
+    let (twin, all) = (rig.twin(), entries(2));
+    let (_, first) = attach(&twin, 1).await;
+    send(&twin, 1, &all).await;
+    drop(first);
+    let attached = attach(&twin, 2);
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(rig.store.queued(), 2, "the entries and the settling commit");
+        let (sync, write) = (tokio::time::sleep(Duration::from_secs(2)), write(&twin, 1));
+        let sync = async {
+            sync.await;
+            rig.store.sync();
+        };
+        tokio::join!(write, sync).0
+    };
+    let ((replica, _events), written) = tokio::join!(attached, meanwhile);
+    assert_eq!(written.expect("written").version, 3);
+    let logs = replica.expect("attached").logs;
+    assert_eq!(logs.iter().map(|log| log.seq).collect::<Vec<_>>(), [2], "not what came after");
+    rig.root.stop().await;
+}
