@@ -13,20 +13,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use protocol::clock::{Hlc, check_not_ahead};
 use protocol::history::{
     Change, Entry, Genesis, Head, LogId, Provenance, Refusal, SignedHead, TreeKind,
 };
 use protocol::session::{Now, Replica};
 use protocol::state::{StateDelta, Version};
+use protocol::wire::Refuse;
 use protocol::{EntryId, ErrorCode, ErrorSource, Layer, SyncError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::ports::{CommitDone, CommitError, Evidence, LinkEvent, TreeCommit};
 use crate::supervise::{Address, Context, Node, NodeError, Reply};
 
 pub use fencing::{Fencing, Verdict};
 pub use message::{Clock, DeviceArgs, DeviceMsg, DeviceStatus, WriteOutcome};
-pub use twin::{BrainAuthor, Ingested, SaveError, Twin, Written};
+pub use twin::{BrainAuthor, Ingested, OwnEntries, Reissued, SaveError, Twin, Written};
 
 /// How long a twin without a connection stays in memory.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
@@ -35,6 +37,8 @@ const IDLE_AFTER: Duration = Duration::from_secs(60);
 const SEAL_AFTER: Duration = Duration::from_millis(200);
 /// How long a device whose commit failed for want of disk space waits before it comes back.
 const DISK_FULL_RETRY_MS: u32 = 5_000;
+/// How long a device that refused an entry waits before it comes back.
+const REFUSED_RETRY_MS: u32 = 5_000;
 
 struct Link {
     connection: u64,
@@ -99,6 +103,11 @@ impl Node for DeviceActor {
                     self.commit(ctx, commit, Vec::new(), None);
                 }
             }
+            DeviceMsg::PeerRefused { connection, refuse } => {
+                if self.is_current(connection) {
+                    self.refused_by_peer(ctx, refuse, now).await?;
+                }
+            }
             DeviceMsg::Fetch { connection, log, after, bytes_max } => {
                 if self.is_current(connection) {
                     self.fetch(log, after, bytes_max).await?;
@@ -142,6 +151,7 @@ impl Node for DeviceActor {
             DeviceMsg::EntriesCame { .. } => "entries_came",
             DeviceMsg::SignedHeadCame(_) => "signed_head_came",
             DeviceMsg::CutCame(_) => "cut_came",
+            DeviceMsg::PeerRefused { .. } => "peer_refused",
             DeviceMsg::Fetch { .. } => "fetch",
             DeviceMsg::Write { .. } => "write",
             DeviceMsg::SetState { .. } => "set_state",
@@ -164,8 +174,9 @@ impl DeviceActor {
             args.store.load(&genesis)
         });
         let loaded = loaded.await??;
-        let DeviceArgs { device, device_keys, brain, .. } = &*self.args;
-        self.twin = Some(Twin::new(*device, device_keys.clone(), brain.clone(), loaded));
+        let DeviceArgs { device, device_keys, brain, epochs, .. } = &*self.args;
+        let brain = brain.clone().in_open_log(&loaded.record.logs, epochs);
+        self.twin = Some(Twin::new(*device, device_keys.clone(), brain, loaded));
         ctx.cast_after(IDLE_AFTER, DeviceMsg::IdleDue);
         Ok(())
     }
@@ -329,9 +340,79 @@ impl DeviceActor {
         LinkEvent::Refused { log, seq, error, consumed_bytes: 0, fatal }
     }
 
+    /// Deals with an entry that the device does not take.
+    async fn refused_by_peer(
+        &mut self,
+        ctx: &Context<DeviceMsg>,
+        refuse: Refuse,
+        now: Now,
+    ) -> Result<(), NodeError> {
+        let Refuse { log, seq, error: reason, now_ms, .. } = refuse;
+        let twin = self.twin_mut();
+        let ended = twin.tree().log(&log).and_then(|known| known.cut.as_ref());
+        if ended.is_some_and(|cut| cut.last_seq < seq) {
+            return Ok(());
+        }
+        let own = twin.own_logs();
+        let is_own = own.iter().any(|(own, _)| *own == log);
+        // While this clock is ahead of the device's, what is written again is refused again.
+        let clock_is_right =
+            check_not_ahead(Hlc { wall_ms: now.wall_ms, counter: 0 }, now_ms).is_ok();
+        if reason.code != ErrorCode::ClockAhead || !is_own || !clock_is_right {
+            tracing::error!(device = %self.args.device, code = %reason.code, seq, "the device refused an entry");
+            self.send(LinkEvent::Close { error: reason, retry_after_ms: Some(REFUSED_RETRY_MS) });
+            return Ok(());
+        }
+        if !self.settled(ctx).await {
+            return Ok(());
+        }
+        let mut written = OwnEntries::new();
+        for (log, _) in own {
+            let entries = written.entry(log).or_default();
+            loop {
+                let after = entries.last().map_or(0, |(_, entry)| entry.seq);
+                match self.read(&log, after, protocol::wire::PLAIN_BYTES_MAX).await? {
+                    more if more.is_empty() => break,
+                    more => entries.extend(more),
+                }
+            }
+        }
+        let epoch = (self.args.epochs)();
+        let reissued = self.twin_mut().reissue(log, seq, &written, epoch, now);
+        let Some(Reissued { cuts, commit, position }) = reissued else { return Ok(()) };
+        tracing::warn!(device = %self.args.device, logs = cuts.len(), "entries dated ahead are written again");
+        let mut news: Vec<_> = cuts.into_iter().map(LinkEvent::CutMade).collect();
+        news.extend(stored(position.log, position, 0));
+        self.commit(ctx, commit, news, None);
+        self.seal_soon(ctx);
+        Ok(())
+    }
+
+    /// Waits until everything queued is durable, and says whether it is.
+    async fn settled(&mut self, ctx: &Context<DeviceMsg>) -> bool {
+        let (done, wait) = oneshot::channel();
+        let commit = self.twin_mut().settle();
+        let tell = move |result: Result<(), CommitError>| {
+            // A failed commit restarts this actor; nobody waits for the answer then.
+            let _ = done.send(result.is_ok());
+        };
+        self.queue(ctx, commit, Box::new(tell));
+        wait.await.unwrap_or(false)
+    }
+
+    fn seal_soon(&mut self, ctx: &Context<DeviceMsg>) {
+        if !self.seal_pending {
+            self.seal_pending = true;
+            ctx.cast_after(SEAL_AFTER, DeviceMsg::SealDue);
+        }
+    }
+
     async fn fetch(&mut self, log: LogId, after: u64, bytes_max: usize) -> Result<(), NodeError> {
         let read = self.read(&log, after, bytes_max).await?;
-        let entries = read.into_iter().map(|(_, entry)| entry).collect();
+        // The store keeps what lies above a cut; it is nobody's business any more.
+        let last = self.twin_mut().tree().log(&log).map_or(0, |known| known.seq);
+        let entries =
+            read.into_iter().map(|(_, entry)| entry).filter(|entry| entry.seq <= last).collect();
         self.send(LinkEvent::Fetched { log, entries });
         Ok(())
     }
@@ -361,10 +442,7 @@ impl DeviceActor {
             reply.send(result.map(|()| outcome).map_err(|error| error.to_sync_error()));
         });
         self.commit(ctx, commit, stored(position.log, position, 0), Some(answer));
-        if !self.seal_pending {
-            self.seal_pending = true;
-            ctx.cast_after(SEAL_AFTER, DeviceMsg::SealDue);
-        }
+        self.seal_soon(ctx);
     }
 
     fn seal(&mut self, ctx: &Context<DeviceMsg>) {

@@ -112,10 +112,22 @@ pub struct TreeCommit {
     pub record: TreeRecord,
     /// The entries that it adds.
     pub segments: Vec<Segment>,
-    /// The leaves that it touches, as they are after it; none where one is forgotten.
+    /// The leaves that it touches, as they are after it; none where one is forgotten. The last
+    /// of one path counts.
     pub leaves: Vec<(Path, Option<Leaf>)>,
-    /// A snapshot to keep.
-    pub snapshot: Option<Snapshot>,
+    /// Snapshots to keep.
+    pub snapshots: Vec<Snapshot>,
+}
+
+impl TreeCommit {
+    /// Both commits as one, `later` being the next of the same loading.
+    pub fn and_then(mut self, later: Self) -> Self {
+        self.record = later.record;
+        self.segments.extend(later.segments);
+        self.leaves.extend(later.leaves);
+        self.snapshots.extend(later.snapshots);
+        self
+    }
 }
 
 /// Why a commit did not happen.

@@ -99,6 +99,7 @@ impl Devices {
                 brain: self.brain.clone(),
                 store: Arc::new(self.store.clone()),
                 clock: self.clock.clone(),
+                epochs: crate::random_epoch,
             })
         };
         Ok(self.shard(record.device).ensure_child(record.device.to_string(), args)?)

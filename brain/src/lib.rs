@@ -30,3 +30,8 @@ pub fn random_bytes() -> [u8; 32] {
     getrandom::fill(&mut bytes).expect("the system has a random generator");
     bytes
 }
+
+/// A random number for a new epoch.
+pub fn random_epoch() -> u64 {
+    u64::from_be_bytes(*random_bytes().first_chunk().expect("8 of 32 bytes"))
+}

@@ -133,7 +133,7 @@ pub async fn start(data: &Path, config: &Config, accept_loss: bool) -> Result<Ru
         keypair: identity.keypair.clone(),
         // A store may have gone back in time without anybody noticing: a new epoch at every
         // start never gives a number out twice.
-        epoch: u64::from_be_bytes(*crate::random_bytes().first_chunk().expect("8 of 32 bytes")),
+        epoch: crate::random_epoch(),
         brains: vec![identity.keypair.public()],
     };
     let devices = Devices::new(identity.fleet, author, store.clone(), shared_clock.clone());

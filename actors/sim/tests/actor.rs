@@ -48,6 +48,7 @@ impl Rig {
                 brain: BrainAuthor { brains: vec![keypair.public()], keypair, epoch: 1 },
                 store: Arc::new(self.store.clone()),
                 clock: Arc::new(SimClock::default()),
+                epochs: || 7,
             })
         };
         self.set.ensure_child("twin", args).expect("there is room")

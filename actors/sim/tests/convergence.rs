@@ -221,7 +221,6 @@ fn entries_that_saw_a_log_of_which_nothing_was_taken_are_taken() {
 }
 
 #[test]
-#[ignore = "the brain does not end its own log and write it again; devices refuse it for ten years"]
 fn what_the_brain_wrote_dated_ten_years_ahead_is_written_again() {
     let mut world = World::new(1, Config::default());
     world.run_for(1_000);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use protocol::history::{Change, Cut, Entry, LogId, Provenance, SignedHead};
 use protocol::session::{Now, Replica};
 use protocol::state::{State, StateDelta, Version, VersionedState};
+use protocol::wire::Refuse;
 use protocol::{DeviceId, EntryId, FleetId, PublicKey, SyncError};
 use tokio::sync::mpsc;
 
@@ -32,6 +33,8 @@ pub struct DeviceArgs {
     pub store: Arc<dyn TreeStore>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Random numbers for new epochs.
+    pub epochs: fn() -> u64,
 }
 
 /// What a device's actor is told.
@@ -77,6 +80,13 @@ pub enum DeviceMsg {
     SignedHeadCame(SignedHead),
     /// A cut came over a connection.
     CutCame(Cut),
+    /// The device does not take an entry.
+    PeerRefused {
+        /// The connection's number.
+        connection: u64,
+        /// Which entry, and why.
+        refuse: Refuse,
+    },
     /// A connection's session needs entries.
     Fetch {
         /// The connection's number.

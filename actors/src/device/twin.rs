@@ -5,16 +5,19 @@
 
 use std::collections::VecDeque;
 
-use protocol::clock::Hlc;
 use protocol::history::{
-    Admission, Author, Change, Cut, Draft, Entry, Head, LOGS_MAX, LogId, Provenance, Refusal, Role,
-    SignedHead, Tree, admit,
+    Admission, Author, Change, Cut, Draft, Entry, Head, LOGS_MAX, LogId, LogState, Provenance,
+    Refusal, Role, SignedHead, Tree, admit,
 };
 use protocol::keys::Keypair;
 use protocol::session::{Now, Replica};
 use protocol::state::{Path, State, StateDelta, StateSource, Value, Version};
 use protocol::wire::{Batch, LogPosition};
 use protocol::{DeviceId, EntryId, PublicKey};
+
+pub use reissue::{OwnEntries, Reissued};
+
+mod reissue;
 
 use crate::ports::{LoadedTree, Segment, Snapshot, TreeCommit, TreeRecord};
 
@@ -34,6 +37,17 @@ pub struct BrainAuthor {
     pub epoch: u64,
     /// The keys of all certified brains, this one's included.
     pub brains: Vec<PublicKey>,
+}
+
+impl BrainAuthor {
+    /// The same author, in a new epoch where its log has ended among `logs`.
+    pub fn in_open_log(mut self, logs: &[LogState], epochs: impl FnOnce() -> u64) -> Self {
+        let log = LogId { author: self.keypair.public(), epoch: self.epoch };
+        if logs.iter().any(|state| state.log == log && state.cut.is_some()) {
+            self.epoch = epochs();
+        }
+        self
+    }
 }
 
 /// The brain's replica of a device's tree.
@@ -129,7 +143,9 @@ impl Twin {
         let TreeRecord { genesis, version, committed_ms, source, snapshot, logs } = record;
         let tree = Tree::restore(genesis, logs, leaves);
         let log = LogId { author: brain.keypair.public(), epoch: brain.epoch };
-        let last = tree.logs().iter().map(|log| log.hlc).max().unwrap_or(Hlc::default());
+        // The timestamps of a log that ended may be what it was ended for.
+        let going_on = tree.logs().iter().filter(|log| log.cut.is_none());
+        let last = going_on.map(|log| log.hlc).max().unwrap_or_default();
         Self {
             device,
             device_keys,
@@ -328,7 +344,7 @@ impl Twin {
     pub fn snapshot(&mut self) -> TreeCommit {
         self.snapshot = self.version;
         let mut commit = self.commit_row();
-        commit.snapshot = Some(self.take_snapshot(true));
+        commit.snapshots.push(self.take_snapshot(true));
         commit
     }
 
@@ -360,6 +376,20 @@ impl Twin {
     }
 
     fn commit_entries(&mut self, fresh: Vec<(Entry, Vec<Path>)>, now: Now) -> TreeCommit {
+        let due = self.version + fresh.len() as u64 - self.snapshot >= SNAPSHOT_EVERY;
+        self.commit_applied(fresh, due, now)
+    }
+
+    fn commit_with_snapshot(&mut self, entry: Entry, touched: Vec<Path>, now: Now) -> TreeCommit {
+        self.commit_applied(vec![(entry, touched)], true, now)
+    }
+
+    fn commit_applied(
+        &mut self,
+        fresh: Vec<(Entry, Vec<Path>)>,
+        due: bool,
+        now: Now,
+    ) -> TreeCommit {
         let first_version = self.version + 1;
         self.version += fresh.len() as u64;
         self.committed_ms = self.committed_ms.max(now.wall_ms);
@@ -367,7 +397,6 @@ impl Twin {
         if let Some(last) = entries.last() {
             self.source = last.provenance.source;
         }
-        let due = self.version - self.snapshot >= SNAPSHOT_EVERY;
         if due {
             self.snapshot = self.version;
         }
@@ -387,7 +416,7 @@ impl Twin {
             })
             .collect();
         if due {
-            commit.snapshot = Some(self.take_snapshot(false));
+            commit.snapshots.push(self.take_snapshot(false));
         }
         commit
     }
@@ -406,7 +435,7 @@ impl Twin {
             },
             segments: Vec::new(),
             leaves: Vec::new(),
-            snapshot: None,
+            snapshots: Vec::new(),
         }
     }
 

@@ -209,7 +209,8 @@ impl Connection {
                 }
                 Output::TakeCut(cut) => self.tell(DeviceMsg::CutCame(cut)).await?,
                 Output::PeerRefused(refuse) => {
-                    tracing::warn!(device = ?self.device, error = %refuse.error, "device refused an entry");
+                    let connection = self.number;
+                    self.tell(DeviceMsg::PeerRefused { connection, refuse }).await?;
                 }
                 Output::Closed(ended) => return Err(Some(ended)),
                 Output::Acked { .. }

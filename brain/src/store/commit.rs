@@ -324,7 +324,7 @@ impl Writer {
                 None => rocks.delete(batch, rocks::LEAVES, &key),
             }
         }
-        if let Some(snapshot) = &commit.snapshot {
+        for snapshot in &commit.snapshots {
             let key = keys::versioned(number, snapshot.version);
             rocks.put(batch, rocks::SNAPSHOTS, &key, snapshot);
         }

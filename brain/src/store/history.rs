@@ -239,9 +239,14 @@ impl Store {
     ) -> Result<Arc<TreeAt>, ReadError> {
         let mut tree = Tree::new(record.genesis.clone());
         let mut last = (0, 0, StateSource::Brain);
+        let counts = |entry: &Entry| {
+            let log = record.logs.iter().find(|log| log.log == entry.log);
+            let cut = log.and_then(|log| log.cut.as_ref());
+            cut.is_none_or(|cut| entry.seq <= cut.last_seq)
+        };
         // Timestamps grow along a log, so what is left of each log is a gapless beginning.
         self.each_entry(number, 0, |change| {
-            if change.entry.hlc.wall_ms <= ms {
+            if change.entry.hlc.wall_ms <= ms && counts(&change.entry) {
                 tree.apply(&change.entry, change.id);
                 last = (change.version, change.committed_ms, change.entry.provenance.source);
             }

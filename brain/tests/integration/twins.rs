@@ -50,6 +50,7 @@ async fn rig() -> Rig {
         brain: BrainAuthor { keypair, epoch: 1, brains },
         store: Arc::new(store.clone()),
         clock: Arc::new(SystemClock::new(ClockQuality::Synchronised)),
+        epochs: brain::random_epoch,
     };
     let twin = devices.start_child("twin", Arc::new(args)).expect("starts");
     Rig { root, store, twin, _folder: folder }

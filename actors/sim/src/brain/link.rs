@@ -149,6 +149,7 @@ impl SimBrain {
                 self.take_signed_head(device, signed);
             }
             (Output::TakeCut(cut), Some(device)) => self.take_cut(device, cut),
+            (Output::PeerRefused(refuse), Some(device)) => self.refused_by_peer(device, id, refuse),
             (Output::Acked { log, stored, .. }, Some(device)) => {
                 self.events.push(BrainEvent::DeviceAcked { device, log, stored });
             }

@@ -2,11 +2,12 @@
 
 use std::sync::PoisonError;
 
-use actors::device::{Fencing, Ingested, Twin, Verdict};
+use actors::device::{Fencing, Ingested, OwnEntries, Twin, Verdict};
 use actors::ports::{CommitError, LinkEvent, TreeCommit, TreeStore};
+use protocol::clock::{Hlc, check_not_ahead};
 use protocol::history::{Change, Cut, Entry, Head, LogId, Provenance, Refusal, SignedHead};
 use protocol::session::{Now, Replica, error};
-use protocol::wire::{LogPosition, PLAIN_BYTES_MAX};
+use protocol::wire::{LogPosition, PLAIN_BYTES_MAX, Refuse};
 use protocol::{DeviceId, EntryId, ErrorCode, SyncError};
 
 use super::{BrainEvent, SimBrain, denied};
@@ -144,6 +145,44 @@ impl SimBrain {
         }
     }
 
+    pub(super) fn refused_by_peer(&mut self, device: DeviceId, id: LinkId, refuse: Refuse) {
+        let Refuse { log, seq, error, now_ms, .. } = refuse;
+        let now = self.now();
+        let Some(seat) = self.seats.get_mut(&device) else { return };
+        let Some(twin) = &mut seat.twin else { return };
+        let ended = twin.tree().log(&log).and_then(|known| known.cut.as_ref());
+        if ended.is_some_and(|cut| cut.last_seq < seq) {
+            return;
+        }
+        let own = twin.own_logs();
+        let is_own = own.iter().any(|(own, _)| *own == log);
+        let hlc = Hlc { wall_ms: now.wall_ms, counter: 0 };
+        let clock_is_right = check_not_ahead(hlc, now_ms).is_ok();
+        // What is queued can only be read when it is durable: the device will come back.
+        if error.code != ErrorCode::ClockAhead || !is_own || !clock_is_right || seat.in_flight > 0 {
+            return self.close(id, error, Some(RETRY_MS));
+        }
+        let mut written = OwnEntries::new();
+        for (log, number) in own {
+            let entries = written.entry(log).or_default();
+            loop {
+                let after = entries.last().map_or(0, |(_, entry): &(_, Entry)| entry.seq);
+                let more = self.store.range(twin.number(), number, after, PLAIN_BYTES_MAX);
+                match more.unwrap_or_default() {
+                    more if more.is_empty() => break,
+                    more => entries.extend(more),
+                }
+            }
+        }
+        let epoch = self.random.next_u64();
+        let Some(reissued) = twin.reissue(log, seq, &written, epoch, now) else { return };
+        seat.seal_due_ms.get_or_insert(now.mono_ms + SEAL_DELAY_MS);
+        let mut news: Vec<_> = reissued.cuts.into_iter().map(LinkEvent::CutMade).collect();
+        let position = reissued.position;
+        news.push(LinkEvent::Stored { log: position.log, position, consumed_bytes: 0 });
+        self.commit(device, reissued.commit, news, None);
+    }
+
     pub(super) fn fetch(
         &mut self,
         device: DeviceId,
@@ -155,7 +194,9 @@ impl SimBrain {
         let Some(twin) = twin else { return Vec::new() };
         let Some(number) = twin.tree().log_number(&log) else { return Vec::new() };
         let entries = self.store.range(twin.number(), number, after, bytes_max);
-        entries.unwrap_or_default().into_iter().map(|(_, entry)| entry).collect()
+        let last = twin.tree().log(&log).map_or(0, |known| known.seq);
+        let entries = entries.unwrap_or_default().into_iter().map(|(_, entry)| entry);
+        entries.filter(|entry| entry.seq <= last).collect()
     }
 
     pub(super) fn write_now(
@@ -245,7 +286,9 @@ impl SimBrain {
         let key = fleet::device_key(number).public();
         let loaded = self.store.load(&fleet::genesis(device));
         let loaded = loaded.map_err(|failure| failure.to_sync_error())?;
-        seat.twin = Some(Twin::new(device, vec![key], self.author.clone(), loaded));
+        let random = &mut self.random;
+        let author = self.author.clone().in_open_log(&loaded.record.logs, || random.next_u64());
+        seat.twin = Some(Twin::new(device, vec![key], author, loaded));
         Ok(())
     }
 

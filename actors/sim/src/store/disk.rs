@@ -115,6 +115,13 @@ impl StoredTree {
         self.order.iter().filter_map(|(log, at)| self.logs.get(log)?.get(*at))
     }
 
+    /// Whether an entry counts: its log did not end below it.
+    pub fn counts(&self, entry: &Entry) -> bool {
+        let state = self.record.logs.iter().find(|state| state.log == entry.log);
+        let cut = state.and_then(|state| state.cut.as_ref());
+        cut.is_none_or(|cut| entry.seq <= cut.last_seq)
+    }
+
     /// The id of an entry.
     pub fn entry_id(&self, log: &LogId, seq: u64) -> Option<EntryId> {
         let number = self.record.logs.iter().position(|state| state.log == *log)?;
@@ -132,7 +139,7 @@ impl StoredTree {
     pub(super) fn fold_again(&self) -> Option<Violation> {
         let id = self.record.genesis.tree_id();
         let mut tree = Tree::new(self.record.genesis.clone());
-        for (id, entry) in self.history() {
+        for (id, entry) in self.history().filter(|(_, entry)| self.counts(entry)) {
             tree.apply(entry, *id);
         }
         let kept = self.replica();
@@ -174,8 +181,11 @@ impl StoredTree {
         }
         for (number, state) in (0u32..).zip(&self.record.logs) {
             let entries = self.logs.get(&number).map_or(&[][..], Vec::as_slice);
-            let head = entries.last().map_or(Entry::NO_PREV, |(id, _)| *id);
-            if state.seq != entries.len() as u64 || state.head != head {
+            let kept = entries.len() as u64;
+            let last = state.cut.as_ref().map_or(kept, |cut| cut.last_seq.min(kept));
+            let head = entries.get(..last as usize).and_then(<[_]>::last);
+            let head = head.map_or(Entry::NO_PREV, |(id, _)| *id);
+            if state.seq != last || state.head != head {
                 violations.push(Violation::Row { tree, what: "where a log stands" });
             }
             if let Some(signed) = &state.signed

@@ -227,7 +227,8 @@ impl World {
                 let durable = place.device.durable_entries().filter(own).map(mark_of);
                 complaints.extend(check_marks(device, history, durable));
             }
-            let brains = kept.history().map(|(_, entry)| entry);
+            let counting = kept.history().filter(|(_, entry)| kept.counts(entry));
+            let brains = counting.map(|(_, entry)| entry);
             let brains = brains.filter(|entry| entry.log.author == fleet::brain_key().public());
             complaints.extend(repeated(device, brains.map(mark_of)));
         }
