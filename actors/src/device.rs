@@ -379,7 +379,10 @@ impl DeviceActor {
         }
         let epoch = (self.args.epochs)();
         let reissued = self.twin_mut().reissue(log, seq, &written, epoch, now);
-        let Some(Reissued { cuts, commit, position }) = reissued else { return Ok(()) };
+        let Some(Reissued { cuts, commit, position }) = reissued else {
+            self.send(LinkEvent::Close { error: reason, retry_after_ms: Some(REFUSED_RETRY_MS) });
+            return Ok(());
+        };
         tracing::warn!(device = %self.args.device, logs = cuts.len(), "entries dated ahead are written again");
         let mut news: Vec<_> = cuts.into_iter().map(LinkEvent::CutMade).collect();
         news.extend(stored(position.log, position, 0));

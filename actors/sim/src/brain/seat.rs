@@ -175,7 +175,9 @@ impl SimBrain {
             }
         }
         let epoch = self.random.next_u64();
-        let Some(reissued) = twin.reissue(log, seq, &written, epoch, now) else { return };
+        let Some(reissued) = twin.reissue(log, seq, &written, epoch, now) else {
+            return self.close(id, error, Some(RETRY_MS));
+        };
         seat.seal_due_ms.get_or_insert(now.mono_ms + SEAL_DELAY_MS);
         let mut news: Vec<_> = reissued.cuts.into_iter().map(LinkEvent::CutMade).collect();
         let position = reissued.position;

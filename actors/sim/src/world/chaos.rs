@@ -61,7 +61,8 @@ impl World {
                 self.jump_device_clock(n, if random.chance(600) { ms } else { -ms });
             }
             24..27 => self.set_device_clock_right(n),
-            // Never ahead: what the brain dates too far ahead, devices refuse for ten years.
+            // Never ahead: a brain that is ahead takes what devices date ahead, and some of them
+            // then end logs below what it took. It does not fold such a log again yet.
             27 => self.jump_brain_clock(-TEN_YEARS_MS),
             28 => self.brain_clock().set_right(),
             29 => self.store.set_full(true),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use protocol::EntryId;
 use protocol::clock::Hlc;
-use protocol::history::{Author, Cut, Entry, LogId};
+use protocol::history::{Author, Cut, Entry, LogId, LogState};
 use protocol::session::Now;
 use protocol::wire::LogPosition;
 
@@ -43,7 +43,8 @@ impl Twin {
     /// Ends `refused` below its entry `seq` and writes what followed again in the log of `epoch`.
     ///
     /// `written` holds all entries of [`own_logs`](Self::own_logs). None where there is nothing
-    /// to write again.
+    /// to write again, and where another author has seen what would have to go: it was taken
+    /// once, so it is the device's clock that is wrong now.
     pub fn reissue(
         &mut self,
         refused: LogId,
@@ -53,6 +54,12 @@ impl Twin {
         now: Now,
     ) -> Option<Reissued> {
         let ends = ends(refused, seq, written);
+        let own = self.brain.keypair.public();
+        let others = self.tree.logs().iter().filter(|state| state.log.author != own);
+        let seen = |state: &LogState| ends.iter().any(|(log, end)| state.context.get(log) >= *end);
+        if others.into_iter().any(seen) {
+            return None;
+        }
         let order: Vec<LogId> = self.own_logs().into_iter().map(|(log, _)| log).collect();
         let mut lost = Vec::new();
         let mut cuts = Vec::new();
