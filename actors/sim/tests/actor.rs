@@ -13,6 +13,7 @@ use protocol::clock::{ClockQuality, Hlc};
 use protocol::history::{Author, Draft, Entry, LogId, Provenance, Tree};
 use protocol::session::Replica;
 use protocol::state::{Path, StateSource, Value};
+use protocol::wire::Refuse;
 use protocol::{EntryId, ErrorCode, SyncError};
 use sim::clock::{START_MS, SimClock};
 use sim::fleet;
@@ -25,6 +26,7 @@ struct Rig {
     root: Root,
     set: DynamicSupervisor<DeviceActor>,
     store: MemoryStore,
+    clock: SimClock,
 }
 
 impl Rig {
@@ -35,7 +37,8 @@ impl Rig {
         let tree = Supervisor::new(SetPolicy::default());
         let tree = tree.child(Child::dynamic("devices", ChildPolicy::supervisor(), &set));
         let root = Root::start("sim", tree, Env::default()).await.expect("starts");
-        Self { root, set, store: MemoryStore::new(SyncMode::AtCommit) }
+        let clock = SimClock::default();
+        Self { root, set, store: MemoryStore::new(SyncMode::AtCommit), clock }
     }
 
     fn twin(&self) -> Address<DeviceMsg> {
@@ -47,7 +50,7 @@ impl Rig {
                 device_keys: vec![fleet::device_key(1).public()],
                 brain: BrainAuthor { brains: vec![keypair.public()], keypair, epoch: 1 },
                 store: Arc::new(self.store.clone()),
-                clock: Arc::new(SimClock::default()),
+                clock: Arc::new(self.clock.clone()),
                 epochs: || 7,
             })
         };
@@ -213,5 +216,54 @@ async fn a_new_link_hears_only_of_what_is_on_disk() {
     assert_eq!(written.expect("written").version, 3);
     let logs = replica.expect("attached").logs;
     assert_eq!(logs.iter().map(|log| log.seq).collect::<Vec<_>>(), [2], "not what came after");
+    rig.root.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_device_refuses_for_its_timestamp_is_written_again_in_a_new_log() {
+    const TEN_YEARS_MS: i64 = 10 * 365 * 24 * 60 * 60 * 1_000;
+    let rig = Rig::new().await;
+    let twin = rig.twin();
+    let (attached, mut events) = attach(&twin, 1).await;
+    let tree = attached.expect("attached").tree;
+    rig.clock.jump(TEN_YEARS_MS);
+    write(&twin, 1).await.expect("written");
+    let LinkEvent::Stored { log: old, .. } = events.recv().await.expect("the link lives") else {
+        panic!("the write is news");
+    };
+    rig.clock.set_right();
+    let refuse = Refuse {
+        tree,
+        log: old,
+        seq: 1,
+        error: protocol::session::error(ErrorCode::ClockAhead, "test", "ten years ahead"),
+        now_ms: START_MS,
+        credit_bytes: 0,
+    };
+    let message = DeviceMsg::PeerRefused { connection: 1, refuse };
+    twin.cast(message, TIME).await.expect("taken");
+    let (mut cut, mut new) = (None, None);
+    while new.is_none() {
+        match events.recv().await.expect("the link lives") {
+            LinkEvent::CutMade(made) => cut = Some((made.log, made.last_seq)),
+            LinkEvent::Stored { log, position, .. } if log != old => {
+                new = Some((log, position.seq))
+            }
+            LinkEvent::Stored { .. } | LinkEvent::Sealed(_) => {}
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    assert_eq!(cut, Some((old, 0)));
+    let (new, seq) = new.expect("a new log");
+    assert_eq!((new.author, seq), (old.author, 1));
+    assert!(rig.set.stop_child("twin").await);
+    let twin = rig.twin();
+    let (attached, _events) = attach(&twin, 2).await;
+    let logs = attached.expect("attached").logs;
+    let standing: Vec<_> = logs.iter().map(|log| (log.log, log.seq)).collect();
+    assert_eq!(standing, [(new, 1)], "a new start does not go on with the log that ended");
+    assert_eq!(write(&twin, 1).await.expect("accepted").entry, None, "the value is there");
+    assert!(write(&twin, 2).await.expect("written").entry.is_some());
+    assert_eq!(rig.store.verify(), []);
     rig.root.stop().await;
 }
