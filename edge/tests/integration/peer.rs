@@ -294,7 +294,8 @@ impl Talk {
                             author: Author::new(log, Hlc::default()),
                         }
                     });
-                    let logs = tree.logs().iter().map(|log| LogPosition::of(tree, log.log)).collect();
+                    let logs =
+                        tree.logs().iter().map(|log| LogPosition::of(tree, log.log)).collect();
                     Replica { tree: tree.id(), logs, author }
                 };
                 let connection = 1 + self.peer.0.connections.fetch_add(1, Ordering::Relaxed);
