@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rcgen::{
@@ -149,9 +149,14 @@ impl TlsFiles {
         Ok(CertifiedKey::from_der(chain, key, &default_provider())?)
     }
 
-    fn changed(&self) -> Option<SystemTime> {
-        let changed = |path: PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();
-        changed(self.chain_path()).max(changed(self.key_path()))
+    /// A hash of what the files hold: times are too coarse to tell two writes apart.
+    fn fingerprint(&self) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        for path in [self.chain_path(), self.key_path()] {
+            // A file that cannot be read is told of when it is loaded.
+            hasher.update(Sha256::digest(fs::read(path).unwrap_or_default()));
+        }
+        hasher.finalize().into()
     }
 }
 
@@ -159,13 +164,13 @@ impl TlsFiles {
 #[derive(Debug)]
 pub struct Certificates {
     files: TlsFiles,
-    current: ArcSwap<(Option<SystemTime>, Arc<CertifiedKey>)>,
+    current: ArcSwap<([u8; 32], Arc<CertifiedKey>)>,
 }
 
 impl Certificates {
     /// Loads the files.
     pub fn load(files: TlsFiles) -> Result<Arc<Self>, TlsError> {
-        let current = ArcSwap::from_pointee((files.changed(), Arc::new(files.load()?)));
+        let current = ArcSwap::from_pointee((files.fingerprint(), Arc::new(files.load()?)));
         Ok(Arc::new(Self { files, current }))
     }
 
@@ -175,11 +180,11 @@ impl Certificates {
     /// one in use in place.
     pub fn refresh(&self, names: &[String]) -> Result<bool, TlsError> {
         self.files.renew(names)?;
-        let changed = self.files.changed();
-        if self.current.load().0 == changed {
+        let fingerprint = self.files.fingerprint();
+        if self.current.load().0 == fingerprint {
             return Ok(false);
         }
-        self.current.store(Arc::new((changed, Arc::new(self.files.load()?))));
+        self.current.store(Arc::new((fingerprint, Arc::new(self.files.load()?))));
         Ok(true)
     }
 
