@@ -252,7 +252,8 @@ impl DeviceActor {
         }
         let mut news = stored(log, result.position, bytes);
         if let Some((seq, refusal)) = &result.refused {
-            news.push(self.refuse(log, *seq, refusal, now));
+            let bytes = std::mem::take(&mut result.refused_bytes);
+            news.push(self.refuse(log, *seq, refusal, bytes, now));
         }
         match result.commit {
             Some(commit) => self.commit(ctx, commit, news, None),
@@ -317,24 +318,23 @@ impl DeviceActor {
         Ok(contradiction.map(|(seq, _)| *seq))
     }
 
-    fn refuse(&self, log: LogId, seq: u64, refusal: &Refusal, now: Now) -> LinkEvent {
-        let code = refusal.code();
+    fn refuse(
+        &self,
+        log: LogId,
+        seq: u64,
+        refusal: &Refusal,
+        bytes: Vec<u8>,
+        now: Now,
+    ) -> LinkEvent {
+        let (code, fatal) = (refusal.code(), refusal.is_fatal());
         let error = error(code, "ingest", refusal.to_string());
-        // These come from a peer that is early or late, not wrong: it can go on.
-        let fatal = !matches!(
-            code,
-            ErrorCode::ClockAhead
-                | ErrorCode::SequenceGap
-                | ErrorCode::MissingCause
-                | ErrorCode::LogCut
-        );
         tracing::warn!(device = %self.args.device, %code, seq, "entry refused");
         if fatal {
             self.args.store.keep_evidence(Evidence {
                 device: self.args.device,
                 at_ms: now.wall_ms,
                 error: error.clone(),
-                bytes: protocol::codec::encode(&(log, seq)),
+                bytes,
             });
         }
         LinkEvent::Refused { log, seq, error, consumed_bytes: 0, fatal }

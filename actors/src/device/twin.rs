@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 
 use protocol::history::{
-    Admission, Author, Change, Cut, Draft, Entry, Head, LOGS_MAX, LogId, LogState, Provenance,
-    Refusal, Role, SignedHead, Tree, admit,
+    Admission, Author, Change, Cut, Draft, ENTRY_BYTES_MAX, Entry, Head, LOGS_MAX, LogId, LogState,
+    Provenance, Refusal, Role, SignedHead, Tree, admit,
 };
 use protocol::keys::Keypair;
 use protocol::session::{Now, Replica};
@@ -81,6 +81,8 @@ pub struct Ingested {
     pub known: Vec<(u64, EntryId)>,
     /// The first entry that is not taken; those after it are not taken either.
     pub refused: Option<(u64, Refusal)>,
+    /// The canonical bytes of that entry, as many as an entry may take.
+    pub refused_bytes: Vec<u8>,
 }
 
 /// What the brain wrote.
@@ -190,6 +192,7 @@ impl Twin {
     pub fn ingest(&mut self, entries: Vec<(EntryId, Entry)>, now: Now) -> Ingested {
         let log = entries.first().map(|(_, entry)| entry.log).unwrap_or(self.author.log());
         let mut refused = None;
+        let mut refused_bytes = Vec::new();
         let mut known = Vec::new();
         let mut fresh = Vec::with_capacity(entries.len());
         for (id, entry) in entries {
@@ -210,6 +213,8 @@ impl Twin {
                     fresh.push((entry, touched));
                 }
                 Err(refusal) => {
+                    refused_bytes = entry.canonical();
+                    refused_bytes.truncate(ENTRY_BYTES_MAX);
                     refused = Some((entry.seq, refusal));
                     break;
                 }
@@ -217,7 +222,7 @@ impl Twin {
         }
         let new = fresh.len();
         let commit = (new > 0).then(|| self.commit_entries(fresh, now));
-        Ingested { commit, position: self.position(&log), new, known, refused }
+        Ingested { commit, position: self.position(&log), new, known, refused, refused_bytes }
     }
 
     /// Writes into `desired/` or `tags/`; none where that changes nothing.

@@ -130,6 +130,25 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// Whether the peer is wrong, and not merely early or late: then its connection ends.
+    pub fn is_fatal(&self) -> bool {
+        match self {
+            Self::SequenceGap { .. }
+            | Self::MissingCause { .. }
+            | Self::LogCut { .. }
+            | Self::ClockAhead { .. } => false,
+            Self::UnknownTree { .. }
+            | Self::Equivocation { .. }
+            | Self::TimestampNotAfter { .. }
+            | Self::Forbidden(_)
+            | Self::TooLarge { .. }
+            | Self::OverlappingDelta { .. }
+            | Self::TreeFull { .. } => true,
+        }
+    }
+}
+
 /// Decides about an entry whose id is `id` and whose author acts as `role`.
 pub fn admit(
     tree: &Tree,

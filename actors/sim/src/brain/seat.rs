@@ -326,15 +326,8 @@ impl SimBrain {
 }
 
 fn refusal_news(log: LogId, seq: u64, refusal: &Refusal) -> LinkEvent {
-    let code = refusal.code();
-    let fatal = !matches!(
-        code,
-        ErrorCode::ClockAhead
-            | ErrorCode::SequenceGap
-            | ErrorCode::MissingCause
-            | ErrorCode::LogCut
-    );
-    let error = error(code, "ingest", refusal.to_string());
+    let fatal = refusal.is_fatal();
+    let error = error(refusal.code(), "ingest", refusal.to_string());
     LinkEvent::Refused { log, seq, error, consumed_bytes: 0, fatal }
 }
 
