@@ -36,6 +36,11 @@ const SEND_TIME_MAX: Duration = Duration::from_secs(30);
 /// How many entries' bytes all devices together may have in memory on their way to disk.
 const INGEST_BYTES_MAX: usize = 64 << 20;
 
+/// Stands in for the keying material of a connection that has none. Benches know it too.
+#[cfg(feature = "plain-text")]
+const PLAIN_TEXT_EXPORTER: [u8; protocol::session::handshake::EXPORTER_BYTES] =
+    *b"plain text on loopback, to bench";
+
 /// What every connection needs.
 pub struct Ingress {
     /// Who the brain is.

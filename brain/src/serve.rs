@@ -65,6 +65,13 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// Plain text may not leave the machine.
+    #[cfg(feature = "plain-text")]
+    #[error("{address} is no loopback address: plain text is for benches on one machine")]
+    PlainTextOffLoopback {
+        /// The address.
+        address: SocketAddr,
+    },
     /// A first token could not be stored.
     #[error("the first API token cannot be stored")]
     Token(#[from] actors::ports::CommitError),
@@ -110,8 +117,22 @@ pub fn init(data: &Path) -> Result<Identity, ServeError> {
     Ok(identity)
 }
 
+/// What is asked of one start alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Start {
+    /// Start although acknowledged data is missing.
+    pub accept_loss: bool,
+    /// Take devices without TLS, on a loopback address.
+    #[cfg(feature = "plain-text")]
+    pub plain_text: bool,
+}
+
 /// Starts the brain of a data folder.
-pub async fn start(data: &Path, config: &Config, accept_loss: bool) -> Result<Running, ServeError> {
+pub async fn start(data: &Path, config: &Config, asked: Start) -> Result<Running, ServeError> {
+    #[cfg(feature = "plain-text")]
+    if asked.plain_text && !config.device_listen.ip().is_loopback() {
+        return Err(ServeError::PlainTextOffLoopback { address: config.device_listen });
+    }
     let identity = Identity::load(data)?;
     let device_socket = listen(config.device_listen, "devices")?;
     let api_socket = listen(config.api_listen, "the API")?;
@@ -121,7 +142,7 @@ pub async fn start(data: &Path, config: &Config, accept_loss: bool) -> Result<Ru
     let certificates = Certificates::load(tls.clone())?;
     let mut store_config = StoreConfig::new(folder_in(data));
     store_config.disk_reserve_bytes = config.disk_reserve_bytes;
-    let store = Store::open(store_config, identity.fleet, accept_loss)?;
+    let store = Store::open(store_config, identity.fleet, asked.accept_loss)?;
     let quality = match config.clock_synchronised {
         true => ClockQuality::Synchronised,
         false => ClockQuality::Unsynchronised,
@@ -172,6 +193,8 @@ pub async fn start(data: &Path, config: &Config, accept_loss: bool) -> Result<Ru
         connections_per_second: config.connections_per_second,
         handshakes_max: config.handshakes_max,
         ingress: Arc::new(ingress),
+        #[cfg(feature = "plain-text")]
+        plain_text: asked.plain_text,
     };
     let api_args =
         ApiArgs { socket: api_socket, certificates: config.api_tls.then_some(certificates), api };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use brain::api::{NewToken, TokenRequest};
 use brain::config::{Config, Overrides};
-use brain::serve::{ADMIN_TOKEN_FILE, Running};
+use brain::serve::{ADMIN_TOKEN_FILE, Running, Start};
 use serde_json::json;
 use tokio::process::{Child, Command};
 use url::Url;
@@ -67,7 +67,7 @@ async fn dev(args: &DevArgs) -> anyhow::Result<()> {
         names: Vec::new(),
     };
     let config = Config::read(None, &overrides)?;
-    let running = brain::serve::start(&brain_data, &config, false).await?;
+    let running = brain::serve::start(&brain_data, &config, Start::default()).await?;
     let stop = serve::stop_signal()?;
     let token = std::fs::read_to_string(brain_data.join(ADMIN_TOKEN_FILE))?;
     let url = Url::parse(&running.page_url())?;

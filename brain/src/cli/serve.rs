@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use brain::config::{Config, Overrides};
+use brain::serve::Start;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{DataDir, logging};
@@ -30,6 +31,10 @@ pub(super) struct ServeArgs {
     /// Print a one-time code to log in with
     #[arg(long)]
     login_code: bool,
+    /// Take devices without TLS, on a loopback address
+    #[cfg(feature = "plain-text")]
+    #[arg(long)]
+    plain_text: bool,
 }
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
@@ -42,7 +47,12 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     logging::start(&config.log, config.log_json)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let running = brain::serve::start(&args.data.data_dir, &config, args.accept_loss).await?;
+        let asked = Start {
+            accept_loss: args.accept_loss,
+            #[cfg(feature = "plain-text")]
+            plain_text: args.plain_text,
+        };
+        let running = brain::serve::start(&args.data.data_dir, &config, asked).await?;
         tracing::info!(devices = %running.device_address, api = running.page_url(), "the brain is ready");
         if args.login_code {
             println!("page: {}\none-time code: {}", running.page_url(), running.login_code());

@@ -14,7 +14,7 @@ use protocol::session::handshake::{Answerer, EXPORTER_BYTES, EXPORTER_LABEL};
 use protocol::session::{Ended, Input, Output, PeerDevice, Session, error};
 use protocol::wire::TokenProof;
 use protocol::{DeviceId, ErrorCode, SyncError};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -25,6 +25,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
+use super::listener::Transport;
 use super::metered::{Allowance, Metered};
 use super::upgrade::{self, Admitted};
 use super::{Ingress, SEND_TIME_MAX, UNAUTHENTICATED_BYTES_MAX, UNAUTHENTICATED_TIME_MAX};
@@ -38,75 +39,53 @@ const GOODBYE_BYTES_MAX: usize = 256 << 10;
 /// How long a twin may take to answer.
 const TWIN_TIME_MAX: Duration = Duration::from_secs(30);
 
-type Socket = WebSocketStream<TlsStream<Metered<TcpStream>>>;
-
 /// Numbers connections; later starts of the brain go on above earlier ones by the clock.
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Serves a connection until it ends. `handshake` is held until the peer has proved itself.
 pub(super) async fn serve(
     ingress: Arc<Ingress>,
-    acceptor: TlsAcceptor,
+    transport: Transport,
     stream: TcpStream,
     peer: SocketAddr,
     handshake: OwnedSemaphorePermit,
 ) {
-    let deadline = Instant::now() + UNAUTHENTICATED_TIME_MAX;
-    let allowance = Allowance::new(UNAUTHENTICATED_BYTES_MAX);
-    let opening = open(&ingress, acceptor, Metered::new(stream, allowance.clone()));
-    let (socket, admitted, exporter) = match tokio::time::timeout_at(deadline, opening).await {
-        Ok(Ok(opened)) => opened,
-        Ok(Err(refused)) => {
-            tracing::debug!(%peer, refused, "connection refused before the handshake");
-            ingress.metrics.refused(&ErrorCode::Unauthenticated);
-            return;
-        }
-        Err(_) => {
-            ingress.metrics.refused(&ErrorCode::TimedOut);
-            return;
-        }
-    };
-    let answerer = Answerer {
-        fleet: ingress.identity.fleet,
-        root: ingress.identity.root,
-        brain: ingress.identity.brain,
-        keypair: ingress.identity.keypair.clone(),
-        certificate: ingress.identity.certificate.clone(),
-        compressions: Compression::Zstd.bit() | Compression::Gzip.bit(),
-        challenge: crate::random_bytes(),
-        exporter,
-        limits: ingress.limits,
-    };
-    let (events_in, events) = mpsc::channel(EVENTS_MAX);
-    let mut connection = Connection {
-        session: Session::answerer(answerer),
+    let stranger = Stranger {
         ingress,
-        socket,
         peer,
-        admitted,
-        allowance,
-        handshake: Some((handshake, deadline)),
-        twin: None,
-        device: None,
-        number: 0,
-        events_in: Some(events_in),
-        held: None,
+        handshake,
+        deadline: Instant::now() + UNAUTHENTICATED_TIME_MAX,
+        allowance: Allowance::new(UNAUTHENTICATED_BYTES_MAX),
     };
-    let ended = connection.run(events).await;
-    connection.finish(ended).await;
+    let stream = Metered::new(stream, stranger.allowance.clone());
+    match transport {
+        Transport::Tls(acceptor) => {
+            let secured = stranger.in_time(secure(acceptor, stream)).await;
+            if let Some((stream, exporter)) = secured {
+                stranger.serve(stream, exporter).await;
+            }
+        }
+        #[cfg(feature = "plain-text")]
+        Transport::PlainText => stranger.serve(stream, super::PLAIN_TEXT_EXPORTER).await,
+    }
 }
 
-async fn open(
-    ingress: &Ingress,
+async fn secure(
     acceptor: TlsAcceptor,
     stream: Metered<TcpStream>,
-) -> Result<(Socket, Admitted, [u8; EXPORTER_BYTES]), String> {
-    let tls = acceptor.accept(stream).await.map_err(|error| format!("TLS: {error}"))?;
-    let exporter = tls
-        .get_ref()
-        .1
+) -> Result<(TlsStream<Metered<TcpStream>>, [u8; EXPORTER_BYTES]), String> {
+    let stream = acceptor.accept(stream).await.map_err(|error| format!("TLS: {error}"))?;
+    let (_, connection) = stream.get_ref();
+    let exporter = connection
         .export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
         .map_err(|error| format!("TLS exporter: {error}"))?;
+    Ok((stream, exporter))
+}
+
+async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
+    ingress: &Ingress,
+    stream: S,
+) -> Result<(WebSocketStream<S>, Admitted), String> {
     let mut admitted = None;
     #[expect(clippy::result_large_err, reason = "the type is the library's")]
     let check = |request: &_, response| {
@@ -114,19 +93,82 @@ async fn open(
         Ok(response)
     };
     let config = Some(upgrade::web_socket_config());
-    let socket = accept_hdr_async_with_config(tls, check, config)
+    let socket = accept_hdr_async_with_config(stream, check, config)
         .await
         .map_err(|error| format!("WebSocket: {error}"))?;
-    match admitted {
-        Some(admitted) => Ok((socket, admitted, exporter)),
-        None => Err("WebSocket: the upgrade was not checked".to_owned()),
+    let admitted = admitted.ok_or("WebSocket: the upgrade was not checked")?;
+    Ok((socket, admitted))
+}
+
+/// A peer that has not said yet who it is.
+struct Stranger {
+    ingress: Arc<Ingress>,
+    peer: SocketAddr,
+    handshake: OwnedSemaphorePermit,
+    deadline: Instant,
+    allowance: Allowance,
+}
+
+impl Stranger {
+    /// What a step of the opening gives, unless it fails or the time is up.
+    async fn in_time<T>(&self, step: impl Future<Output = Result<T, String>>) -> Option<T> {
+        match tokio::time::timeout_at(self.deadline, step).await {
+            Ok(Ok(done)) => Some(done),
+            Ok(Err(refused)) => {
+                tracing::debug!(peer = %self.peer, refused, "connection refused before the handshake");
+                self.ingress.metrics.refused(&ErrorCode::Unauthenticated);
+                None
+            }
+            Err(_) => {
+                self.ingress.metrics.refused(&ErrorCode::TimedOut);
+                None
+            }
+        }
+    }
+
+    async fn serve<S>(self, stream: S, exporter: [u8; EXPORTER_BYTES])
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Some((socket, admitted)) = self.in_time(upgrade(&self.ingress, stream)).await else {
+            return;
+        };
+        let Self { ingress, peer, handshake, deadline, allowance } = self;
+        let answerer = Answerer {
+            fleet: ingress.identity.fleet,
+            root: ingress.identity.root,
+            brain: ingress.identity.brain,
+            keypair: ingress.identity.keypair.clone(),
+            certificate: ingress.identity.certificate.clone(),
+            compressions: Compression::Zstd.bit() | Compression::Gzip.bit(),
+            challenge: crate::random_bytes(),
+            exporter,
+            limits: ingress.limits,
+        };
+        let (events_in, events) = mpsc::channel(EVENTS_MAX);
+        let mut connection = Connection {
+            session: Session::answerer(answerer),
+            ingress,
+            socket,
+            peer,
+            admitted,
+            allowance,
+            handshake: Some((handshake, deadline)),
+            twin: None,
+            device: None,
+            number: 0,
+            events_in: Some(events_in),
+            held: None,
+        };
+        let ended = connection.run(events).await;
+        connection.finish(ended).await;
     }
 }
 
-struct Connection {
+struct Connection<S> {
     ingress: Arc<Ingress>,
     session: Session,
-    socket: Socket,
+    socket: WebSocketStream<S>,
     peer: SocketAddr,
     admitted: Admitted,
     allowance: Allowance,
@@ -144,7 +186,7 @@ struct Connection {
 /// What ended a connection.
 type End = Option<Ended>;
 
-impl Connection {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn run(&mut self, mut events: mpsc::Receiver<LinkEvent>) -> End {
         loop {
             let tick = match &self.handshake {
@@ -392,7 +434,7 @@ impl Connection {
 
 /// Reads what the peer still had on its way. A socket closed with unread bytes is reset, and the
 /// peer would never see why.
-async fn linger(stream: &mut TlsStream<Metered<TcpStream>>) {
+async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
     let mut unread = [0; 4 << 10];
     let mut left = GOODBYE_BYTES_MAX;
     while let Ok(read @ 1..) = stream.read(&mut unread).await {

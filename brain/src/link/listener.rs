@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::admission::Pace;
 use super::{Ingress, connection};
-use crate::tls::Certificates;
+use crate::tls::{Certificates, TlsError};
 
 /// How often certificate files are looked at.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(60);
@@ -33,6 +33,19 @@ pub struct ListenerArgs {
     pub handshakes_max: u32,
     /// What every connection needs.
     pub ingress: Arc<Ingress>,
+    /// Whether devices are taken without TLS.
+    #[cfg(feature = "plain-text")]
+    pub plain_text: bool,
+}
+
+/// What secures the connections of a listener.
+#[derive(Clone)]
+pub(super) enum Transport {
+    /// TLS 1.3.
+    Tls(TlsAcceptor),
+    /// Nothing.
+    #[cfg(feature = "plain-text")]
+    PlainText,
 }
 
 /// What the actor is told.
@@ -66,8 +79,8 @@ impl Node for DeviceListener {
         match msg {
             ListenerMsg::Listen => {
                 let socket = TcpListener::from_std(self.args.socket.try_clone()?)?;
-                let acceptor = TlsAcceptor::from(self.args.certificates.server_config()?);
-                ctx.spawn("accept", accept(self.args.clone(), socket, acceptor));
+                let transport = self.args.transport()?;
+                ctx.spawn("accept", accept(self.args.clone(), socket, transport));
                 ctx.cast_after(CERTIFICATES_EVERY, ListenerMsg::CertificatesDue);
             }
             ListenerMsg::CertificatesDue => {
@@ -95,10 +108,20 @@ impl Node for DeviceListener {
     }
 }
 
+impl ListenerArgs {
+    fn transport(&self) -> Result<Transport, TlsError> {
+        #[cfg(feature = "plain-text")]
+        if self.plain_text {
+            return Ok(Transport::PlainText);
+        }
+        Ok(Transport::Tls(TlsAcceptor::from(self.certificates.server_config()?)))
+    }
+}
+
 async fn accept(
     args: Arc<ListenerArgs>,
     socket: TcpListener,
-    acceptor: TlsAcceptor,
+    transport: Transport,
 ) -> Result<(), NodeError> {
     let ingress = &args.ingress;
     let handshakes = Arc::new(Semaphore::new(args.handshakes_max as usize));
@@ -120,7 +143,7 @@ async fn accept(
         };
         ingress.metrics.connections_accepted.inc();
         set_options(&stream, peer);
-        tokio::spawn(connection::serve(ingress.clone(), acceptor.clone(), stream, peer, permit));
+        tokio::spawn(connection::serve(ingress.clone(), transport.clone(), stream, peer, permit));
     }
 }
 
