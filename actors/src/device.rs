@@ -19,12 +19,16 @@ use protocol::history::{
 };
 use protocol::session::{Now, Replica};
 use protocol::state::{StateDelta, Version};
+use protocol::trace::{EntryTrace, TraceContext};
 use protocol::wire::Refuse;
 use protocol::{EntryId, ErrorCode, ErrorSource, Layer, SyncError};
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
 use crate::ports::{CommitDone, CommitError, Evidence, LinkEvent, TreeCommit};
 use crate::supervise::{Address, Context, Node, NodeError, Reply};
+use crate::trace::{self, Spans};
+use crate::traced_span;
 
 pub use fencing::{Fencing, Verdict};
 pub use message::{Clock, DeviceArgs, DeviceMsg, DeviceStatus, WriteOutcome};
@@ -92,15 +96,16 @@ impl Node for DeviceActor {
             DeviceMsg::Detached { connection } => {
                 self.link.take_if(|link| link.connection == connection);
             }
-            DeviceMsg::EntriesCame { connection, log, entries, bytes } => {
+            DeviceMsg::EntriesCame { connection, log, entries, bytes, traces } => {
                 if self.is_current(connection) {
-                    self.ingest(ctx, log, entries, bytes, now).await?;
+                    let spans = Spans::open(&traces, |trace| self.ingest_span(trace));
+                    self.ingest(ctx, log, entries, bytes, &spans, now).await?;
                 }
             }
             DeviceMsg::SignedHeadCame(signed) => self.take_signed_head(ctx, signed).await?,
             DeviceMsg::CutCame(cut) => {
                 if let Some(commit) = self.twin_mut().take_cut(cut) {
-                    self.commit(ctx, commit, Vec::new(), None);
+                    self.commit(ctx, commit, Vec::new(), &Spans::default(), None);
                 }
             }
             DeviceMsg::PeerRefused { connection, refuse } => {
@@ -113,16 +118,16 @@ impl Node for DeviceActor {
                     self.fetch(log, after, bytes_max).await?;
                 }
             }
-            DeviceMsg::Write { changes, provenance, reply } => {
-                self.write(ctx, changes, provenance, reply, now);
+            DeviceMsg::Write { changes, provenance, trace, reply } => {
+                self.write(ctx, changes, provenance, trace, reply, now);
             }
-            DeviceMsg::SetState { desired, provenance, reply } => {
+            DeviceMsg::SetState { desired, provenance, trace, reply } => {
                 let changes = self.twin_mut().replace_desired(&desired);
-                self.write(ctx, changes, provenance, reply, now);
+                self.write(ctx, changes, provenance, trace, reply, now);
             }
-            DeviceMsg::SaveState { state, provenance, reply } => {
+            DeviceMsg::SaveState { state, provenance, trace, reply } => {
                 match self.twin_mut().save(state.version, &state.state) {
-                    Ok(changes) => self.write(ctx, changes, provenance, reply, now),
+                    Ok(changes) => self.write(ctx, changes, provenance, trace, reply, now),
                     Err(error) => reply.send(Err(save_error(&error))),
                 }
             }
@@ -161,6 +166,19 @@ impl Node for DeviceActor {
             DeviceMsg::CommitFailed(_) => "commit_failed",
             DeviceMsg::SealDue => "seal_due",
             DeviceMsg::IdleDue => "idle_due",
+        }
+    }
+
+    fn senders(msg: &DeviceMsg) -> Vec<TraceContext> {
+        match msg {
+            DeviceMsg::EntriesCame { traces, .. } => {
+                let sampled = traces.iter().map(|trace| trace.context);
+                sampled.filter(TraceContext::is_sampled).collect()
+            }
+            DeviceMsg::Write { trace, .. }
+            | DeviceMsg::SetState { trace, .. }
+            | DeviceMsg::SaveState { trace, .. } => trace.iter().copied().collect(),
+            _ => Vec::new(),
         }
     }
 }
@@ -244,23 +262,24 @@ impl DeviceActor {
         log: LogId,
         entries: Vec<(EntryId, Entry)>,
         bytes: u32,
+        spans: &Spans,
         now: Now,
     ) -> Result<(), NodeError> {
         let mut result = self.twin_mut().ingest(entries, now);
         if let Some(seq) = self.contradicted(&log, &result.known).await? {
             result.refused = Some((seq, Refusal::Equivocation { log, seq }));
         }
-        let mut news = stored(log, result.position, bytes);
+        let mut news = vec![LinkEvent::stored(result.position, bytes)];
         if let Some((seq, refusal)) = &result.refused {
             let bytes = std::mem::take(&mut result.refused_bytes);
             news.push(self.refuse(log, *seq, refusal, bytes, now));
         }
         match result.commit {
-            Some(commit) => self.commit(ctx, commit, news, None),
+            Some(commit) => self.commit(ctx, commit, news, spans, None),
             // Nothing new, but what is here may still be on its way to disk.
             None if self.in_flight.load(Ordering::Acquire) > 0 => {
                 let commit = self.twin_mut().settle();
-                self.commit(ctx, commit, news, None);
+                self.commit(ctx, commit, news, spans, None);
             }
             None => news.into_iter().for_each(|event| self.send(event)),
         }
@@ -284,7 +303,7 @@ impl DeviceActor {
             proved.then(|| self.twin_mut().take_proved_head(signed)).flatten()
         };
         if let Some((commit, position)) = taken {
-            self.commit(ctx, commit, stored(log, position, 0), None);
+            self.commit(ctx, commit, vec![LinkEvent::stored(position, 0)], &Spans::default(), None);
         }
         Ok(())
     }
@@ -385,8 +404,8 @@ impl DeviceActor {
         };
         tracing::warn!(device = %self.args.device, logs = cuts.len(), "entries dated ahead are written again");
         let mut news: Vec<_> = cuts.into_iter().map(LinkEvent::CutMade).collect();
-        news.extend(stored(position.log, position, 0));
-        self.commit(ctx, commit, news, None);
+        news.push(LinkEvent::stored(position, 0));
+        self.commit(ctx, commit, news, &Spans::default(), None);
         self.seal_soon(ctx);
         Ok(())
     }
@@ -425,9 +444,11 @@ impl DeviceActor {
         ctx: &Context<DeviceMsg>,
         changes: Vec<Change>,
         provenance: Provenance,
+        trace: Option<TraceContext>,
         reply: Reply<Result<WriteOutcome, SyncError>>,
         now: Now,
     ) {
+        let span = trace.map(|trace| self.write_span(trace));
         let written = match self.twin_mut().write(changes, provenance, now) {
             Ok(Some(written)) => written,
             Ok(None) => {
@@ -444,14 +465,20 @@ impl DeviceActor {
         let answer = Box::new(move |result: Result<(), CommitError>| {
             reply.send(result.map(|()| outcome).map_err(|error| error.to_sync_error()));
         });
-        self.commit(ctx, commit, stored(position.log, position, 0), Some(answer));
+        let mut news = Vec::new();
+        let (log, seq) = (position.log, position.seq);
+        if let Some(context) = span.as_ref().and_then(trace::context_of) {
+            news.push(LinkEvent::Traced { log, trace: EntryTrace { seq, context } });
+        }
+        news.push(LinkEvent::stored(position, 0));
+        self.commit(ctx, commit, news, &span.into_iter().collect(), Some(answer));
         self.seal_soon(ctx);
     }
 
     fn seal(&mut self, ctx: &Context<DeviceMsg>) {
         self.seal_pending = false;
         let Some((commit, signed, _)) = self.twin_mut().seal() else { return };
-        self.commit(ctx, commit, vec![LinkEvent::Sealed(signed)], None);
+        self.commit(ctx, commit, vec![LinkEvent::Sealed(signed)], &Spans::default(), None);
     }
 
     fn snapshot(&mut self, ctx: &Context<DeviceMsg>, reply: Reply<Result<Version, SyncError>>) {
@@ -464,7 +491,7 @@ impl DeviceActor {
         let answer = Box::new(move |result: Result<(), CommitError>| {
             reply.send(result.map(|()| version).map_err(|error| error.to_sync_error()));
         });
-        self.commit(ctx, commit, Vec::new(), Some(answer));
+        self.commit(ctx, commit, Vec::new(), &Spans::default(), Some(answer));
     }
 
     fn status(&self) -> DeviceStatus {
@@ -500,15 +527,28 @@ impl DeviceActor {
         &mut self,
         ctx: &Context<DeviceMsg>,
         commit: TreeCommit,
-        news: Vec<LinkEvent>,
+        mut news: Vec<LinkEvent>,
+        spans: &Spans,
         answer: Option<CommitDone>,
     ) {
         let events = self.link.as_ref().map(|link| link.events.clone());
+        let mut committing = spans.then(|parent| traced_span!(parent, "store.commit"));
         self.queue(
             ctx,
             commit,
             Box::new(move |result| {
+                let acknowledge = |parent| traced_span!(parent, "link.acknowledge");
+                let spans = std::mem::take(&mut committing).then(acknowledge);
                 if let (Ok(()), Some(events)) = (&result, events) {
+                    let acknowledged = news.iter_mut().find_map(|event| match event {
+                        LinkEvent::Stored { consumed_bytes: 1.., acknowledging, .. } => {
+                            Some(acknowledging)
+                        }
+                        _ => None,
+                    });
+                    if let Some(acknowledging) = acknowledged {
+                        *acknowledging = spans;
+                    }
                     news.into_iter().for_each(|event| deliver(&events, event));
                 }
                 if let Some(answer) = answer {
@@ -542,6 +582,16 @@ impl DeviceActor {
         );
     }
 
+    fn ingest_span(&self, trace: &EntryTrace) -> Span {
+        let device = &self.args.device;
+        let kind = "consumer";
+        traced_span!(trace.context, "device.ingest", otel.kind = kind, device.id = %device, entry.seq = trace.seq)
+    }
+
+    fn write_span(&self, parent: TraceContext) -> Span {
+        traced_span!(parent, "device.write", device.id = %self.args.device)
+    }
+
     fn is_current(&self, connection: u64) -> bool {
         self.link.as_ref().is_some_and(|link| link.connection == connection)
     }
@@ -570,10 +620,6 @@ fn pass_on(address: &Address<DeviceMsg>, msg: DeviceMsg) {
     if let Err(error) = address.try_cast(msg) {
         tracing::debug!(?error, "a twin was not told of its commit");
     }
-}
-
-fn stored(log: LogId, position: protocol::wire::LogPosition, consumed: u32) -> Vec<LinkEvent> {
-    vec![LinkEvent::Stored { log, position, consumed_bytes: consumed }]
 }
 
 fn save_error(source: &SaveError) -> SyncError {

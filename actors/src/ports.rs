@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 
 use protocol::history::{Cut, Entry, Genesis, Leaf, LogId, LogState, SignedHead};
 use protocol::state::{Path, StateSource, Version};
+use protocol::trace::EntryTrace;
 use protocol::wire::{Batch, LogPosition};
 use protocol::{DeviceId, EntryId, ErrorCode, ErrorSource, Layer, SyncError};
 use serde::{Deserialize, Serialize};
+
+use crate::trace::Spans;
 
 /// A store's own short name of a tree.
 pub type TreeNumber = u64;
@@ -230,6 +233,15 @@ pub enum LinkEvent {
         position: LogPosition,
         /// How many bytes of the peer's entries that dealt with.
         consumed_bytes: u32,
+        /// Held until the acknowledgement is sent.
+        acknowledging: Spans,
+    },
+    /// An entry that will be sent is traced.
+    Traced {
+        /// The log.
+        log: LogId,
+        /// The entry, and the span that it left.
+        trace: EntryTrace,
     },
     /// An entry was not taken.
     Refused {
@@ -262,4 +274,12 @@ pub enum LinkEvent {
         /// How long the device waits at least before it comes back, in milliseconds.
         retry_after_ms: Option<u32>,
     },
+}
+
+impl LinkEvent {
+    /// Entries of a log are durable up to `position`, which dealt with so many of the peer's bytes.
+    pub fn stored(position: LogPosition, consumed_bytes: u32) -> Self {
+        let acknowledging = Spans::default();
+        Self::Stored { log: position.log, position, consumed_bytes, acknowledging }
+    }
 }

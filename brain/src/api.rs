@@ -6,6 +6,7 @@ mod health;
 mod page;
 mod problem;
 mod server;
+mod span;
 mod tokens;
 mod tree;
 mod writes;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use actors::supervise::{
     Child, ChildPolicy, Env, Node, Root, RootError, SetPolicy, Strategy, Supervisor, TreeView,
 };
+use actors::trace::{Sampler, context_of};
 use protocol::DeviceId;
 use protocol::clock::ClockQuality;
 use protocol::history::{Change, Draft, Provenance};
@@ -61,6 +62,8 @@ pub struct AgentConfig {
     pub signs: Signs,
     /// Whether to answer on the local socket.
     pub local_api: bool,
+    /// Which samples and changes are traced.
+    pub sampler: Sampler,
     /// The log's level, if this agent owns the log.
     pub log_level: Option<LogLevel>,
 }
@@ -95,6 +98,7 @@ pub struct Agent {
     identity: Identity,
     board: Board,
     clock: Clock,
+    sampler: Sampler,
     track: actors::supervise::Address<track::Msg>,
 }
 
@@ -128,6 +132,7 @@ impl AgentConfig {
             hooks_dir: None,
             signs: Signs::default(),
             local_api: true,
+            sampler: Sampler::NEVER,
             log_level: None,
         }
     }
@@ -169,8 +174,9 @@ impl Agent {
         let track = actors::supervise::Address::new(Track::CAPACITY);
         let parts = Parts { config, identity, enrolment, store, clock, board, track };
         let root = Root::start("edge", parts.supervisor(), Env::default()).await?;
-        let Parts { identity, clock, board, track, .. } = parts;
-        let agent = Self { root, identity, board, clock, track };
+        let Parts { config, identity, clock, board, track, .. } = parts;
+        let sampler = config.sampler;
+        let agent = Self { root, identity, board, clock, sampler, track };
         agent.report_start(copied_from).await?;
         Ok(agent)
     }
@@ -214,7 +220,11 @@ impl Agent {
         provenance: Provenance,
     ) -> Result<Option<LogPosition>, WriteError> {
         let draft = Draft { changes, provenance, lease_until_ms: None };
-        track::write(&self.track, draft).await
+        // Where there is no randomness nothing is sampled.
+        let sampled = getrandom::u64().is_ok_and(|random| self.sampler.samples(random));
+        let span = sampled
+            .then(|| tracing::info_span!(target: "fleet::trace", parent: None, "entry.enqueue"));
+        track::write(&self.track, draft, span.as_ref().and_then(context_of)).await
     }
 
     /// Comes back when the agent gives up, which an orderly stop is not.
@@ -236,7 +246,7 @@ impl Agent {
             ("reported/identity/copied_image_at_ms", Value::from(self.clock.wall_ms() as i64)),
             ("reported/identity/set_aside", Value::from(path)),
         ];
-        track::write(&self.track, track::report("agent", "copied image", changes)).await?;
+        track::write(&self.track, track::report("agent", "copied image", changes), None).await?;
         Ok(())
     }
 }
@@ -288,6 +298,7 @@ impl Parts {
                 track: self.track.clone(),
                 status: self.board.clone(),
                 clock: self.clock.clone(),
+                sampler: config.sampler,
             }),
         );
         let track = Child::node_at::<Track>(

@@ -177,7 +177,7 @@ impl Apply {
         }
         let provenance = Provenance::new(StateSource::Edge, "agent", "applied desired state");
         let draft = Draft { changes, provenance, lease_until_ms: None };
-        if let Err(error) = track::write(&self.args.track, draft).await {
+        if let Err(error) = track::write(&self.args.track, draft, None).await {
             tracing::warn!(error = with_causes(&error), "what was applied is not reported");
         }
     }

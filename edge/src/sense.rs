@@ -13,10 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actors::supervise::{Address, Context, Node, NodeError, Timer};
+use actors::trace::{Sampler, context_of};
 use hw::{MachineIdentity, Missing, ReadError, Root};
 use protocol::clock::ClockQuality;
 use protocol::history::{Change, Draft, Provenance};
 use protocol::state::{Scalar, StateSource, Value};
+use protocol::trace::TraceContext;
 use tokio::sync::watch;
 
 pub use detector::{Band, Detector, Reading};
@@ -54,6 +56,8 @@ pub struct Args {
     pub status: StatusBoard,
     /// The time.
     pub clock: Clock,
+    /// Which samples are traced.
+    pub sampler: Sampler,
 }
 
 /// What sensing is told.
@@ -205,8 +209,13 @@ impl Sense {
     async fn sample(&mut self, group: Group) -> Result<(), NodeError> {
         let settings = self.args.settings.borrow().clone();
         let (args, board, of) = (self.args.clone(), self.board.clone(), settings.clone());
+        // Where there is no randomness nothing is traced.
+        let traced = getrandom::u64().is_ok_and(|random| self.args.sampler.samples(random));
+        let span = traced.then(|| read_span(group));
         let (readings, faults) =
             tokio::task::spawn_blocking(move || read(group, &args, &board, &of)).await?;
+        let trace = span.as_ref().and_then(context_of);
+        drop(span);
         self.name_faults(group, &faults);
         let now_ms = self.args.clock.mono_ms();
         let detector = self.detectors.entry(group).or_default();
@@ -215,7 +224,7 @@ impl Sense {
             return Ok(());
         }
         let provenance = provenance(group.name(), "sampled");
-        if write(&self.args.track, changes.clone(), provenance).await {
+        if write(&self.args.track, changes.clone(), provenance, trace).await {
             detector.confirm(&changes, now_ms);
         }
         Ok(())
@@ -241,7 +250,8 @@ impl Sense {
             tracing::info!(what, looked_at = %looked_at.display(), "board lacks a sensor");
         }
         let changes = readings.into_iter().map(|reading| (reading.path, Some(reading.value)));
-        write(&self.args.track, changes.collect(), provenance("system", "agent started")).await;
+        write(&self.args.track, changes.collect(), provenance("system", "agent started"), None)
+            .await;
         Ok(())
     }
 
@@ -263,6 +273,11 @@ impl Sense {
         self.faulty.retain(|key| !key.starts_with(&prefix));
         self.faulty.extend(now);
     }
+}
+
+fn read_span(group: Group) -> tracing::Span {
+    let sensors = group.name();
+    tracing::info_span!(target: "fleet::trace", parent: None, "sensor.read", sensors)
 }
 
 fn read(
@@ -298,9 +313,14 @@ fn read(
 }
 
 /// Whether the changes were written; otherwise they are reported at the next sample.
-async fn write(track: &Address<track::Msg>, changes: Vec<Change>, provenance: Provenance) -> bool {
+async fn write(
+    track: &Address<track::Msg>,
+    changes: Vec<Change>,
+    provenance: Provenance,
+    trace: Option<TraceContext>,
+) -> bool {
     let draft = Draft { changes, provenance, lease_until_ms: None };
-    match track::write(track, draft).await {
+    match track::write(track, draft, trace).await {
         Ok(_) => true,
         // The next sample says it again; the keeper may be restarting or the agent stopping.
         Err(error @ (WriteError::QueueFull { .. } | WriteError::Unavailable(_))) => {

@@ -10,14 +10,18 @@ mod mend;
 mod queue;
 mod refusal;
 mod replica;
+mod traces;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actors::supervise::{Address, AskError, Reply};
+use actors::trace::context_of;
+use actors::traced_span;
 use protocol::clock::ClockQuality;
 use protocol::history::{Change, Cut, Draft, Entry, LogId, Provenance, SignedHead};
 use protocol::state::{State, Value};
+use protocol::trace::{EntryTrace, TraceContext};
 use protocol::wire::{LogPosition, Refuse};
 use protocol::{EntryId, FleetId, PublicKey, TreeId};
 
@@ -65,8 +69,8 @@ pub enum Msg {
     Load,
     /// Commit what was gathered.
     Flush,
-    /// Write what a draft changes; answers with where the log then stands.
-    Write(Draft, Reply<Result<Option<LogPosition>, WriteError>>),
+    /// Write what a draft changes, traced or not; answers with where the log then stands.
+    Write(Draft, Option<TraceContext>, Reply<Result<Option<LogPosition>, WriteError>>),
     /// Judge and keep entries of the peer.
     Ingest(LogId, Vec<(EntryId, Entry)>, Reply<Result<Ingested, WriteError>>),
     /// Keep a signed head of the peer.
@@ -92,7 +96,7 @@ pub enum Msg {
     /// What a session starts from.
     View(Reply<View>),
     /// Read a log's entries above a number, about so many bytes.
-    Fetch(LogId, u64, usize, Reply<Vec<Entry>>),
+    Fetch(LogId, u64, usize, Reply<Fetched>),
     /// What the device is to do, and the values it has reported.
     Effective(Reply<Effective>),
     /// Every leaf with its value, and the root.
@@ -156,6 +160,15 @@ pub struct View {
     pub seals: Vec<SignedHead>,
 }
 
+/// Entries to send.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Fetched {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// Those of them that are traced.
+    pub traces: Vec<EntryTrace>,
+}
+
 /// What the device is to do, and what it did about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effective {
@@ -168,14 +181,20 @@ pub struct Effective {
 }
 
 /// Has `draft` written, and waits until that is durable. Returns where the log then stands, or
-/// none where nothing changes.
+/// none where nothing changes. The span of the commit is a child of `trace`.
 ///
 /// If the keeper fails in the middle, it is asked again: the same leaves with the same values are
 /// written once, however often they are asked for.
-pub async fn write(track: &Address<Msg>, draft: Draft) -> Result<Option<LogPosition>, WriteError> {
+pub async fn write(
+    track: &Address<Msg>,
+    draft: Draft,
+    trace: Option<TraceContext>,
+) -> Result<Option<LogPosition>, WriteError> {
+    let span = trace.map(|parent| traced_span!(parent, "entry.commit"));
+    let trace = span.as_ref().and_then(context_of);
     for _ in 0..WRITE_ATTEMPTS {
         let draft = draft.clone();
-        match track.ask(|reply| Msg::Write(draft, reply), PATIENCE).await {
+        match track.ask(|reply| Msg::Write(draft, trace, reply), PATIENCE).await {
             Err(AskError::Dropped) => {}
             answer => return answer?,
         }

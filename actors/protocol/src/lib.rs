@@ -23,6 +23,7 @@ pub mod id;
 pub mod keys;
 pub mod session;
 pub mod state;
+pub mod trace;
 pub mod wire;
 
 pub use error::{ErrorCode, ErrorSource, Layer, SyncError};

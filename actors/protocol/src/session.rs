@@ -24,6 +24,7 @@ pub mod replication;
 use crate::clock::ClockQuality;
 use crate::history::{Cut, Entry, LogId, SignedHead};
 use crate::keys::Chain;
+use crate::trace::EntryTrace;
 use crate::wire::{
     self, Close, Enrolled, FrameError, LogPosition, Message, Refuse, TokenProof, VERSION_MAX,
 };
@@ -90,6 +91,14 @@ pub enum Input<'a> {
         /// The entries.
         entries: Vec<Entry>,
     },
+    /// An entry that will be sent is traced; given before the entry is [`Stored`](Input::Stored)
+    /// or [`Fetched`](Input::Fetched).
+    Traced {
+        /// The log.
+        log: LogId,
+        /// The entry, and the span that it leaves.
+        trace: EntryTrace,
+    },
     /// A log of this side was signed.
     Sealed(SignedHead),
     /// A log of this side ended; its successor's position follows as [`Input::Stored`].
@@ -131,6 +140,13 @@ pub enum Output {
         after: u64,
         /// Read about so many bytes at most, and one entry at least.
         bytes_max: usize,
+    },
+    /// Entries of a log that follow with the next [`Ingest`](Output::Ingest) are traced.
+    Traced {
+        /// The log.
+        log: LogId,
+        /// The entries, and the spans that they left.
+        traces: Vec<EntryTrace>,
     },
     /// Judge and store entries of the peer.
     Ingest {

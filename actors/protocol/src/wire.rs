@@ -11,5 +11,5 @@ pub use frame::{
 };
 pub use message::{
     Ack, Auth, Capabilities, Close, Enrolled, Heads, Hello, HelloReply, LogPosition, Message,
-    MessageKind, Ping, Pong, Purpose, Refuse, TokenProof, VersionRange, Welcome,
+    MessageKind, Ping, Pong, Purpose, Refuse, TokenProof, Traces, VersionRange, Welcome,
 };

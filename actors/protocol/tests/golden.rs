@@ -17,6 +17,7 @@ use protocol::history::{
 };
 use protocol::keys::{Certificate, Chain, EnrolmentToken, Keypair, Subject, Validity};
 use protocol::state::{Path, Scalar, StateDelta, StateSource, Value};
+use protocol::trace::EntryTrace;
 use protocol::wire::{self, Batch, Message, VERSION_MAX};
 use protocol::{
     BrainId, DeviceId, EntryId, ErrorCode, ErrorSource, FleetId, Layer, Signature, SiteId,
@@ -148,6 +149,11 @@ fn entries() -> Vec<(&'static str, Entry)> {
         log.push((name, entry));
     }
     log
+}
+
+fn entry_trace() -> EntryTrace {
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    EntryTrace { seq: 6, context: parent.parse().expect("the specification's example") }
 }
 
 fn batch() -> Batch {
@@ -295,6 +301,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("refuse", Message::Refuse(refuse)),
         ("ping", Message::Ping(wire::Ping { sent_ms: 7_000 })),
         ("pong", Message::Pong(wire::Pong { sent_ms: 7_000, now_ms })),
+        ("traces", Message::Traces(wire::Traces { tree, log, entries: vec![entry_trace()] })),
         ("close", Message::Close(wire::Close { error: error(), retry_after_ms: Some(2_500) })),
     ];
     messages.extend(cuts().map(|(name, cut)| (name, Message::Cut(cut))));

@@ -94,7 +94,8 @@ fn entries(count: u64) -> Vec<(EntryId, Entry)> {
 
 async fn send(twin: &Address<DeviceMsg>, connection: u64, entries: &[(EntryId, Entry)]) {
     let (log, entries) = (entries[0].1.log, entries.to_vec());
-    let message = DeviceMsg::EntriesCame { connection, log, entries, bytes: 100 };
+    let message =
+        DeviceMsg::EntriesCame { connection, log, entries, bytes: 100, traces: Vec::new() };
     twin.cast(message, TIME).await.expect("taken");
 }
 
@@ -115,7 +116,7 @@ async fn closed(events: &mut Events) -> (ErrorCode, Option<u32>) {
 async fn write(twin: &Address<DeviceMsg>, n: i64) -> Result<WriteOutcome, SyncError> {
     let changes = vec![(Path::new("desired/n").expect("valid"), Some(Value::from(n)))];
     let provenance = Provenance::new(StateSource::Operator, "user:ada", "test");
-    let ask = |reply| DeviceMsg::Write { changes, provenance, reply };
+    let ask = |reply| DeviceMsg::Write { changes, provenance, trace: None, reply };
     twin.ask(ask, TIME).await.expect("an answer")
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use protocol::history::{Change, Cut, Entry, LogId, Provenance, SignedHead};
 use protocol::session::{Now, Replica};
 use protocol::state::{State, StateDelta, Version, VersionedState};
+use protocol::trace::{EntryTrace, TraceContext};
 use protocol::wire::Refuse;
 use protocol::{DeviceId, EntryId, FleetId, PublicKey, SyncError};
 use tokio::sync::mpsc;
@@ -75,6 +76,8 @@ pub enum DeviceMsg {
         entries: Vec<(EntryId, Entry)>,
         /// What to give back when they are dealt with.
         bytes: u32,
+        /// Those of them that are traced.
+        traces: Vec<EntryTrace>,
     },
     /// A signed head came over a connection.
     SignedHeadCame(SignedHead),
@@ -104,6 +107,8 @@ pub enum DeviceMsg {
         changes: Vec<Change>,
         /// Who and why.
         provenance: Provenance,
+        /// The span that asks, if it is sampled.
+        trace: Option<TraceContext>,
         /// What became of it, once it is durable.
         reply: Reply<Result<WriteOutcome, SyncError>>,
     },
@@ -113,6 +118,8 @@ pub enum DeviceMsg {
         desired: State,
         /// Who and why.
         provenance: Provenance,
+        /// The span that asks, if it is sampled.
+        trace: Option<TraceContext>,
         /// What became of it, once it is durable.
         reply: Reply<Result<WriteOutcome, SyncError>>,
     },
@@ -122,6 +129,8 @@ pub enum DeviceMsg {
         state: VersionedState,
         /// Who and why.
         provenance: Provenance,
+        /// The span that asks, if it is sampled.
+        trace: Option<TraceContext>,
         /// What became of it, once it is durable.
         reply: Reply<Result<WriteOutcome, SyncError>>,
     },

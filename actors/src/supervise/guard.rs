@@ -11,7 +11,7 @@ use std::{marker::PhantomData, sync::Arc};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 pub(super) use panics::{catch, caught, install_hook};
 
@@ -24,6 +24,7 @@ use super::{
     tell::tell,
     tree::{Labels, NodeCell},
 };
+use crate::trace;
 
 /// How many messages are handled before ractor is let in.
 ///
@@ -149,6 +150,7 @@ impl<N: Node> Guarded<N> {
             return Ok(true);
         }
         let label = N::label(&message);
+        let _traced = traced::<N>(label, &message, &self.cell);
         let since = now.saturating_duration_since(self.epoch);
         let mut flight = Flight { address: self.ctx.address(), own, fate: Fate::Lost };
         let activity = self.cell.activity();
@@ -223,6 +225,26 @@ impl<M: Send + 'static> Drop for Flight<'_, M> {
 /// the supervisor would not find what it looks for.
 fn told(crash: Box<Crash>) -> ActorProcessingErr {
     crash
+}
+
+/// The exported span of a sampled message's handler: a root of its own, so that no chain of
+/// messages grows without end.
+fn traced<N: Node>(label: &'static str, message: &N::Msg, cell: &NodeCell) -> Option<Span> {
+    let senders = N::senders(message);
+    if senders.is_empty() {
+        return None;
+    }
+    let span = tracing::info_span!(
+        target: "fleet::trace",
+        parent: None,
+        "actor.message",
+        otel.kind = "consumer",
+        actor.kind = N::KIND,
+        actor.path = %cell.path(),
+        message = label,
+    );
+    senders.into_iter().for_each(|sender| trace::link(&span, sender));
+    Some(span)
 }
 
 fn span<N: Node>(label: &'static str, cell: &NodeCell) -> tracing::Span {

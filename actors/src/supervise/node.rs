@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use protocol::trace::TraceContext;
+
 use super::context::Context;
 
 /// Why a node could not start or handle a message.
@@ -55,4 +57,11 @@ pub trait Node: Sized + Send + 'static {
     ///
     /// A few constants, typically one for each variant.
     fn label(msg: &Self::Msg) -> &'static str;
+
+    /// The sampled spans that a message came from. The span of its handler is a root that links
+    /// to them; a message with none is not traced.
+    fn senders(msg: &Self::Msg) -> Vec<TraceContext> {
+        let _ = msg;
+        Vec::new()
+    }
 }

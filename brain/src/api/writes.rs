@@ -18,6 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::auth::Principal;
 use super::devices::parse_id;
+use super::span::ApiSpan;
 use super::{Api, Problem};
 use crate::devices::TwinError;
 
@@ -54,6 +55,7 @@ pub(super) async fn set_desired(
     UrlPath(id): UrlPath<String>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
+    span: ApiSpan,
     Json(leaves): Json<BTreeMap<String, Json_>>,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let mut desired = TreeState::new();
@@ -63,7 +65,8 @@ pub(super) async fn set_desired(
         desired.insert(path, value);
     }
     let provenance = provenance(principal, query);
-    write(&api, &id, |reply| DeviceMsg::SetState { desired, provenance, reply }).await
+    let trace = span.context();
+    write(&api, &id, |reply| DeviceMsg::SetState { desired, provenance, trace, reply }).await
 }
 
 /// Set some leaves of `desired/`; null removes one.
@@ -76,11 +79,13 @@ pub(super) async fn patch_desired(
     UrlPath(id): UrlPath<String>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
+    span: ApiSpan,
     Json(leaves): Json<BTreeMap<String, Json_>>,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let changes = parse_leaves(leaves)?;
     let provenance = provenance(principal, query);
-    write(&api, &id, |reply| DeviceMsg::Write { changes, provenance, reply }).await
+    let trace = span.context();
+    write(&api, &id, |reply| DeviceMsg::Write { changes, provenance, trace, reply }).await
 }
 
 /// Save a state as the next version, or check that the current version is this state.
@@ -93,10 +98,12 @@ pub(super) async fn save_state(
     UrlPath(id): UrlPath<String>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
+    span: ApiSpan,
     Json(state): Json<VersionedState>,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let provenance = provenance(principal, query);
-    write(&api, &id, |reply| DeviceMsg::SaveState { state, provenance, reply }).await
+    let trace = span.context();
+    write(&api, &id, |reply| DeviceMsg::SaveState { state, provenance, trace, reply }).await
 }
 
 /// Keep a snapshot of the current version.

@@ -8,10 +8,12 @@ use std::time::Duration;
 use actors::device::{Clock, DeviceMsg};
 use actors::ports::LinkEvent;
 use actors::supervise::Address;
+use actors::trace::Spans;
 use futures_util::{SinkExt, StreamExt};
 use protocol::compress::Compression;
 use protocol::session::handshake::{Answerer, EXPORTER_BYTES, EXPORTER_LABEL};
 use protocol::session::{Ended, Input, Output, PeerDevice, Session, error};
+use protocol::trace::EntryTrace;
 use protocol::wire::TokenProof;
 use protocol::{DeviceId, ErrorCode, SyncError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -159,6 +161,8 @@ impl Stranger {
             number: 0,
             events_in: Some(events_in),
             held: None,
+            traces: Vec::new(),
+            acknowledging: Spans::default(),
         };
         let ended = connection.run(events).await;
         connection.finish(ended).await;
@@ -181,6 +185,10 @@ struct Connection<S> {
     events_in: Option<mpsc::Sender<LinkEvent>>,
     /// The share of the brain's memory that this connection's entries take.
     held: Option<OwnedSemaphorePermit>,
+    /// Of the entries that come next.
+    traces: Vec<EntryTrace>,
+    /// Until the acknowledgement that follows is sent.
+    acknowledging: Spans,
 }
 
 /// What ended a connection.
@@ -226,6 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if let Err(end) = self.perform(outputs).await {
                 return end;
             }
+            self.acknowledging = Spans::default();
         }
     }
 
@@ -240,11 +249,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let connection = self.number;
                     self.tell(DeviceMsg::Fetch { connection, log, after, bytes_max }).await?;
                 }
+                Output::Traced { traces, .. } => self.traces = traces,
                 Output::Ingest { log, entries, bytes } => {
                     self.hold(bytes).await;
                     self.ingress.metrics.entries_received.inc_by(entries.len() as u64);
                     let connection = self.number;
-                    self.tell(DeviceMsg::EntriesCame { connection, log, entries, bytes }).await?;
+                    let traces = std::mem::take(&mut self.traces);
+                    let came = DeviceMsg::EntriesCame { connection, log, entries, bytes, traces };
+                    self.tell(came).await?;
                 }
                 Output::TakeSignedHead(signed) => {
                     self.tell(DeviceMsg::SignedHeadCame(signed)).await?;
@@ -343,8 +355,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn event(&mut self, event: LinkEvent) -> Vec<Output> {
         match event {
-            LinkEvent::Stored { log, position, consumed_bytes } => {
+            LinkEvent::Stored { log, position, consumed_bytes, acknowledging } => {
                 self.release(consumed_bytes);
+                self.acknowledging = acknowledging;
                 self.feed(Input::Stored { log, position, consumed_bytes })
             }
             LinkEvent::Refused { log, seq, error, consumed_bytes, fatal } => {
@@ -354,6 +367,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             LinkEvent::Fetched { log, entries } => self.feed(Input::Fetched { log, entries }),
             LinkEvent::Sealed(signed) => self.feed(Input::Sealed(signed)),
+            LinkEvent::Traced { log, trace } => self.feed(Input::Traced { log, trace }),
             LinkEvent::CutMade(cut) => self.feed(Input::CutMade(cut)),
             LinkEvent::Close { error, retry_after_ms } => {
                 self.feed(Input::Close { error, retry_after_ms })

@@ -59,7 +59,7 @@ async fn rig() -> Rig {
 async fn write(twin: &Address<DeviceMsg>, path: &str, n: u64) -> Result<WriteOutcome, SyncError> {
     let changes = vec![(Path::new(path).expect("valid"), Some(count(n)))];
     let provenance = Provenance::new(StateSource::Operator, "user:test", "counting");
-    let message = |reply| DeviceMsg::Write { changes, provenance, reply };
+    let message = |reply| DeviceMsg::Write { changes, provenance, trace: None, reply };
     twin.ask(message, TIME).await.expect("an answer")
 }
 
@@ -120,7 +120,7 @@ async fn saving_a_version_again_is_the_same_or_a_fork() {
             metadata: Default::default(),
         };
         let provenance = Provenance::new(StateSource::Operator, "user:test", "saved");
-        let message = |reply| DeviceMsg::SaveState { state, provenance, reply };
+        let message = |reply| DeviceMsg::SaveState { state, provenance, trace: None, reply };
         let outcome = rig.twin.ask(message, TIME).await.expect("an answer");
         outcome.map(|outcome| outcome.version).map_err(|error| error.code)
     };

@@ -7,8 +7,9 @@ use actors::supervise::{Context, Node, NodeError};
 use protocol::history::{Cut, Entry};
 use protocol::state::Value;
 
+use super::traces::Traces;
 use super::{
-    Args, Effective, Msg, PROVISIONAL_FLEET, Replica, View, WriteError, correction, report,
+    Args, Effective, Fetched, Msg, PROVISIONAL_FLEET, Replica, View, WriteError, correction, report,
 };
 use crate::spool::{self, Commit, SpoolError};
 
@@ -23,6 +24,7 @@ pub struct Track {
     pub(super) args: Arc<Args>,
     replica: Option<Replica>,
     waiting: Vec<Waiting>,
+    traces: Traces,
     flush_due: bool,
 }
 
@@ -39,7 +41,13 @@ impl Node for Track {
 
     fn start(args: &Arc<Args>, ctx: &Context<Msg>) -> Result<Self, NodeError> {
         ctx.cast_self(Msg::Load);
-        Ok(Self { args: args.clone(), replica: None, waiting: Vec::new(), flush_due: false })
+        Ok(Self {
+            args: args.clone(),
+            replica: None,
+            waiting: Vec::new(),
+            traces: Traces::default(),
+            flush_due: false,
+        })
     }
 
     async fn handle(&mut self, ctx: &Context<Msg>, msg: Msg) -> Result<(), NodeError> {
@@ -53,9 +61,12 @@ impl Node for Track {
                 self.flush_due = false;
                 self.flush().await?;
             }
-            Msg::Write(draft, reply) => match self.replica()?.write(draft, now) {
+            Msg::Write(draft, trace, reply) => match self.replica()?.write(draft, now) {
                 Ok(None) => reply.send(Ok(None)),
                 Ok(Some(position)) => {
+                    if let Some(trace) = trace {
+                        self.traces.written(position.log, position.seq, trace);
+                    }
                     self.args.board.update(|status| status.entries_written += 1);
                     self.after_commit(ctx, move |committed| {
                         reply.send(committed.map(|()| Some(position)));
@@ -81,6 +92,7 @@ impl Node for Track {
             Msg::TakeCut(cut) => self.take_cut(ctx, cut)?,
             Msg::Acked(log, stored, sealed) => {
                 self.replica()?.acknowledged(log, stored, sealed);
+                self.traces.acknowledged(log, stored);
                 self.show_queue()?;
             }
             Msg::PeerHeads(positions, reply) => {
@@ -129,7 +141,11 @@ impl Node for Track {
                     Some(number) => self.range(number, after, bytes_max).await?,
                     None => Vec::new(),
                 };
-                reply.send(entries);
+                let ends = entries.first().zip(entries.last());
+                let traces = ends.map_or_else(Vec::new, |(first, last)| {
+                    self.traces.sending(log, first.seq, last.seq)
+                });
+                reply.send(Fetched { entries, traces });
             }
             Msg::Effective(reply) => {
                 self.flush().await?;

@@ -9,6 +9,7 @@ use actors::supervise::{Address, AskError};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{Sink, SinkExt, StreamExt, future::poll_fn};
 use protocol::session::{Ended, Input, Session, error};
+use protocol::trace::EntryTrace;
 use protocol::wire::LogPosition;
 use protocol::{ErrorCode, PublicKey};
 use tokio::net::TcpStream;
@@ -91,6 +92,7 @@ pub(super) async fn converse(socket: Socket, session: Session, around: Around<'_
         seal_due: None,
         sealed: 0,
         refusals: 0,
+        traces: Vec::new(),
         around,
     };
     let end = talk.run().await;
@@ -122,6 +124,8 @@ struct Talk<'a> {
     /// The number of the last own entry under a seal.
     sealed: u64,
     refusals: u32,
+    /// Of the entries that come next.
+    traces: Vec<EntryTrace>,
     around: Around<'a>,
 }
 

@@ -7,16 +7,17 @@
 
 mod log;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{Failure, Input, Now, Output, Replica, offset_ms};
 use crate::ErrorCode;
 use crate::compress::Compression;
 use crate::history::{Entry, LogId};
 use crate::session::error;
+use crate::trace::{EntryTrace, TRACES_MAX};
 use crate::wire::{
     self, Ack, BATCH_ENTRIES_MAX, BATCH_PLAIN_BYTES, Batch, FRAME_BYTES_MAX, Heads, LogPosition,
-    Message, Ping, Pong, Refuse,
+    Message, Ping, Pong, Refuse, Traces,
 };
 
 use log::Log;
@@ -48,6 +49,8 @@ pub(super) struct Replication {
     credit_to_send: i64,
     /// What the peer sent and this side has not dealt with.
     unconsumed: i64,
+    /// Of entries that have yet to be sent.
+    traces: VecDeque<(LogId, EntryTrace)>,
     last_heard_ms: u64,
     next_ping_ms: u64,
 }
@@ -66,6 +69,7 @@ impl Replication {
             peer_known: false,
             credit_to_send: i64::from(terms.credit_to_send),
             unconsumed: 0,
+            traces: VecDeque::new(),
             last_heard_ms: now.mono_ms,
             next_ping_ms: now.mono_ms + u64::from(terms.heartbeat_ms),
             replica,
@@ -99,6 +103,12 @@ impl Replication {
                 self.refuse(log, seq, error, consumed_bytes, fatal, now, outputs)?;
             }
             Input::Fetched { log, entries } => self.fetched(log, entries, outputs),
+            Input::Traced { log, trace } => {
+                if self.traces.len() == TRACES_MAX {
+                    self.traces.pop_front();
+                }
+                self.traces.push_back((log, trace));
+            }
             Input::Sealed(signed) => {
                 self.logs.entry(signed.head.log).or_default().seal_due = Some(signed);
                 self.pump(outputs);
@@ -136,6 +146,7 @@ impl Replication {
         }
         match message {
             Message::Heads(heads) => self.peer_heads(heads, outputs),
+            Message::Traces(traces) => self.take_traces(traces, outputs),
             Message::Entries(batch) => self.ingest(batch, frame_bytes, outputs),
             Message::SignedHead(signed) => {
                 self.check_tree(signed.head.tree)?;
@@ -237,6 +248,17 @@ impl Replication {
         log.sent = log.sent.max(last_seq);
         log.shared = log.shared.max(last_seq);
         outputs.push(Output::Ingest { log: id, entries, bytes: frame_bytes as u32 });
+        Ok(())
+    }
+
+    fn take_traces(&self, traces: Traces, outputs: &mut Vec<Output>) -> Result<(), Failure> {
+        self.check_tree(traces.tree)?;
+        let Traces { log, entries: traces, .. } = traces;
+        if traces.len() > TRACES_MAX || !traces.iter().all(|trace| trace.context.is_valid()) {
+            let text = format!("{} trace contexts that are too many or void", traces.len());
+            return Err(Failure::new(ErrorCode::Malformed, "take trace contexts", text));
+        }
+        outputs.push(Output::Traced { log, traces });
         Ok(())
     }
 
@@ -352,11 +374,26 @@ impl Replication {
             let log = self.logs.entry(id).or_default();
             log.sent = last_seq;
             log.shared = log.shared.max(last_seq);
+            self.send_traces(id, last_seq, outputs);
             self.credit_to_send -= frame.len() as i64;
             outputs.push(Output::Send(frame));
             break;
         }
         true
+    }
+
+    /// Sends the trace contexts of entries that are about to be sent, up to `last_seq`.
+    fn send_traces(&mut self, log: LogId, last_seq: u64, outputs: &mut Vec<Output>) {
+        if self.traces.is_empty() {
+            return;
+        }
+        let is_due = |(of, trace): &(LogId, EntryTrace)| *of == log && trace.seq <= last_seq;
+        let due = self.traces.iter().filter(|trace| is_due(trace));
+        let entries: Vec<_> = due.map(|(_, trace)| *trace).collect();
+        self.traces.retain(|trace| !is_due(trace));
+        if !entries.is_empty() {
+            self.send(&Message::Traces(Traces { tree: self.replica.tree, log, entries }), outputs);
+        }
     }
 
     /// The cause of an entry that the peer has yet to be sent. Causes that this side does not

@@ -12,7 +12,7 @@ use crate::compress::{Compression, DecompressError, compress, decompress};
 pub const VERSION_MIN: u8 = 1;
 /// The newest protocol version spoken here.
 ///
-/// - 1: handshake, heads, entries, acknowledgements with credit, seals, cuts, heartbeat.
+/// - 1: handshake, heads, entries, acknowledgements with credit, seals, cuts, heartbeat, traces.
 pub const VERSION_MAX: u8 = 1;
 
 /// The header's length.
@@ -144,6 +144,7 @@ impl Message {
             Self::Ping(body) => codec::encode(body),
             Self::Pong(body) => codec::encode(body),
             Self::Close(body) => codec::encode(body),
+            Self::Traces(body) => codec::encode(body),
         }
     }
 
@@ -163,6 +164,7 @@ impl Message {
             MessageKind::Ping => Self::Ping(codec::decode(body)?),
             MessageKind::Pong => Self::Pong(codec::decode(body)?),
             MessageKind::Close => Self::Close(codec::decode(body)?),
+            MessageKind::Traces => Self::Traces(codec::decode(body)?),
         })
     }
 }

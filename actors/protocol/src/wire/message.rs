@@ -6,6 +6,7 @@ use super::Batch;
 use crate::compress::Compression;
 use crate::history::{Cut, Entry, LogId, SignedHead, Tree};
 use crate::keys::Chain;
+use crate::trace::EntryTrace;
 use crate::{BrainId, DeviceId, EntryId, FleetId, PublicKey, Signature, SyncError, TreeId};
 
 macro_rules! messages {
@@ -73,6 +74,8 @@ messages! {
     Pong(Pong) = 13,
     /// The last message of a side.
     Close(Close) = 14,
+    /// The trace contexts of entries in the next message.
+    Traces(Traces) = 15,
 }
 
 /// A range of protocol versions, both ends included.
@@ -257,6 +260,17 @@ pub struct Refuse {
     pub now_ms: u64,
     /// How many more bytes of entries may be sent than before.
     pub credit_bytes: u32,
+}
+
+/// The trace contexts of entries that the sender's next message holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Traces {
+    /// The tree.
+    pub tree: TreeId,
+    /// The log.
+    pub log: LogId,
+    /// Those of its entries that are traced, [`TRACES_MAX`](crate::trace::TRACES_MAX) at most.
+    pub entries: Vec<EntryTrace>,
 }
 
 /// Are you there?

@@ -6,4 +6,5 @@ mod handshake;
 mod impostors;
 mod resume;
 mod store;
+mod traces;
 mod world;

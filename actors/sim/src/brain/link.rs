@@ -80,7 +80,7 @@ impl SimBrain {
 
     pub(super) fn link_event(&mut self, link: LinkId, event: LinkEvent) {
         let input = match event {
-            LinkEvent::Stored { log, position, consumed_bytes } => {
+            LinkEvent::Stored { log, position, consumed_bytes, .. } => {
                 Input::Stored { log, position, consumed_bytes }
             }
             LinkEvent::Refused { log, seq, error, consumed_bytes, fatal } => {
@@ -88,6 +88,7 @@ impl SimBrain {
             }
             LinkEvent::Fetched { log, entries } => Input::Fetched { log, entries },
             LinkEvent::Sealed(signed) => Input::Sealed(signed),
+            LinkEvent::Traced { log, trace } => Input::Traced { log, trace },
             LinkEvent::CutMade(cut) => Input::CutMade(cut),
             LinkEvent::Close { error, retry_after_ms } => Input::Close { error, retry_after_ms },
         };

@@ -107,7 +107,7 @@ impl SimBrain {
         if let Some(seq) = contradicted(&self.store, twin, &log, &known) {
             refused = Some((seq, Refusal::Equivocation { log, seq }));
         }
-        let mut news = vec![LinkEvent::Stored { log, position, consumed_bytes: bytes }];
+        let mut news = vec![LinkEvent::stored(position, bytes)];
         if let Some((seq, refusal)) = &refused {
             news.push(refusal_news(log, *seq, refusal));
             self.events.push(BrainEvent::Refused(refusal.code()));
@@ -133,7 +133,7 @@ impl SimBrain {
             proved.then(|| twin.take_proved_head(signed)).flatten()
         };
         if let Some((commit, position)) = taken {
-            let news = vec![LinkEvent::Stored { log, position, consumed_bytes: 0 }];
+            let news = vec![LinkEvent::stored(position, 0)];
             self.commit(device, commit, news, None);
         }
     }
@@ -181,7 +181,7 @@ impl SimBrain {
         seat.seal_due_ms.get_or_insert(now.mono_ms + SEAL_DELAY_MS);
         let mut news: Vec<_> = reissued.cuts.into_iter().map(LinkEvent::CutMade).collect();
         let position = reissued.position;
-        news.push(LinkEvent::Stored { log: position.log, position, consumed_bytes: 0 });
+        news.push(LinkEvent::stored(position, 0));
         self.commit(device, reissued.commit, news, None);
     }
 
@@ -216,7 +216,7 @@ impl SimBrain {
         if let Some(written) = written {
             seat.seal_due_ms.get_or_insert(now.mono_ms + SEAL_DELAY_MS);
             let position: LogPosition = written.position;
-            let news = LinkEvent::Stored { log: position.log, position, consumed_bytes: 0 };
+            let news = LinkEvent::stored(position, 0);
             self.commit(device, written.commit, vec![news], Some(Answer::Write(written.id)));
         }
         Ok(())

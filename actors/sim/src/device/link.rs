@@ -233,8 +233,11 @@ impl SimDevice {
             }
             Output::Closed(ended) => self.ended(&ended),
             // The brain never ends a log, and devices are not called.
-            Output::TakeCut(_) | Output::Authorise(_) | Output::Enrol(..) | Output::Enrolled(_) => {
-            }
+            Output::TakeCut(_)
+            | Output::Traced { .. }
+            | Output::Authorise(_)
+            | Output::Enrol(..)
+            | Output::Enrolled(_) => {}
         }
     }
 

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 
 use actors::supervise::{Address, AskError};
+use actors::trace::Spans;
+use actors::traced_span;
 use protocol::history::LogId;
 use protocol::session::{Input, Output, error};
 use protocol::wire::{self, Message as WireMessage, Refuse};
@@ -67,8 +69,17 @@ impl Talk<'_> {
                 }
                 Output::Fetch { log, after, bytes_max } => {
                     let fetch = |reply| track::Msg::Fetch(log, after, bytes_max, reply);
-                    let entries = self.around.track.ask(fetch, track::PATIENCE).await?;
+                    let track::Fetched { entries, traces } =
+                        self.around.track.ask(fetch, track::PATIENCE).await?;
+                    for trace in traces {
+                        // It says nothing yet.
+                        self.handle(Input::Traced { log, trace });
+                    }
                     self.handle(Input::Fetched { log, entries })
+                }
+                Output::Traced { traces, .. } => {
+                    self.traces = traces;
+                    continue;
                 }
                 Output::Ingest { log, entries, bytes } => self.ingest(log, entries, bytes).await?,
                 Output::TakeSignedHead(signed) => {
@@ -151,6 +162,15 @@ impl Talk<'_> {
         bytes: u32,
     ) -> Result<Vec<Output>, AskError> {
         let last = entries.last().map_or(0, |(_, entry)| entry.seq);
+        // Open until the entries are durable here.
+        let _spans = Spans::open(&std::mem::take(&mut self.traces), |trace| {
+            traced_span!(
+                trace.context,
+                "entry.ingest",
+                otel.kind = "consumer",
+                entry.seq = trace.seq
+            )
+        });
         let ingest = |reply| track::Msg::Ingest(log, entries, reply);
         let ingested = match self.around.track.ask(ingest, track::PATIENCE).await? {
             Ok(ingested) => ingested,
