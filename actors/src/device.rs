@@ -22,10 +22,10 @@ use protocol::state::{StateDelta, Version};
 use protocol::trace::{EntryTrace, TraceContext};
 use protocol::wire::Refuse;
 use protocol::{EntryId, ErrorCode, ErrorSource, Layer, SyncError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tracing::Span;
 
-use crate::ports::{CommitDone, CommitError, Evidence, LinkEvent, TreeCommit};
+use crate::ports::{CommitDone, CommitError, Evidence, LinkEvent, LinkSender, TreeCommit};
 use crate::supervise::{Address, Context, Node, NodeError, Reply};
 use crate::trace::{self, Spans};
 use crate::traced_span;
@@ -48,7 +48,7 @@ struct Link {
     connection: u64,
     peer: String,
     since_ms: u64,
-    events: mpsc::Sender<LinkEvent>,
+    events: LinkSender,
 }
 
 /// The actor.
@@ -204,7 +204,7 @@ impl DeviceActor {
         ctx: &Context<DeviceMsg>,
         connection: u64,
         peer: String,
-        events: mpsc::Sender<LinkEvent>,
+        events: LinkSender,
         reply: Reply<Result<Replica, SyncError>>,
         now: Now,
     ) {
@@ -609,8 +609,8 @@ impl DeviceActor {
 
 /// Passes news to a connection. One that does not keep up with acknowledgements of its own
 /// entries, which its credit bounds, has ended or is about to.
-fn deliver(events: &mpsc::Sender<LinkEvent>, event: LinkEvent) {
-    if let Err(error) = events.try_send(event) {
+fn deliver(events: &LinkSender, event: LinkEvent) {
+    if let Err(error) = events.try_send(Box::new(event)) {
         tracing::debug!(%error, "news for a connection that is gone");
     }
 }

@@ -11,6 +11,7 @@ use protocol::trace::EntryTrace;
 use protocol::wire::{Batch, LogPosition};
 use protocol::{DeviceId, EntryId, ErrorCode, ErrorSource, Layer, SyncError};
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 
 use crate::trace::Spans;
 
@@ -221,6 +222,12 @@ pub trait TreeStore: Send + Sync + 'static {
     /// Keeps evidence, best effort: the oldest goes when there is too much.
     fn keep_evidence(&self, evidence: Evidence);
 }
+
+/// Where news for a connection goes. A channel has room for 32 items from its beginning, and most
+/// devices are silent: in boxes that is a quarter of a kilobyte each and not seven.
+pub type LinkSender = mpsc::Sender<Box<LinkEvent>>;
+/// Where a connection hears of it.
+pub type LinkReceiver = mpsc::Receiver<Box<LinkEvent>>;
 
 /// News for the task that holds a device's connection.
 #[derive(Debug)]

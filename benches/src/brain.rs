@@ -195,11 +195,25 @@ impl Brain {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<(u16, Value)> {
-        let request = ureq::http::Request::builder()
+        self.call_with(method, path, body, &[])
+    }
+
+    /// The same, with headers.
+    pub fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<(u16, Value)> {
+        let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.api))
             .header("authorization", format!("Bearer {}", self.token()?))
             .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
         let mut response = agent().run(request.body(body)?)?;
         let json = response.body_mut().read_json().unwrap_or_default();

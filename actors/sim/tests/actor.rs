@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::device::{BrainAuthor, DeviceActor, DeviceArgs, DeviceMsg, WriteOutcome};
-use actors::ports::LinkEvent;
+use actors::ports::{LinkEvent, LinkReceiver};
 use actors::supervise::{
     Address, Backoff, Child, ChildPolicy, DynamicSupervisor, Env, Restart, Root, SetPolicy,
     Supervisor,
@@ -62,7 +62,7 @@ impl Rig {
     }
 }
 
-type Events = mpsc::Receiver<LinkEvent>;
+type Events = LinkReceiver;
 
 async fn attach(
     twin: &Address<DeviceMsg>,
@@ -100,14 +100,14 @@ async fn send(twin: &Address<DeviceMsg>, connection: u64, entries: &[(EntryId, E
 }
 
 async fn stored(events: &mut Events) -> u64 {
-    match events.recv().await.expect("the link lives") {
+    match *events.recv().await.expect("the link lives") {
         LinkEvent::Stored { position, consumed_bytes: 100, .. } => position.seq,
         other => panic!("not stored: {other:?}"),
     }
 }
 
 async fn closed(events: &mut Events) -> (ErrorCode, Option<u32>) {
-    match events.recv().await.expect("the link lives") {
+    match *events.recv().await.expect("the link lives") {
         LinkEvent::Close { error, retry_after_ms } => (error.code, retry_after_ms),
         other => panic!("not closed: {other:?}"),
     }
@@ -229,7 +229,7 @@ async fn what_a_device_refuses_for_its_timestamp_is_written_again_in_a_new_log()
     let tree = attached.expect("attached").tree;
     rig.clock.jump(TEN_YEARS_MS);
     write(&twin, 1).await.expect("written");
-    let LinkEvent::Stored { log: old, .. } = events.recv().await.expect("the link lives") else {
+    let LinkEvent::Stored { log: old, .. } = *events.recv().await.expect("the link lives") else {
         panic!("the write is news");
     };
     rig.clock.set_right();
@@ -245,7 +245,7 @@ async fn what_a_device_refuses_for_its_timestamp_is_written_again_in_a_new_log()
     twin.cast(message, TIME).await.expect("taken");
     let (mut cut, mut new) = (None, None);
     while new.is_none() {
-        match events.recv().await.expect("the link lives") {
+        match *events.recv().await.expect("the link lives") {
             LinkEvent::CutMade(made) => cut = Some((made.log, made.last_seq)),
             LinkEvent::Stored { log, position, .. } if log != old => {
                 new = Some((log, position.seq))

@@ -8,10 +8,9 @@ use protocol::state::{State, StateDelta, Version, VersionedState};
 use protocol::trace::{EntryTrace, TraceContext};
 use protocol::wire::Refuse;
 use protocol::{DeviceId, EntryId, FleetId, PublicKey, SyncError};
-use tokio::sync::mpsc;
 
 use super::BrainAuthor;
-use crate::ports::{CommitError, LinkEvent, TreeStore};
+use crate::ports::{CommitError, LinkSender, TreeStore};
 use crate::supervise::Reply;
 
 /// Tells the time.
@@ -49,7 +48,7 @@ pub enum DeviceMsg {
         /// Where the peer is, for people.
         peer: String,
         /// Where news for the connection goes.
-        link: mpsc::Sender<LinkEvent>,
+        link: LinkSender,
         /// Where the tree stands, or why the connection is turned away.
         reply: Reply<Result<Replica, SyncError>>,
     },

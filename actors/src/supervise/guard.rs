@@ -248,7 +248,8 @@ fn traced<N: Node>(label: &'static str, message: &N::Msg, cell: &NodeCell) -> Op
 }
 
 fn span<N: Node>(label: &'static str, cell: &NodeCell) -> tracing::Span {
-    tracing::info_span!(
+    // Formatting it for the log costs more than a cast: only for whoever looks closely.
+    tracing::debug_span!(
         target: "actors::message",
         parent: None,
         "message",

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actors::device::{Clock, DeviceMsg};
-use actors::ports::LinkEvent;
+use actors::ports::{LinkEvent, LinkReceiver, LinkSender};
 use actors::supervise::Address;
 use actors::trace::Spans;
 use futures_util::{SinkExt, StreamExt};
@@ -62,7 +62,8 @@ pub(super) async fn serve(
     let stream = Metered::new(stream, stranger.allowance.clone());
     match transport {
         Transport::Tls(acceptor) => {
-            let secured = stranger.in_time(secure(acceptor, stream)).await;
+            // In boxes is what is over soon: the task of an idle connection has no room for it.
+            let secured = stranger.in_time(Box::pin(secure(acceptor, stream))).await;
             if let Some((stream, exporter)) = secured {
                 stranger.serve(stream, exporter).await;
             }
@@ -132,7 +133,8 @@ impl Stranger {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let Some((socket, admitted)) = self.in_time(upgrade(&self.ingress, stream)).await else {
+        let upgraded = self.in_time(Box::pin(upgrade(&self.ingress, stream))).await;
+        let Some((socket, admitted)) = upgraded else {
             return;
         };
         let Self { ingress, peer, handshake, deadline, allowance } = self;
@@ -165,7 +167,7 @@ impl Stranger {
             acknowledging: Spans::default(),
         };
         let ended = connection.run(events).await;
-        connection.finish(ended).await;
+        Box::pin(connection.finish(ended)).await;
     }
 }
 
@@ -182,7 +184,7 @@ struct Connection<S> {
     device: Option<DeviceId>,
     number: u64,
     /// Given to the twin: when the twin is gone, the channel closes.
-    events_in: Option<mpsc::Sender<LinkEvent>>,
+    events_in: Option<LinkSender>,
     /// The share of the brain's memory that this connection's entries take.
     held: Option<OwnedSemaphorePermit>,
     /// Of the entries that come next.
@@ -195,7 +197,7 @@ struct Connection<S> {
 type End = Option<Ended>;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    async fn run(&mut self, mut events: mpsc::Receiver<LinkEvent>) -> End {
+    async fn run(&mut self, mut events: LinkReceiver) -> End {
         loop {
             let tick = match &self.handshake {
                 Some((_, deadline)) => Some(*deadline),
@@ -205,7 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let outputs = tokio::select! {
                 biased;
                 event = events.recv() => match event {
-                    Some(event) => self.event(event),
+                    Some(event) => self.event(*event),
                     // The twin crashed or gave up; the device comes back and resumes.
                     None => self.close(ErrorCode::GoingAway, "the device's actor restarts"),
                 },
@@ -243,8 +245,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         while let Some(output) = queue.pop_front() {
             match output {
                 Output::Send(frame) => self.send(frame).await?,
-                Output::Authorise(peer) => queue.extend(self.authorise(peer).await),
-                Output::Enrol(peer, proof) => queue.extend(self.enrol(peer, proof).await),
+                Output::Authorise(peer) => queue.extend(Box::pin(self.authorise(peer)).await),
+                Output::Enrol(peer, proof) => queue.extend(Box::pin(self.enrol(peer, proof)).await),
                 Output::Fetch { log, after, bytes_max } => {
                     let connection = self.number;
                     self.tell(DeviceMsg::Fetch { connection, log, after, bytes_max }).await?;
@@ -449,7 +451,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 /// Reads what the peer still had on its way. A socket closed with unread bytes is reset, and the
 /// peer would never see why.
 async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
-    let mut unread = [0; 4 << 10];
+    // Not within the task, which every connection would have to make room for.
+    let mut unread = vec![0; 4 << 10];
     let mut left = GOODBYE_BYTES_MAX;
     while let Ok(read @ 1..) = stream.read(&mut unread).await {
         left = left.saturating_sub(read);

@@ -16,6 +16,9 @@ pub(super) const ENROL_PATH: &str = "/v1/enrol";
 /// The header of the API key.
 const API_KEY_HEADER: &str = "x-api-key";
 
+/// What every connection holds to read into. Most frames fit; a long one takes some more calls.
+const READ_BUFFER_BYTES: usize = 1 << 10;
+
 /// What an upgraded connection may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admitted {
@@ -44,7 +47,7 @@ pub(super) fn check(request: &Request, store: &Store) -> Result<Admitted, ErrorR
 /// of buffer for each connection.
 pub(super) fn web_socket_config() -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(4 << 10)
+        .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .max_write_buffer_size(4 * FRAME_BYTES_MAX)
         .max_message_size(Some(FRAME_BYTES_MAX))

@@ -1,63 +1,14 @@
 //! The main job with the real `edge`: enrol, sense, store, set, apply, report.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use benches::brain::Brain;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::harness::{brain, edge_binary};
+use crate::edge_process::{Edge, enroll};
+use crate::harness::brain;
 
 const SOON: Duration = Duration::from_secs(30);
-
-struct Edge(Option<Child>);
-
-impl Edge {
-    fn run(folder: &Path) -> Self {
-        let process = Command::new(edge_binary())
-            .args(["run", "--data-dir"])
-            .arg(folder)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the edge starts");
-        Self(Some(process))
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut process) = self.0.take() {
-            process.kill().expect("kills");
-            process.wait().expect("is gone");
-        }
-    }
-
-    fn stop(mut self) {
-        let mut process = self.0.take().expect("it runs");
-        let id = Pid::from_raw(process.id() as i32).expect("a process has a number");
-        kill_process(id, Signal::TERM).expect("is told to stop");
-        assert!(process.wait().expect("ends").success(), "a stopped edge exits with zero");
-    }
-}
-
-impl Drop for Edge {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn enroll(brain: &Brain, folder: &Path) {
-    let token = brain.enrolment_token(1).expect("a token");
-    let output = Command::new(edge_binary())
-        .args(["enroll", "--data-dir"])
-        .arg(folder)
-        .args(["--server", &format!("wss://{}", brain.devices)])
-        .args(["--token", &token, "--name", "this-machine"])
-        .output()
-        .expect("runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
 
 /// Waits until the only device fits, and gives it back with its state.
 fn wait_for(brain: &Brain, what: &str, fits: impl Fn(&Value, &Value) -> bool) -> (Value, Value) {
