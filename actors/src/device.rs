@@ -23,6 +23,7 @@ use protocol::wire::Refuse;
 use protocol::{EntryId, ErrorCode, ErrorSource, Layer, SyncError};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::account::{InFlight, Outcome, Reason};
 use crate::ports::{CommitDone, CommitError, Evidence, LinkEvent, TreeCommit};
 use crate::supervise::{Address, Context, Node, NodeError, Reply};
 
@@ -92,9 +93,11 @@ impl Node for DeviceActor {
             DeviceMsg::Detached { connection } => {
                 self.link.take_if(|link| link.connection == connection);
             }
-            DeviceMsg::EntriesCame { connection, log, entries, bytes } => {
+            DeviceMsg::EntriesCame { connection, log, entries, bytes, in_flight } => {
                 if self.is_current(connection) {
-                    self.ingest(ctx, log, entries, bytes, now).await?;
+                    self.ingest(ctx, log, entries, bytes, in_flight, now).await?;
+                } else if self.link.is_some() {
+                    in_flight.refuse(Reason::Code(ErrorCode::Fenced));
                 }
             }
             DeviceMsg::SignedHeadCame(signed) => self.take_signed_head(ctx, signed).await?,
@@ -244,25 +247,35 @@ impl DeviceActor {
         log: LogId,
         entries: Vec<(EntryId, Entry)>,
         bytes: u32,
+        in_flight: InFlight,
         now: Now,
     ) -> Result<(), NodeError> {
+        let came = entries.len() as u32;
         let mut result = self.twin_mut().ingest(entries, now);
+        let mut unread = came - (result.new + result.known.len()) as u32;
         if let Some(seq) = self.contradicted(&log, &result.known).await? {
             result.refused = Some((seq, Refusal::Equivocation { log, seq }));
+        } else if result.refused.is_some() {
+            unread -= 1;
         }
+        let refusal = result.refused.as_ref().map(|(_, refusal)| refusal.code());
+        let outcome = Outcome::judged(came, result.new as u32, refusal, unread);
         let mut news = stored(log, result.position, bytes);
         if let Some((seq, refusal)) = &result.refused {
             let bytes = std::mem::take(&mut result.refused_bytes);
             news.push(self.refuse(log, *seq, refusal, bytes, now));
         }
         match result.commit {
-            Some(commit) => self.commit(ctx, commit, news, None),
+            Some(commit) => self.commit(ctx, commit, news, Some(settling(in_flight, outcome))),
             // Nothing new, but what is here may still be on its way to disk.
             None if self.in_flight.load(Ordering::Acquire) > 0 => {
                 let commit = self.twin_mut().settle();
-                self.commit(ctx, commit, news, None);
+                self.commit(ctx, commit, news, Some(settling(in_flight, outcome)));
             }
-            None => news.into_iter().for_each(|event| self.send(event)),
+            None => {
+                in_flight.settle(&outcome);
+                news.into_iter().for_each(|event| self.send(event));
+            }
         }
         Ok(())
     }
@@ -574,6 +587,14 @@ fn pass_on(address: &Address<DeviceMsg>, msg: DeviceMsg) {
 
 fn stored(log: LogId, position: protocol::wire::LogPosition, consumed: u32) -> Vec<LinkEvent> {
     vec![LinkEvent::Stored { log, position, consumed_bytes: consumed }]
+}
+
+/// Says what became of entries, once their commit has.
+fn settling(in_flight: InFlight, outcome: Outcome) -> CommitDone {
+    Box::new(move |committed| match committed {
+        Ok(()) => in_flight.settle(&outcome),
+        Err(error) => in_flight.settle(&outcome.not_committed(Reason::from(&error))),
+    })
 }
 
 fn save_error(source: &SaveError) -> SyncError {

@@ -94,7 +94,13 @@ fn entries(count: u64) -> Vec<(EntryId, Entry)> {
 
 async fn send(twin: &Address<DeviceMsg>, connection: u64, entries: &[(EntryId, Entry)]) {
     let (log, entries) = (entries[0].1.log, entries.to_vec());
-    let message = DeviceMsg::EntriesCame { connection, log, entries, bytes: 100 };
+    let message = DeviceMsg::EntriesCame {
+        connection,
+        log,
+        entries,
+        bytes: 100,
+        in_flight: actors::account::InFlight::default(),
+    };
     twin.cast(message, TIME).await.expect("taken");
 }
 

@@ -1,13 +1,15 @@
 //! One connection, from the first byte to the last.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use actors::account::{Ledger, Reason};
 use actors::device::{Clock, DeviceMsg};
 use actors::ports::LinkEvent;
-use actors::supervise::Address;
+use actors::supervise::{Address, CastError};
 use futures_util::{SinkExt, StreamExt};
 use protocol::compress::Compression;
 use protocol::session::handshake::{Answerer, EXPORTER_BYTES, EXPORTER_LABEL};
@@ -116,11 +118,11 @@ impl Stranger {
             Ok(Ok(done)) => Some(done),
             Ok(Err(refused)) => {
                 tracing::debug!(peer = %self.peer, refused, "connection refused before the handshake");
-                self.ingress.metrics.refused(&ErrorCode::Unauthenticated);
+                self.ingress.metrics.connection_refused(ErrorCode::Unauthenticated);
                 None
             }
             Err(_) => {
-                self.ingress.metrics.refused(&ErrorCode::TimedOut);
+                self.ingress.metrics.connection_refused(ErrorCode::TimedOut);
                 None
             }
         }
@@ -159,6 +161,8 @@ impl Stranger {
             number: 0,
             events_in: Some(events_in),
             held: None,
+            ledger: Arc::default(),
+            received: VecDeque::new(),
         };
         let ended = connection.run(events).await;
         connection.finish(ended).await;
@@ -181,6 +185,10 @@ struct Connection<S> {
     events_in: Option<mpsc::Sender<LinkEvent>>,
     /// The share of the brain's memory that this connection's entries take.
     held: Option<OwnedSemaphorePermit>,
+    /// What became of the device's entries.
+    ledger: Arc<Ledger>,
+    /// When batches came that are not acknowledged yet.
+    received: VecDeque<Instant>,
 }
 
 /// What ended a connection.
@@ -203,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 },
                 message = self.socket.next() => match message {
                     Some(Ok(Message::Binary(frame))) => {
-                        self.ingress.metrics.link_bytes_received.inc_by(frame.len() as u64);
+                        self.ingress.metrics.frame_received(frame.len());
                         self.feed(Input::Frame(&frame))
                     }
                     Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
@@ -230,7 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn perform(&mut self, outputs: Vec<Output>) -> Result<(), End> {
-        let mut queue = std::collections::VecDeque::from(outputs);
+        let mut queue = VecDeque::from(outputs);
         while let Some(output) = queue.pop_front() {
             match output {
                 Output::Send(frame) => self.send(frame).await?,
@@ -241,10 +249,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.tell(DeviceMsg::Fetch { connection, log, after, bytes_max }).await?;
                 }
                 Output::Ingest { log, entries, bytes } => {
+                    let in_flight = self.ledger.take(entries.len() as u32);
+                    self.received.push_back(Instant::now());
                     self.hold(bytes).await;
-                    self.ingress.metrics.entries_received.inc_by(entries.len() as u64);
                     let connection = self.number;
-                    self.tell(DeviceMsg::EntriesCame { connection, log, entries, bytes }).await?;
+                    let came =
+                        DeviceMsg::EntriesCame { connection, log, entries, bytes, in_flight };
+                    self.tell(came).await?;
                 }
                 Output::TakeSignedHead(signed) => {
                     self.tell(DeviceMsg::SignedHeadCame(signed)).await?;
@@ -266,7 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn send(&mut self, frame: Vec<u8>) -> Result<(), End> {
-        self.ingress.metrics.link_bytes_sent.inc_by(frame.len() as u64);
+        self.ingress.metrics.frame_sent(frame.len());
         let message = Message::Binary(Bytes::from(frame));
         match timeout(SEND_TIME_MAX, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
@@ -282,9 +293,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.attach(&peer).await {
             Ok(replica) => {
                 self.allowance.lift();
-                self.handshake = None;
+                if let Some((_, deadline)) = self.handshake.take() {
+                    let began = deadline - UNAUTHENTICATED_TIME_MAX;
+                    self.ingress.metrics.link_opened(began.elapsed());
+                }
                 self.device = Some(peer.device);
-                self.ingress.metrics.links_opened.inc();
+                self.ledger = self.ingress.accounts.of(peer.device);
                 tracing::info!(device = %peer.device, peer = %self.peer, connection = self.number, "device connected");
                 let connection = self.number;
                 self.feed(Input::Authorised { connection, replica })
@@ -345,11 +359,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match event {
             LinkEvent::Stored { log, position, consumed_bytes } => {
                 self.release(consumed_bytes);
+                if consumed_bytes > 0
+                    && let Some(received) = self.received.pop_front()
+                {
+                    self.ingress.metrics.acknowledged(received.elapsed());
+                }
                 self.feed(Input::Stored { log, position, consumed_bytes })
             }
             LinkEvent::Refused { log, seq, error, consumed_bytes, fatal } => {
                 self.release(consumed_bytes);
-                self.ingress.metrics.refused(&error.code);
                 self.feed(Input::Refused { log, seq, error, consumed_bytes, fatal })
             }
             LinkEvent::Fetched { log, entries } => self.feed(Input::Fetched { log, entries }),
@@ -395,6 +413,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok(()) => Ok(()),
             Err(refused) => {
                 let text = format!("the device's actor: {}", refused.refusal());
+                if let CastError::Full(DeviceMsg::EntriesCame { in_flight, .. }) = refused {
+                    in_flight.refuse(Reason::Code(ErrorCode::Overloaded));
+                }
                 let error = error(ErrorCode::Overloaded, "serve", text);
                 Err(Some(Ended { error, by_peer: false, retry_after_ms: None }))
             }
@@ -406,13 +427,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let connection = self.number;
             // A twin that is down has no connection to forget.
             let _ = twin.cast(DeviceMsg::Detached { connection }, TWIN_TIME_MAX).await;
-            self.ingress.metrics.links_closed.inc();
+            self.ingress.metrics.link_closed(ended.as_ref().map(|ended| ended.error.code));
+        } else if let Some(Ended { error, by_peer: false, .. }) = &ended
+            && (self.admitted != Admitted::Enrol || error.code != ErrorCode::GoingAway)
+        {
+            self.ingress.metrics.connection_refused(error.code);
         }
         let (code, reason) = match &ended {
             Some(Ended { error, by_peer, .. }) => {
-                if !by_peer {
-                    self.ingress.metrics.refused(&error.code);
-                }
                 tracing::info!(device = ?self.device, peer = %self.peer, code = %error.code, by_peer, detail = error.message, "connection ended");
                 (close_code(error.code), error.code.as_str())
             }
