@@ -25,6 +25,7 @@ use protocol::{EntryId, ErrorCode, ErrorSource, Layer, SyncError};
 use tokio::sync::oneshot;
 use tracing::Span;
 
+use crate::account::{InFlight, Outcome, Reason};
 use crate::ports::{CommitDone, CommitError, Evidence, LinkEvent, LinkSender, TreeCommit};
 use crate::supervise::{Address, Context, Node, NodeError, Reply};
 use crate::trace::{self, Spans};
@@ -96,10 +97,12 @@ impl Node for DeviceActor {
             DeviceMsg::Detached { connection } => {
                 self.link.take_if(|link| link.connection == connection);
             }
-            DeviceMsg::EntriesCame { connection, log, entries, bytes, traces } => {
+            DeviceMsg::EntriesCame { connection, log, entries, bytes, in_flight, traces } => {
                 if self.is_current(connection) {
                     let spans = Spans::open(&traces, |trace| self.ingest_span(trace));
-                    self.ingest(ctx, log, entries, bytes, &spans, now).await?;
+                    self.ingest(ctx, log, entries, bytes, in_flight, &spans, now).await?;
+                } else if self.link.is_some() {
+                    in_flight.refuse(Reason::Code(ErrorCode::Fenced));
                 }
             }
             DeviceMsg::SignedHeadCame(signed) => self.take_signed_head(ctx, signed).await?,
@@ -262,26 +265,38 @@ impl DeviceActor {
         log: LogId,
         entries: Vec<(EntryId, Entry)>,
         bytes: u32,
+        in_flight: InFlight,
         spans: &Spans,
         now: Now,
     ) -> Result<(), NodeError> {
+        let came = entries.len() as u32;
         let mut result = self.twin_mut().ingest(entries, now);
+        let mut unread = came - (result.new + result.known.len()) as u32;
         if let Some(seq) = self.contradicted(&log, &result.known).await? {
             result.refused = Some((seq, Refusal::Equivocation { log, seq }));
+        } else if result.refused.is_some() {
+            unread -= 1;
         }
+        let refusal = result.refused.as_ref().map(|(_, refusal)| refusal.code());
+        let outcome = Outcome::judged(came, result.new as u32, refusal, unread);
         let mut news = vec![LinkEvent::stored(result.position, bytes)];
         if let Some((seq, refusal)) = &result.refused {
             let bytes = std::mem::take(&mut result.refused_bytes);
             news.push(self.refuse(log, *seq, refusal, bytes, now));
         }
         match result.commit {
-            Some(commit) => self.commit(ctx, commit, news, spans, None),
+            Some(commit) => {
+                self.commit(ctx, commit, news, spans, Some(settling(in_flight, outcome)));
+            }
             // Nothing new, but what is here may still be on its way to disk.
             None if self.in_flight.load(Ordering::Acquire) > 0 => {
                 let commit = self.twin_mut().settle();
-                self.commit(ctx, commit, news, spans, None);
+                self.commit(ctx, commit, news, spans, Some(settling(in_flight, outcome)));
             }
-            None => news.into_iter().for_each(|event| self.send(event)),
+            None => {
+                in_flight.settle(&outcome);
+                news.into_iter().for_each(|event| self.send(event));
+            }
         }
         Ok(())
     }
@@ -620,6 +635,14 @@ fn pass_on(address: &Address<DeviceMsg>, msg: DeviceMsg) {
     if let Err(error) = address.try_cast(msg) {
         tracing::debug!(?error, "a twin was not told of its commit");
     }
+}
+
+/// Says what became of entries, once their commit has.
+fn settling(in_flight: InFlight, outcome: Outcome) -> CommitDone {
+    Box::new(move |committed| match committed {
+        Ok(()) => in_flight.settle(&outcome),
+        Err(error) => in_flight.settle(&outcome.not_committed(Reason::from(&error))),
+    })
 }
 
 fn save_error(source: &SaveError) -> SyncError {

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod device;
 pub mod ports;
 pub mod supervise;

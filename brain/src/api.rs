@@ -3,6 +3,7 @@
 mod auth;
 mod devices;
 mod health;
+mod measured;
 mod page;
 mod problem;
 mod server;
@@ -17,6 +18,7 @@ use actors::supervise::TreeView;
 use axum::Router;
 use axum::middleware;
 use axum::routing::get;
+use telemetry::Meters;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
@@ -26,11 +28,12 @@ use utoipa_swagger_ui::SwaggerUi;
 use crate::clock::SystemClock;
 use crate::devices::Devices;
 use crate::identity::Identity;
+use crate::link::Accounts;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
 pub use auth::{LoginCode, new_api_token};
-pub use devices::{DeviceList, DeviceSummary, HistoryPage};
+pub use devices::{DeviceDetail, DeviceList, DeviceSummary, EntryAccount, HistoryPage};
 pub use problem::Problem;
 pub use server::{ApiArgs, ApiMsg, ApiServer};
 pub use tokens::{NewToken, TokenRequest};
@@ -56,6 +59,10 @@ pub struct Api {
     pub clock: SystemClock,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where that is read.
+    pub meters: Meters,
+    /// What became of the entries of each device.
+    pub accounts: Accounts,
     /// The one-time code of the page, where one was given out.
     pub login: Arc<LoginCode>,
 }
@@ -103,5 +110,6 @@ pub fn router(api: Api) -> Router {
         .fallback(problem::no_route)
         .layer(middleware::from_fn(page::security_headers))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(api.metrics.clone(), measured::measure))
         .with_state(api)
 }

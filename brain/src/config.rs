@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
+use telemetry::{EndpointError, HeaderList, Otlp};
 
 /// What environment variables begin with: `FLEET_BRAIN_API_LISTEN`.
 const ENV_PREFIX: &str = "FLEET_BRAIN_";
@@ -41,6 +42,14 @@ pub struct Config {
     pub log: String,
     /// Whether logs are lines of JSON.
     pub log_json: bool,
+    /// Where traces and metrics are sent: the base of an OTLP/HTTP endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_endpoint: Option<String>,
+    /// What the requests to it carry, as `name=value,name=value`.
+    #[serde(skip_serializing)]
+    pub otlp_headers: Option<HeaderList>,
+    /// Which share of the entries that begin here is traced, from 0 to 1.
+    pub trace_sample_ratio: f64,
 }
 
 impl Default for Config {
@@ -58,6 +67,9 @@ impl Default for Config {
             clock_synchronised: true,
             log: "info".to_owned(),
             log_json: false,
+            otlp_endpoint: None,
+            otlp_headers: None,
+            trace_sample_ratio: 0.01,
         }
     }
 }
@@ -87,6 +99,12 @@ pub enum ConfigError {
     /// The API would be open to the network in plain text.
     #[error("api_listen {0} is not a loopback address: set api_tls = true, or listen on 127.0.0.1")]
     PlainApi(SocketAddr),
+    /// Traces and metrics have nowhere to go.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// No share.
+    #[error("trace_sample_ratio {0} is not between 0 and 1")]
+    Ratio(f64),
 }
 
 /// What the command line overrides.
@@ -123,7 +141,16 @@ impl Config {
         config.check()
     }
 
+    /// Where traces and metrics are sent, if anywhere.
+    pub fn otlp(&self) -> Result<Option<Otlp>, EndpointError> {
+        Otlp::configured(self.otlp_endpoint.as_deref(), self.otlp_headers.as_ref())
+    }
+
     fn check(mut self) -> Result<Self, ConfigError> {
+        self.otlp()?;
+        if !(0.0..=1.0).contains(&self.trace_sample_ratio) {
+            return Err(ConfigError::Ratio(self.trace_sample_ratio));
+        }
         if !self.api_tls && !self.api_listen.ip().is_loopback() {
             return Err(ConfigError::PlainApi(self.api_listen));
         }
@@ -166,6 +193,23 @@ mod tests {
                 assert!(text.contains(word), "{word} in {text}");
             }
         }
+    }
+
+    #[test]
+    fn secrets_of_the_endpoint_are_not_printed() {
+        let (_folder, path) =
+            file("otlp_endpoint = 'http://127.0.0.1:4318'\notlp_headers = 'x-key=s3cret'");
+        let config = Config::read(Some(&path), &Overrides::default()).expect("valid");
+        let printed = format!("{config:?} {}", toml::to_string(&config).expect("prints"));
+        assert!(!printed.contains("s3cret") && printed.contains("4318"), "{printed}");
+        assert!(config.otlp().expect("valid").is_some());
+    }
+
+    #[test]
+    fn a_share_of_traces_is_a_share() {
+        let (_folder, path) = file("trace_sample_ratio = 1.5");
+        let result = Config::read(Some(&path), &Overrides::default());
+        assert!(matches!(result, Err(ConfigError::Ratio(_))));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! hands at once, how long and with how many bytes a peer may do so, and how much it may send
 //! ahead of the store.
 
+mod accounts;
 mod admission;
 mod connection;
 mod listener;
@@ -24,6 +25,7 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
+pub use accounts::Accounts;
 pub use admission::Pace;
 pub use listener::{DeviceListener, ListenerArgs, ListenerMsg};
 
@@ -57,12 +59,15 @@ pub struct Ingress {
     pub limits: Limits,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What became of the entries of each device.
+    pub accounts: Accounts,
     /// Bytes of entries that may still be taken in.
     ingest: Arc<Semaphore>,
 }
 
 impl Ingress {
     /// What every connection needs, from the parts of the brain.
+    #[expect(clippy::too_many_arguments, reason = "the parts of the brain")]
     pub fn new(
         identity: Identity,
         store: Store,
@@ -71,8 +76,9 @@ impl Ingress {
         clock: SystemClock,
         limits: Limits,
         metrics: Arc<Metrics>,
+        accounts: Accounts,
     ) -> Self {
         let ingest = Arc::new(Semaphore::new(INGEST_BYTES_MAX));
-        Self { identity, store, devices, enrolment, clock, limits, metrics, ingest }
+        Self { identity, store, devices, enrolment, clock, limits, metrics, accounts, ingest }
     }
 }

@@ -1,135 +1,236 @@
 //! Every instrument of the brain, in one place.
+//!
+//! Names and units follow the OpenTelemetry conventions; `/metrics` shows them as Prometheus
+//! spells them. What happens often is counted in plain atomics that are read when somebody looks,
+//! so that a frame costs an addition; what is rare, and times, go to the instruments directly.
+//! `ops/guides/metrics.md` says what each means.
 
-use prometheus_client::encoding::{EncodeLabelSet, text};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
+mod sources;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use actors::supervise::{Crash, CrashSink, Decision};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Histogram, Meter};
 use protocol::ErrorCode;
+use telemetry::Meters;
 
-use crate::devices::Devices;
-use crate::store::Store;
+use crate::store::SyncReport;
+
+pub use sources::Sources;
+
+/// From half a millisecond, which is a fast disk's `fsync`, to the ten seconds after which a
+/// handshake is given up.
+const SECONDS: [f64; 14] =
+    [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Up to the most commits that one `fsync` covers.
+const GROUP_SIZES: [f64; 11] =
+    [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_000.0];
 
 /// What is counted since the start.
+#[derive(Debug)]
 pub struct Metrics {
-    registry: Registry,
-    /// TCP connections taken.
-    pub connections_accepted: Counter,
-    /// Devices connected.
-    pub links_opened: Counter,
-    /// Devices disconnected.
-    pub links_closed: Counter,
-    /// Bytes of frames received from devices.
-    pub link_bytes_received: Counter,
-    /// Bytes of frames sent to devices.
-    pub link_bytes_sent: Counter,
-    /// Entries received from devices, known ones included.
-    pub entries_received: Counter,
-    refusals: Family<RefusalLabels, Counter>,
-    store: StoreGauges,
+    frequent: Arc<Frequent>,
+    connections_refused: Counter<u64>,
+    links_closed: Counter<u64>,
+    crashes: Counter<u64>,
+    handshake_seconds: Histogram<f64>,
+    acknowledgement_seconds: Histogram<f64>,
+    request_seconds: Histogram<f64>,
+    sync_seconds: Histogram<f64>,
+    sync_commits: Histogram<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RefusalLabels {
-    code: &'static str,
-}
-
-/// Copies of figures that the store keeps itself, taken at every scrape.
-#[derive(Default)]
-struct StoreGauges {
-    syncs: Gauge,
-    commits: Gauge,
-    entries: Gauge,
-    bytes: Gauge,
-    refused_disk_full: Gauge,
-    cache_hits: Gauge,
-    cache_misses: Gauge,
-    twins: Gauge,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        let mut metrics = Self {
-            registry: Registry::with_prefix("fleet_brain"),
-            connections_accepted: Counter::default(),
-            links_opened: Counter::default(),
-            links_closed: Counter::default(),
-            link_bytes_received: Counter::default(),
-            link_bytes_sent: Counter::default(),
-            entries_received: Counter::default(),
-            refusals: Family::default(),
-            store: StoreGauges::default(),
-        };
-        metrics.register();
-        metrics
-    }
+/// What is counted at every frame.
+#[derive(Debug, Default)]
+struct Frequent {
+    connections_accepted: AtomicU64,
+    links_opened: AtomicU64,
+    links_active: AtomicI64,
+    frames_received: AtomicU64,
+    frames_sent: AtomicU64,
+    bytes_received: AtomicU64,
+    bytes_sent: AtomicU64,
 }
 
 impl Metrics {
-    /// Counts something that was refused.
-    pub fn refused(&self, code: &ErrorCode) {
-        self.refusals.get_or_create(&RefusalLabels { code: code.as_str() }).inc();
+    /// The instruments of a brain.
+    pub fn new(meters: &Meters) -> Self {
+        let meter = meters.meter("brain");
+        telemetry::process::observe(&meters.meter("process"));
+        let seconds = |name, description| {
+            let histogram = meter.f64_histogram(name).with_unit("s").with_description(description);
+            histogram.with_boundaries(SECONDS.to_vec()).build()
+        };
+        let counter = |name, unit, description| {
+            meter.u64_counter(name).with_unit(unit).with_description(description).build()
+        };
+        let frequent = Arc::new(Frequent::default());
+        frequent.observe(&meter);
+        Self {
+            connections_refused: counter(
+                "fleet.connection.refused",
+                "{connection}",
+                "Device connections refused before there was a link, by error.type",
+            ),
+            links_closed: counter(
+                "fleet.link.closed",
+                "{link}",
+                "Devices disconnected, by reason: an error's code, or LOST without a goodbye",
+            ),
+            crashes: counter(
+                "fleet.actor.crashes",
+                "{crash}",
+                "Actors that ended badly, by kind and what was decided",
+            ),
+            handshake_seconds: seconds(
+                "fleet.link.handshake.duration",
+                "From a connection taken to a device known",
+            ),
+            acknowledgement_seconds: seconds(
+                "fleet.entry.acknowledgement.duration",
+                "From a batch of entries read to its acknowledgement queued",
+            ),
+            request_seconds: seconds(
+                "http.server.request.duration",
+                "Requests to the API, by method, route and status",
+            ),
+            sync_seconds: seconds(
+                "fleet.store.sync.duration",
+                "Batches written to the database, each with its fsync",
+            ),
+            sync_commits: meter
+                .u64_histogram("fleet.store.sync.commits")
+                .with_unit("{commit}")
+                .with_description("Commits that one fsync covered")
+                .with_boundaries(GROUP_SIZES.to_vec())
+                .build(),
+            frequent,
+        }
     }
 
-    /// The figures in Prometheus' text format.
-    pub fn scrape(&self, store: &Store, devices: &Devices) -> String {
-        let (commits, cache) = (store.commit_counts(), store.cache_counts());
-        let gauges = [
-            (&self.store.syncs, commits.syncs),
-            (&self.store.commits, commits.commits),
-            (&self.store.entries, commits.entries),
-            (&self.store.bytes, commits.bytes),
-            (&self.store.refused_disk_full, commits.refused_disk_full),
-            (&self.store.cache_hits, cache.hits),
-            (&self.store.cache_misses, cache.misses),
-            (&self.store.twins, devices.len() as u64),
-        ];
-        for (gauge, value) in gauges {
-            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        }
-        let mut out = String::new();
-        // Writing to a string does not fail.
-        let _ = text::encode(&mut out, &self.registry);
-        out
+    /// A TCP connection was taken.
+    pub fn connection_accepted(&self) {
+        self.frequent.connections_accepted.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn register(&mut self) {
-        let registry = &mut self.registry;
-        let counters = [
-            ("connections_accepted", "TCP connections taken", &self.connections_accepted),
-            ("links_opened", "Devices connected", &self.links_opened),
-            ("links_closed", "Devices disconnected", &self.links_closed),
-            ("entries_received", "Entries received from devices", &self.entries_received),
+    /// A connection was refused before there was a link.
+    pub fn connection_refused(&self, code: ErrorCode) {
+        self.connections_refused.add(1, &[KeyValue::new("error.type", code.as_str())]);
+    }
+
+    /// A device is connected; its handshake took so long.
+    pub fn link_opened(&self, handshake: Duration) {
+        self.frequent.links_opened.fetch_add(1, Ordering::Relaxed);
+        self.frequent.links_active.fetch_add(1, Ordering::Relaxed);
+        self.handshake_seconds.record(handshake.as_secs_f64(), &[]);
+    }
+
+    /// A device is disconnected, for a reason or without one.
+    pub fn link_closed(&self, code: Option<ErrorCode>) {
+        self.frequent.links_active.fetch_sub(1, Ordering::Relaxed);
+        let reason = code.map_or("LOST", ErrorCode::as_str);
+        self.links_closed.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A frame came from a device.
+    pub fn frame_received(&self, bytes: usize) {
+        self.frequent.frames_received.fetch_add(1, Ordering::Relaxed);
+        self.frequent.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A frame goes to a device.
+    pub fn frame_sent(&self, bytes: usize) {
+        self.frequent.frames_sent.fetch_add(1, Ordering::Relaxed);
+        self.frequent.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A batch of entries was acknowledged, so long after it came.
+    pub fn acknowledged(&self, after: Duration) {
+        self.acknowledgement_seconds.record(after.as_secs_f64(), &[]);
+    }
+
+    /// The API answered a request.
+    pub fn request(&self, method: &'static str, route: Option<&str>, status: u16, took: Duration) {
+        let mut attributes = vec![
+            KeyValue::new("http.request.method", method),
+            KeyValue::new("http.response.status_code", i64::from(status)),
         ];
-        for (name, help, counter) in counters {
-            registry.register(name, help, counter.clone());
-        }
-        let received = self.link_bytes_received.clone();
-        registry.register_with_unit("link_received", "Frames from devices", Unit::Bytes, received);
-        let sent = self.link_bytes_sent.clone();
-        registry.register_with_unit("link_sent", "Frames to devices", Unit::Bytes, sent);
-        let refusals = self.refusals.clone();
-        registry.register("refused", "Refused connections, frames and entries by code", refusals);
-        let gauges = [
-            ("store_syncs", "Batches committed, each with one fsync", &self.store.syncs),
-            ("store_commits", "Commits in those batches", &self.store.commits),
-            ("store_entries", "Entries committed", &self.store.entries),
-            ("store_written_bytes", "Bytes handed to the database", &self.store.bytes),
-            (
-                "store_refused_disk_full",
-                "Commits refused for want of disk space",
-                &self.store.refused_disk_full,
-            ),
-            ("state_cache_hits", "State reads answered from memory", &self.store.cache_hits),
-            (
-                "state_cache_misses",
-                "State reads that went to the database",
-                &self.store.cache_misses,
-            ),
-            ("twins", "Twins in memory", &self.store.twins),
-        ];
-        for (name, help, gauge) in gauges {
-            registry.register(name, help, gauge.clone());
-        }
+        attributes.extend(route.map(|route| KeyValue::new("http.route", route.to_owned())));
+        self.request_seconds.record(took.as_secs_f64(), &attributes);
+    }
+
+    /// The store made a group of commits durable.
+    pub fn synced(&self, report: SyncReport) {
+        self.sync_seconds.record(report.took.as_secs_f64(), &[]);
+        self.sync_commits.record(report.commits, &[]);
+    }
+}
+
+impl CrashSink for Metrics {
+    fn crashed(&self, crash: &Crash, decision: Decision) {
+        let decision = match decision {
+            Decision::Restart { .. } => "restart",
+            Decision::Quarantine { .. } => "quarantine",
+            Decision::Escalate => "escalate",
+            Decision::LetGo => "let_go",
+            Decision::Stopping => "stopping",
+        };
+        let attributes = [KeyValue::new("kind", crash.kind), KeyValue::new("decision", decision)];
+        self.crashes.add(1, &attributes);
+    }
+}
+
+impl Frequent {
+    fn observe(self: &Arc<Self>, meter: &Meter) {
+        let counter = |name, unit, description, value: fn(&Self) -> &AtomicU64| {
+            let of = self.clone();
+            meter
+                .u64_observable_counter(name)
+                .with_unit(unit)
+                .with_description(description)
+                .with_callback(move |observer| {
+                    observer.observe(value(&of).load(Ordering::Relaxed), &[]);
+                })
+                .build();
+        };
+        counter(
+            "fleet.connection.accepted",
+            "{connection}",
+            "TCP connections taken from devices",
+            |of| &of.connections_accepted,
+        );
+        counter("fleet.link.opened", "{link}", "Devices connected", |of| &of.links_opened);
+        let both = |name, unit, description, values: fn(&Self) -> [&AtomicU64; 2]| {
+            let of = self.clone();
+            meter
+                .u64_observable_counter(name)
+                .with_unit(unit)
+                .with_description(description)
+                .with_callback(move |observer| {
+                    for (value, direction) in values(&of).into_iter().zip(["receive", "transmit"]) {
+                        let direction = [KeyValue::new("network.io.direction", direction)];
+                        observer.observe(value.load(Ordering::Relaxed), &direction);
+                    }
+                })
+                .build();
+        };
+        both("fleet.link.frames", "{frame}", "Frames from and to devices", |of| {
+            [&of.frames_received, &of.frames_sent]
+        });
+        both("fleet.link.io", "By", "Bytes of frames from and to devices, before TLS", |of| {
+            [&of.bytes_received, &of.bytes_sent]
+        });
+        let of = self.clone();
+        meter
+            .i64_observable_up_down_counter("fleet.link.active")
+            .with_unit("{link}")
+            .with_description("Devices connected now")
+            .with_callback(move |observer| {
+                observer.observe(of.links_active.load(Ordering::Relaxed), &[]);
+            })
+            .build();
     }
 }

@@ -14,6 +14,7 @@ use actors::supervise::{
 };
 use protocol::clock::ClockQuality;
 use protocol::session::Limits;
+use telemetry::Meters;
 
 use crate::api::{Api, ApiArgs, ApiServer, LoginCode, new_api_token};
 use crate::clock::SystemClock;
@@ -22,8 +23,8 @@ use crate::devices::Devices;
 use crate::enrolment::{Enrolment, EnrolmentArgs};
 use crate::files::{self, Readers};
 use crate::identity::{Identity, IdentityError};
-use crate::link::{DeviceListener, Ingress, ListenerArgs};
-use crate::metrics::Metrics;
+use crate::link::{Accounts, DeviceListener, Ingress, ListenerArgs};
+use crate::metrics::{Metrics, Sources};
 use crate::store::{OpenError, RegistryChange, Store, StoreConfig, StoreHealth, folder_in};
 use crate::tls::{Certificates, TlsError, TlsFiles};
 
@@ -128,7 +129,12 @@ pub struct Start {
 }
 
 /// Starts the brain of a data folder.
-pub async fn start(data: &Path, config: &Config, asked: Start) -> Result<Running, ServeError> {
+pub async fn start(
+    data: &Path,
+    config: &Config,
+    asked: Start,
+    meters: Meters,
+) -> Result<Running, ServeError> {
     #[cfg(feature = "plain-text")]
     if asked.plain_text && !config.device_listen.ip().is_loopback() {
         return Err(ServeError::PlainTextOffLoopback { address: config.device_listen });
@@ -149,7 +155,10 @@ pub async fn start(data: &Path, config: &Config, asked: Start) -> Result<Running
     };
     let clock = SystemClock::new(quality);
     let shared_clock: Arc<dyn Clock> = Arc::new(clock.clone());
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::new(&meters));
+    let of_syncs = metrics.clone();
+    store.on_sync(move |report| of_syncs.synced(report));
+    let accounts = Accounts::default();
     let author = BrainAuthor {
         keypair: identity.keypair.clone(),
         // A store may have gone back in time without anybody noticing: a new epoch at every
@@ -162,7 +171,14 @@ pub async fn start(data: &Path, config: &Config, asked: Start) -> Result<Running
         EnrolmentArgs { identity: identity.clone(), store: store.clone(), clock: shared_clock };
     let (enrolment, enrolment_address) =
         Child::node::<Enrolment>("enrolment", ChildPolicy::default(), Arc::new(enrolment_args));
-    let env = Env::default();
+    let env = Env { crashes: metrics.clone(), ..Env::default() };
+    let sources = Sources {
+        store: store.clone(),
+        devices: devices.clone(),
+        tree: env.tree.clone(),
+        accounts: accounts.clone(),
+    };
+    sources.observe(&meters);
     let login = Arc::new(LoginCode::default());
     let api = Api {
         store: store.clone(),
@@ -172,6 +188,8 @@ pub async fn start(data: &Path, config: &Config, asked: Start) -> Result<Running
         tls_ca_sha256: tls.authority_sha256()?,
         clock: clock.clone(),
         metrics: metrics.clone(),
+        meters,
+        accounts: accounts.clone(),
         login: login.clone(),
     };
     let limits = Limits { heartbeat_ms: config.heartbeat_ms, credit_bytes: config.credit_bytes };
@@ -183,6 +201,7 @@ pub async fn start(data: &Path, config: &Config, asked: Start) -> Result<Running
         clock.clone(),
         limits,
         metrics,
+        accounts,
     );
     let addresses =
         (local(&device_socket, config.device_listen), local(&api_socket, config.api_listen));

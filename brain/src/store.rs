@@ -25,7 +25,7 @@ use protocol::history::{Entry, Genesis};
 use protocol::{EntryId, ErrorCode, ErrorSource, FleetId, Layer, SyncError, TreeId};
 
 pub use cache::CacheCounts;
-pub use commit::{CommitCounts, StoreHealth};
+pub use commit::{CommitCounts, StoreHealth, SyncReport};
 pub use history::{HistoryEntry, SnapshotInfo, TreeAt, WhichVersion};
 pub use registry::{ApiToken, DeviceRecord, EnrolmentRecord, RegistryChange};
 
@@ -172,6 +172,12 @@ impl Store {
     /// What was committed since the start.
     pub fn commit_counts(&self) -> CommitCounts {
         self.committer.counts()
+    }
+
+    /// Has `tell` told of every batch from now on, unless somebody is told already. It is called
+    /// on the store's thread and must not block.
+    pub fn on_sync(&self, tell: impl Fn(SyncReport) + Send + Sync + 'static) {
+        self.committer.on_sync(Box::new(tell));
     }
 
     /// Hits and misses of the cache of states since the start.

@@ -13,6 +13,7 @@ use protocol::clock::ClockQuality;
 use protocol::history::{Change, Draft, Provenance};
 use protocol::state::{State, Value};
 use protocol::wire::LogPosition;
+use telemetry::LogLevel;
 use tokio::sync::watch;
 use url::Url;
 
@@ -25,7 +26,6 @@ use crate::local_api::{self, LocalApi};
 use crate::sense::{self, BoardSource, Sense, SenseSettings};
 use crate::spool::{self, Place, SpoolError, SpoolNode, Store};
 use crate::status::{Board, Status};
-use crate::telemetry::LogLevel;
 use crate::track::{self, Limits, Track, WriteError};
 use crate::uplink::{self, Uplink};
 

@@ -24,6 +24,7 @@ use actors::supervise::{Address, Context, Node, NodeError, Timer};
 use protocol::history::{Change, Draft, Provenance};
 use protocol::session::with_causes;
 use protocol::state::{StateSource, Value};
+use telemetry::{LevelError, LogLevel};
 use tokio::sync::watch;
 use url::Url;
 
@@ -34,7 +35,6 @@ use crate::clock::Clock;
 use crate::enrolment::{ServerError, parse_server};
 use crate::sense::{SenseSettings, SettingError};
 use crate::status::Board;
-use crate::telemetry::{LevelError, LogLevel};
 use crate::track::{self, Effective};
 
 /// An override ends by the clock, and clocks jump.

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edge::config::Config;
-use edge::telemetry::{self, LogFormat, LogLevel};
 use serde_json::{Value, json};
+use telemetry::{Log, LogFormat, LogSettings};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Keeps a device's state, through power cuts and outages, and links it to its brain.
@@ -89,12 +89,12 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Run(arguments) => {
             flags.extend(arguments.flags());
             let config = Config::load(common.config.as_deref(), &flags)?;
-            run::run(&config, common.log(&config)?)
+            run::run(&config, &start_log(&config, &config.log.level)?)
         }
         Command::Enroll(arguments) => {
             flags.extend(arguments.flags());
             let config = Config::load(common.config.as_deref(), &flags)?;
-            common.log(&config)?;
+            start_log(&config, &config.log.level)?;
             enroll::run(&config, &arguments, common.output)
         }
         Command::Status => {
@@ -108,7 +108,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
             let quiet = common.log_level.is_none() && config.log == Config::default().log;
             let level = if quiet { "warn" } else { &config.log.level };
-            telemetry::init(level, config.log.format)?;
+            start_log(&config, level)?;
             simulate::run(&config, arguments)
         }
     }
@@ -123,10 +123,15 @@ impl Common {
         ];
         given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
     }
+}
 
-    fn log(&self, config: &Config) -> anyhow::Result<LogLevel> {
-        Ok(telemetry::init(&config.log.level, config.log.format)?)
-    }
+fn start_log(config: &Config, level: &str) -> anyhow::Result<Log> {
+    Ok(Log::start(&LogSettings {
+        filter: level.to_owned(),
+        format: config.log.format,
+        targets: true,
+        traces: config.otlp()?.is_some(),
+    })?)
 }
 
 /// A runtime with few threads for a small board.

@@ -12,14 +12,17 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use protocol::{DeviceId, id::ParseIdError};
 use serde::{Deserialize, Serialize};
+use telemetry::{EndpointError, HeaderList, LogFormat, Otlp};
 use url::Url;
 
 use crate::enrolment::{ServerError, parse_server};
 use crate::sense::{SenseSettings, SettingError};
-use crate::telemetry::LogFormat;
 
 /// Read where no other file is named, and no error if it is not there.
 pub const DEFAULT_FILE: &str = "/etc/fleet-edge/edge.toml";
+
+/// How many spans may wait to be sent: little memory, and more than a device has in flight.
+const SPANS_WAITING_MAX: usize = 256;
 
 /// Variables with names of their own, and the keys they stand for.
 const VARIABLES: [(&str, &str); 3] =
@@ -69,6 +72,13 @@ pub struct Config {
     pub hooks_dir: Option<PathBuf>,
     /// Whether `edge status` gets an answer.
     pub local_api: bool,
+    /// Where traces and metrics are sent: the base of an OTLP/HTTP endpoint.
+    pub otlp_endpoint: Option<String>,
+    /// What the requests to it carry, as `name=value,name=value`.
+    #[serde(skip_serializing)]
+    pub otlp_headers: Option<HeaderList>,
+    /// Which share of the entries that begin here is traced, from 0 to 1.
+    pub trace_sample_ratio: f64,
     /// The log.
     pub log: Log,
     /// The spool.
@@ -134,6 +144,9 @@ impl Default for Config {
             enroll_file: None,
             hooks_dir: None,
             local_api: true,
+            otlp_endpoint: None,
+            otlp_headers: None,
+            trace_sample_ratio: 0.01,
             log: Log::default(),
             spool: Spool::default(),
             clock: Clock::default(),
@@ -189,6 +202,12 @@ pub enum ConfigError {
     /// The API key cannot be sent.
     #[error("FLEET_API_KEY or `api_key`: only printable ASCII can be sent")]
     ApiKey,
+    /// Traces and metrics have nowhere to go.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// No share.
+    #[error("`trace_sample_ratio`: {0} is not between 0 and 1")]
+    Ratio(f64),
 }
 
 /// Everything that is wrong with a configuration, a line each: where, which key, what is allowed.
@@ -253,7 +272,17 @@ impl Config {
         Duration::from_millis(self.spool.commit_delay_ms)
     }
 
+    /// Where traces and metrics are sent, if anywhere.
+    pub fn otlp(&self) -> Result<Option<Otlp>, EndpointError> {
+        let otlp = Otlp::configured(self.otlp_endpoint.as_deref(), self.otlp_headers.as_ref())?;
+        Ok(otlp.map(|otlp| otlp.with_spans_waiting_max(SPANS_WAITING_MAX)))
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
+        self.otlp()?;
+        if !(0.0..=1.0).contains(&self.trace_sample_ratio) {
+            return Err(ConfigError::Ratio(self.trace_sample_ratio));
+        }
         self.device_id()?;
         self.server()?;
         self.sense.check()?;

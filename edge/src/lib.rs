@@ -24,7 +24,6 @@ pub mod sense;
 pub mod simulate;
 pub mod spool;
 pub mod status;
-pub mod telemetry;
 pub mod tls;
 pub mod track;
 pub mod uplink;

@@ -94,8 +94,14 @@ fn entries(count: u64) -> Vec<(EntryId, Entry)> {
 
 async fn send(twin: &Address<DeviceMsg>, connection: u64, entries: &[(EntryId, Entry)]) {
     let (log, entries) = (entries[0].1.log, entries.to_vec());
-    let message =
-        DeviceMsg::EntriesCame { connection, log, entries, bytes: 100, traces: Vec::new() };
+    let message = DeviceMsg::EntriesCame {
+        connection,
+        log,
+        entries,
+        bytes: 100,
+        in_flight: actors::account::InFlight::default(),
+        traces: Vec::new(),
+    };
     twin.cast(message, TIME).await.expect("taken");
 }
 

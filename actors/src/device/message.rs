@@ -10,6 +10,7 @@ use protocol::wire::Refuse;
 use protocol::{DeviceId, EntryId, FleetId, PublicKey, SyncError};
 
 use super::BrainAuthor;
+use crate::account::InFlight;
 use crate::ports::{CommitError, LinkSender, TreeStore};
 use crate::supervise::Reply;
 
@@ -75,6 +76,8 @@ pub enum DeviceMsg {
         entries: Vec<(EntryId, Entry)>,
         /// What to give back when they are dealt with.
         bytes: u32,
+        /// To say what became of them.
+        in_flight: InFlight,
         /// Those of them that are traced.
         traces: Vec<EntryTrace>,
     },

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::account::Account;
 use actors::device::{DeviceMsg, DeviceStatus};
 use actors::ports::TreeNumber;
 use axum::Json;
@@ -53,6 +54,32 @@ pub struct DeviceSummary {
     /// Some of what it reports, for an overview.
     #[schema(value_type = Object)]
     pub summary: BTreeMap<String, serde_json::Value>,
+}
+
+/// A device, looked at alone.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DeviceDetail {
+    /// What the listing shows.
+    #[serde(flatten)]
+    pub summary: DeviceSummary,
+    /// What became of its entries since the brain's start; none where it has not connected.
+    pub entries: Option<EntryAccount>,
+}
+
+/// What became of the entries that a device sent: `received = stored + duplicate + refused + in
+/// flight`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EntryAccount {
+    /// Came over its links.
+    pub received: u64,
+    /// Durable.
+    pub stored: u64,
+    /// Known before.
+    pub duplicate: u64,
+    /// Not taken, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Being judged, or on their way to disk.
+    pub in_flight: u64,
 }
 
 /// A page of devices.
@@ -144,11 +171,11 @@ pub(super) async fn list(
 
 /// Show one device.
 #[utoipa::path(get, path = "/api/v1/devices/{id}", params(("id" = String, Path)),
-    security(("bearer" = [])), responses((status = 200, body = DeviceSummary), (status = 404)))]
+    security(("bearer" = [])), responses((status = 200, body = DeviceDetail), (status = 404)))]
 pub(super) async fn show(
     State(api): State<Api>,
     Path(id): Path<String>,
-) -> Result<Json<DeviceSummary>, Problem> {
+) -> Result<Json<DeviceDetail>, Problem> {
     let device = parse_id(&id)?;
     let reading = api.clone();
     let summary = tokio::task::spawn_blocking(move || {
@@ -157,7 +184,8 @@ pub(super) async fn show(
         offline_summary(&reading, &record)
     })
     .await??;
-    Ok(Json(with_status(&api, summary).await))
+    let entries = api.accounts.account(device).map(EntryAccount::from);
+    Ok(Json(DeviceDetail { summary: with_status(&api, summary).await, entries }))
 }
 
 /// The state of a device: the latest, at a version, or at a time.
@@ -296,6 +324,28 @@ impl From<HistoryEntry> for ChangeView {
             seq: entry.seq,
             happened: entry.hlc.wall_ms,
         }
+    }
+}
+
+impl From<Account> for EntryAccount {
+    fn from(account: Account) -> Self {
+        let Account { received, stored, duplicate, refused, in_flight } = account;
+        let refused = refused.into_iter().map(|(why, count)| (why.as_str().to_owned(), count));
+        Self { received, stored, duplicate, refused: refused.collect(), in_flight }
+    }
+}
+
+impl std::fmt::Display for EntryAccount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { received, stored, duplicate, refused, in_flight } = self;
+        let refused_all: u64 = refused.values().sum();
+        write!(f, "{received} received = {stored} stored + {duplicate} duplicate")?;
+        write!(f, " + {refused_all} refused + {in_flight} in flight")?;
+        if !refused.is_empty() {
+            let reasons: Vec<_> = refused.iter().map(|(why, n)| format!("{why} {n}")).collect();
+            write!(f, " (refused: {})", reasons.join(", "))?;
+        }
+        Ok(())
     }
 }
 

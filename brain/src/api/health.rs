@@ -2,12 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Api;
+use super::{Api, Problem};
 use crate::store::StoreHealth;
 
 /// Which part is ready.
@@ -40,7 +40,8 @@ pub(super) async fn ready(State(api): State<Api>) -> impl IntoResponse {
 
 /// What was counted since the start, for Prometheus.
 #[utoipa::path(get, path = "/metrics", security(("bearer" = [])), responses((status = 200)))]
-pub(super) async fn metrics(State(api): State<Api>) -> impl IntoResponse {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(axum::http::header::CONTENT_TYPE, kind)], api.metrics.scrape(&api.store, &api.devices))
+pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
+    // Looks at every actor and device.
+    let scraped = tokio::task::spawn_blocking(move || api.meters.scrape()).await?;
+    Ok(([(header::CONTENT_TYPE, telemetry::TEXT_CONTENT_TYPE)], scraped))
 }

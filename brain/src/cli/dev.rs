@@ -8,12 +8,15 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use brain::api::{NewToken, TokenRequest};
 use brain::config::{Config, Overrides};
+use brain::identity::Identity;
 use brain::serve::{ADMIN_TOKEN_FILE, Running, Start};
 use serde_json::json;
+use telemetry::Telemetry;
 use tokio::process::{Child, Command};
 use url::Url;
 
-use super::{client, logging, serve};
+use super::logging::Logging;
+use super::{client, serve};
 
 /// How long edges get to seal, say goodbye and sync their disks.
 const EDGES_STOP_TIME: Duration = Duration::from_secs(15);
@@ -41,12 +44,28 @@ pub(super) struct DevArgs {
 }
 
 pub(super) fn run(args: &DevArgs) -> anyhow::Result<()> {
-    logging::start(&args.log, false)?;
+    let overrides = Overrides {
+        device_listen: Some(args.device_listen),
+        api_listen: Some(args.api_listen),
+        names: Vec::new(),
+    };
+    let config = Config { log: args.log.clone(), ..Config::read(None, &overrides)? };
+    let logging = Logging::start(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(dev(args))
+    let mut telemetry = None;
+    let result = runtime.block_on(dev(args, &config, &logging, &mut telemetry));
+    if let Some(telemetry) = telemetry {
+        telemetry.shutdown();
+    }
+    result
 }
 
-async fn dev(args: &DevArgs) -> anyhow::Result<()> {
+async fn dev(
+    args: &DevArgs,
+    config: &Config,
+    logging: &Logging,
+    telemetry: &mut Option<Telemetry>,
+) -> anyhow::Result<()> {
     let edge = edge_binary()?;
     let (data, temporary) = match &args.data_dir {
         Some(data) => (data.clone(), false),
@@ -61,13 +80,10 @@ async fn dev(args: &DevArgs) -> anyhow::Result<()> {
         let folder = brain_data.clone();
         tokio::task::spawn_blocking(move || brain::serve::init(&folder)).await??;
     }
-    let overrides = Overrides {
-        device_listen: Some(args.device_listen),
-        api_listen: Some(args.api_listen),
-        names: Vec::new(),
-    };
-    let config = Config::read(None, &overrides)?;
-    let running = brain::serve::start(&brain_data, &config, Start::default()).await?;
+    let identity = Identity::load(&brain_data)?;
+    let telemetry = telemetry.insert(logging.telemetry(identity.brain.to_string())?);
+    let meters = telemetry.meters().clone();
+    let running = brain::serve::start(&brain_data, config, Start::default(), meters).await?;
     let stop = serve::stop_signal()?;
     let token = std::fs::read_to_string(brain_data.join(ADMIN_TOKEN_FILE))?;
     let url = Url::parse(&running.page_url())?;

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use brain::api::{DeviceList, DeviceSummary, HistoryPage, WriteAnswer};
+use brain::api::{DeviceDetail, DeviceList, DeviceSummary, HistoryPage, WriteAnswer};
 use protocol::state::VersionedState;
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
@@ -87,10 +87,11 @@ pub(super) fn run(client: &ClientArgs, command: DeviceCommand) -> anyhow::Result
             let mut path = format!("/api/v1/devices/{id}/state");
             let time = at.map(|at| ("at", at)).or(happened_at.map(|at| ("happened_at", at)));
             let which = version.map(|version| ("version", version.to_string())).or(time);
-            if let Some((name, value)) = which {
-                path += &format!("?{name}={}", encode(&value));
+            if let Some((name, value)) = &which {
+                path += &format!("?{name}={}", encode(value));
             }
-            repeat(view, || show(&client, &path, view.output))
+            let detail = which.is_none().then(|| format!("/api/v1/devices/{id}"));
+            repeat(view, || show(&client, &path, detail.as_deref(), view.output))
         }
         DeviceCommand::History { device, limit, before, view } => {
             let id = resolve(&client, &device)?;
@@ -158,7 +159,7 @@ fn row(device: &DeviceSummary) -> [String; 9] {
     ]
 }
 
-fn show(client: &Client, path: &str, output: Output) -> anyhow::Result<()> {
+fn show(client: &Client, path: &str, detail: Option<&str>, output: Output) -> anyhow::Result<()> {
     let state: VersionedState = client.get(path)?;
     match output {
         Output::Json => println!("{}", json!(state)),
@@ -168,6 +169,12 @@ fn show(client: &Client, path: &str, output: Output) -> anyhow::Result<()> {
                 "version {version}, committed {}, last change by {source}",
                 output::time(timestamp)
             );
+            if let Some(detail) = detail {
+                let detail: DeviceDetail = client.get(detail)?;
+                let entries = detail.entries.map(|entries| entries.to_string());
+                let entries = entries.unwrap_or_else(|| "none received".to_owned());
+                println!("entries since the brain's start: {entries}");
+            }
             let leaves = state.state.iter();
             let rows =
                 leaves.map(|(path, value)| [path.to_string(), output::value(&value.to_json())]);

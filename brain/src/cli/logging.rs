@@ -1,23 +1,30 @@
-//! Logs to standard error.
+//! Logs to standard error, and where traces and metrics go.
 
-use std::io::IsTerminal;
+use brain::config::Config;
+use telemetry::{Log, LogFormat, LogSettings, Otlp, Service, Telemetry};
 
-use tracing_subscriber::EnvFilter;
+/// A log that runs, and what follows when it is known which brain this is.
+pub(super) struct Logging {
+    log: Log,
+    otlp: Option<Otlp>,
+}
 
-/// Begins to log; `RUST_LOG` beats the settings.
-pub(super) fn start(filter: &str, json: bool) -> anyhow::Result<()> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(environment) => EnvFilter::try_new(environment)?,
-        Err(_) => EnvFilter::try_new(format!("{filter},ractor=warn"))?,
-    };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    if json {
-        builder.json().init()
-    } else {
-        builder.with_target(false).init()
+impl Logging {
+    /// Begins to log; `RUST_LOG` beats the settings.
+    pub(super) fn start(config: &Config) -> anyhow::Result<Self> {
+        let otlp = config.otlp()?;
+        let log = Log::start(&LogSettings {
+            filter: std::env::var("RUST_LOG").unwrap_or_else(|_| config.log.clone()),
+            format: if config.log_json { LogFormat::Json } else { LogFormat::Text },
+            targets: config.log_json,
+            traces: otlp.is_some(),
+        })?;
+        Ok(Self { log, otlp })
     }
-    Ok(())
+
+    /// Begins to gather metrics and, where it is configured, to export them and traces.
+    pub(super) fn telemetry(&self, instance: String) -> anyhow::Result<Telemetry> {
+        let service = Service { name: "fleet-brain", version: env!("CARGO_PKG_VERSION"), instance };
+        Ok(Telemetry::start(&service, self.otlp.as_ref(), &self.log)?)
+    }
 }

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use brain::config::{Config, Overrides};
+use brain::identity::Identity;
 use brain::serve::Start;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{DataDir, logging};
+use super::DataDir;
+use super::logging::Logging;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {
@@ -44,15 +46,18 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         names: args.names.clone(),
     };
     let config = Config::read(args.config.as_deref(), &overrides)?;
-    logging::start(&config.log, config.log_json)?;
+    let logging = Logging::start(&config)?;
+    let identity = Identity::load(&args.data.data_dir)?;
+    let telemetry = logging.telemetry(identity.brain.to_string())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let meters = telemetry.meters().clone();
+    let served = runtime.block_on(async {
         let asked = Start {
             accept_loss: args.accept_loss,
             #[cfg(feature = "plain-text")]
             plain_text: args.plain_text,
         };
-        let running = brain::serve::start(&args.data.data_dir, &config, asked).await?;
+        let running = brain::serve::start(&args.data.data_dir, &config, asked, meters).await?;
         tracing::info!(devices = %running.device_address, api = running.page_url(), "the brain is ready");
         if args.login_code {
             println!("page: {}\none-time code: {}", running.page_url(), running.login_code());
@@ -62,7 +67,9 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         running.run_until(stop_signal()?).await?;
         tracing::info!("the brain has stopped");
         Ok(())
-    })
+    });
+    telemetry.shutdown();
+    served
 }
 
 /// `brain config`.

@@ -1,13 +1,15 @@
 //! One connection, from the first byte to the last.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use actors::account::{Ledger, Reason};
 use actors::device::{Clock, DeviceMsg};
 use actors::ports::{LinkEvent, LinkReceiver, LinkSender};
-use actors::supervise::Address;
+use actors::supervise::{Address, CastError};
 use actors::trace::Spans;
 use futures_util::{SinkExt, StreamExt};
 use protocol::compress::Compression;
@@ -119,11 +121,11 @@ impl Stranger {
             Ok(Ok(done)) => Some(done),
             Ok(Err(refused)) => {
                 tracing::debug!(peer = %self.peer, refused, "connection refused before the handshake");
-                self.ingress.metrics.refused(&ErrorCode::Unauthenticated);
+                self.ingress.metrics.connection_refused(ErrorCode::Unauthenticated);
                 None
             }
             Err(_) => {
-                self.ingress.metrics.refused(&ErrorCode::TimedOut);
+                self.ingress.metrics.connection_refused(ErrorCode::TimedOut);
                 None
             }
         }
@@ -165,6 +167,8 @@ impl Stranger {
             held: None,
             traces: Vec::new(),
             acknowledging: Spans::default(),
+            ledger: Arc::default(),
+            received: VecDeque::new(),
         };
         let ended = connection.run(events).await;
         Box::pin(connection.finish(ended)).await;
@@ -191,6 +195,10 @@ struct Connection<S> {
     traces: Vec<EntryTrace>,
     /// Until the acknowledgement that follows is sent.
     acknowledging: Spans,
+    /// What became of the device's entries.
+    ledger: Arc<Ledger>,
+    /// When batches came that are not acknowledged yet.
+    received: VecDeque<Instant>,
 }
 
 /// What ended a connection.
@@ -213,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 },
                 message = self.socket.next() => match message {
                     Some(Ok(Message::Binary(frame))) => {
-                        self.ingress.metrics.link_bytes_received.inc_by(frame.len() as u64);
+                        self.ingress.metrics.frame_received(frame.len());
                         self.feed(Input::Frame(&frame))
                     }
                     Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
@@ -241,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn perform(&mut self, outputs: Vec<Output>) -> Result<(), End> {
-        let mut queue = std::collections::VecDeque::from(outputs);
+        let mut queue = VecDeque::from(outputs);
         while let Some(output) = queue.pop_front() {
             match output {
                 Output::Send(frame) => self.send(frame).await?,
@@ -253,11 +261,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Output::Traced { traces, .. } => self.traces = traces,
                 Output::Ingest { log, entries, bytes } => {
+                    let in_flight = self.ledger.take(entries.len() as u32);
+                    self.received.push_back(Instant::now());
                     self.hold(bytes).await;
-                    self.ingress.metrics.entries_received.inc_by(entries.len() as u64);
                     let connection = self.number;
                     let traces = std::mem::take(&mut self.traces);
-                    let came = DeviceMsg::EntriesCame { connection, log, entries, bytes, traces };
+                    let came = DeviceMsg::EntriesCame {
+                        connection,
+                        log,
+                        entries,
+                        bytes,
+                        in_flight,
+                        traces,
+                    };
                     self.tell(came).await?;
                 }
                 Output::TakeSignedHead(signed) => {
@@ -280,7 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn send(&mut self, frame: Vec<u8>) -> Result<(), End> {
-        self.ingress.metrics.link_bytes_sent.inc_by(frame.len() as u64);
+        self.ingress.metrics.frame_sent(frame.len());
         let message = Message::Binary(Bytes::from(frame));
         match timeout(SEND_TIME_MAX, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
@@ -296,9 +312,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match self.attach(&peer).await {
             Ok(replica) => {
                 self.allowance.lift();
-                self.handshake = None;
+                if let Some((_, deadline)) = self.handshake.take() {
+                    let began = deadline - UNAUTHENTICATED_TIME_MAX;
+                    self.ingress.metrics.link_opened(began.elapsed());
+                }
                 self.device = Some(peer.device);
-                self.ingress.metrics.links_opened.inc();
+                self.ledger = self.ingress.accounts.of(peer.device);
                 tracing::info!(device = %peer.device, peer = %self.peer, connection = self.number, "device connected");
                 let connection = self.number;
                 self.feed(Input::Authorised { connection, replica })
@@ -360,11 +379,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             LinkEvent::Stored { log, position, consumed_bytes, acknowledging } => {
                 self.release(consumed_bytes);
                 self.acknowledging = acknowledging;
+                if consumed_bytes > 0
+                    && let Some(received) = self.received.pop_front()
+                {
+                    self.ingress.metrics.acknowledged(received.elapsed());
+                }
                 self.feed(Input::Stored { log, position, consumed_bytes })
             }
             LinkEvent::Refused { log, seq, error, consumed_bytes, fatal } => {
                 self.release(consumed_bytes);
-                self.ingress.metrics.refused(&error.code);
                 self.feed(Input::Refused { log, seq, error, consumed_bytes, fatal })
             }
             LinkEvent::Fetched { log, entries } => self.feed(Input::Fetched { log, entries }),
@@ -411,6 +434,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Ok(()) => Ok(()),
             Err(refused) => {
                 let text = format!("the device's actor: {}", refused.refusal());
+                if let CastError::Full(DeviceMsg::EntriesCame { in_flight, .. }) = refused {
+                    in_flight.refuse(Reason::Code(ErrorCode::Overloaded));
+                }
                 let error = error(ErrorCode::Overloaded, "serve", text);
                 Err(Some(Ended { error, by_peer: false, retry_after_ms: None }))
             }
@@ -422,13 +448,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let connection = self.number;
             // A twin that is down has no connection to forget.
             let _ = twin.cast(DeviceMsg::Detached { connection }, TWIN_TIME_MAX).await;
-            self.ingress.metrics.links_closed.inc();
+            self.ingress.metrics.link_closed(ended.as_ref().map(|ended| ended.error.code));
+        } else if let Some(Ended { error, by_peer: false, .. }) = &ended
+            && (self.admitted != Admitted::Enrol || error.code != ErrorCode::GoingAway)
+        {
+            self.ingress.metrics.connection_refused(error.code);
         }
         let (code, reason) = match &ended {
             Some(Ended { error, by_peer, .. }) => {
-                if !by_peer {
-                    self.ingress.metrics.refused(&error.code);
-                }
                 tracing::info!(device = ?self.device, peer = %self.peer, code = %error.code, by_peer, detail = error.message, "connection ended");
                 (close_code(error.code), error.code.as_str())
             }

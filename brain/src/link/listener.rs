@@ -141,7 +141,7 @@ async fn accept(
                 continue;
             }
         };
-        ingress.metrics.connections_accepted.inc();
+        ingress.metrics.connection_accepted();
         set_options(&stream, peer);
         tokio::spawn(connection::serve(ingress.clone(), transport.clone(), stream, peer, permit));
     }

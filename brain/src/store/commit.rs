@@ -1,11 +1,11 @@
 //! The one writer.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actors::ports::{CommitDone, CommitError, Evidence, TreeCommit, TreeNumber};
 use parking::Slot;
@@ -56,6 +56,17 @@ pub struct CommitCounts {
     pub refused_disk_full: u64,
 }
 
+/// One batch made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyncReport {
+    /// How long the write and its `fsync` took.
+    pub took: Duration,
+    /// How many commits it covered.
+    pub commits: u64,
+}
+
+type OnSync = Box<dyn Fn(SyncReport) + Send + Sync>;
+
 enum Job {
     Tree(Box<TreeCommit>, CommitDone),
     Registry(Vec<RegistryChange>, CommitDone),
@@ -80,6 +91,7 @@ struct Shared {
     /// The last write that an `fsync` covers.
     durable: AtomicU64,
     health: watch::Sender<StoreHealth>,
+    on_sync: OnceLock<OnSync>,
 }
 
 impl Committer {
@@ -97,6 +109,7 @@ impl Committer {
             refused_disk_full: AtomicU64::new(0),
             durable: AtomicU64::new(rocks.latest_write()),
             health: watch::Sender::new(StoreHealth::Ok),
+            on_sync: OnceLock::new(),
         });
         let (stopped, on_stop) = mpsc::channel();
         let next_evidence = rocks.next_evidence_number();
@@ -144,6 +157,11 @@ impl Committer {
 
     pub(super) fn watch_health(&self) -> watch::Receiver<StoreHealth> {
         self.shared.health.subscribe()
+    }
+
+    pub(super) fn on_sync(&self, tell: OnSync) {
+        // Whoever asked first is told.
+        let _ = self.shared.on_sync.set(tell);
     }
 
     pub(super) fn counts(&self) -> CommitCounts {
@@ -258,6 +276,7 @@ impl Writer {
         entries: u64,
     ) {
         let bytes = batch.size_in_bytes() as u64;
+        let began = Instant::now();
         let result = self.rocks.write(batch).map_err(|error| {
             // After a failed fsync the page cache cannot be trusted, so nothing is tried again.
             let detail = error.into_string();
@@ -270,6 +289,9 @@ impl Writer {
             self.shared.commits.fetch_add(waiting.len() as u64, Ordering::Relaxed);
             self.shared.entries.fetch_add(entries, Ordering::Relaxed);
             self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+            if let Some(tell) = self.shared.on_sync.get() {
+                tell(SyncReport { took: began.elapsed(), commits: waiting.len() as u64 });
+            }
         }
         for (_, done) in waiting {
             done(result.clone());

@@ -201,7 +201,7 @@ async fn frames_that_are_none_end_the_connection_and_nothing_else() {
         let code = last_code(&mut link).await;
         let hello_again = expected == ErrorCode::UnexpectedFrame;
         let fits = code == Some(expected) || (hello_again && code == Some(ErrorCode::Malformed));
-        let counted = format!("fleet_brain_refused_total{{code=\"{}\"}}", code.expect("a code"));
+        let counted = format!("fleet_link_closed_total{{reason=\"{}\"}}", code.expect("a code"));
         assert!(brain.metric(&counted).expect("is counted") >= 1.0);
         assert!(fits, "{:?}: {code:?} instead of {expected:?}", &frame[..frame.len().min(12)]);
     }

@@ -2,16 +2,17 @@
 
 use std::path::PathBuf;
 
+use actors::trace::Sampler;
 use anyhow::Context;
 use edge::agent::{Agent, AgentConfig};
 use edge::clock::Signs;
 use edge::config::{Config, SpoolKind};
 use edge::enrolment::{REQUEST_FILE, Request};
 use edge::spool::Place;
-use edge::telemetry::LogLevel;
 use edge::tls;
 use edge::track::Limits;
 use serde_json::{Value, json};
+use telemetry::{Log, LogLevel, Service, Telemetry};
 
 use super::{asked_to_end, block_on};
 
@@ -48,10 +49,17 @@ impl Arguments {
     }
 }
 
-pub(super) fn run(config: &Config, log_level: LogLevel) -> anyhow::Result<()> {
-    let agent = agent_config(config, log_level)?;
-    block_on(2, 16, async {
+pub(super) fn run(config: &Config, log: &Log) -> anyhow::Result<()> {
+    let agent = agent_config(config, log.level().clone())?;
+    let mut telemetry = None;
+    let result = block_on(2, 16, async {
         let agent = Agent::start(agent).await.context("the agent does not start")?;
+        let service = Service {
+            name: "fleet-edge",
+            version: env!("CARGO_PKG_VERSION"),
+            instance: agent.device_id().to_string(),
+        };
+        telemetry = Some(Telemetry::start(&service, config.otlp()?.as_ref(), log)?);
         notify(&[sd_notify::NotifyState::Ready]);
         let outcome = tokio::select! {
             reason = asked_to_end() => {
@@ -63,7 +71,11 @@ pub(super) fn run(config: &Config, log_level: LogLevel) -> anyhow::Result<()> {
         notify(&[sd_notify::NotifyState::Stopping]);
         agent.stop().await;
         outcome.context("the agent gave up; its log says why")
-    })
+    });
+    if let Some(telemetry) = telemetry {
+        telemetry.shutdown();
+    }
+    result
 }
 
 /// The agent that a configuration describes.
@@ -89,6 +101,9 @@ fn agent_config(config: &Config, log_level: LogLevel) -> anyhow::Result<AgentCon
     agent.hooks_dir = config.hooks_dir.clone();
     agent.signs = Signs { trusted: config.clock.trusted, ..Signs::default() };
     agent.local_api = config.local_api;
+    if config.otlp()?.is_some() {
+        agent.sampler = Sampler::new(config.trace_sample_ratio);
+    }
     agent.log_level = Some(log_level);
     Ok(agent)
 }
