@@ -112,7 +112,6 @@ impl Brain {
         for line in lines.by_ref() {
             let line = line?;
             let fields = serde_json::from_str::<Value>(&line).unwrap_or_default();
-            let fields = &fields["fields"];
             if fields["message"] == "the brain is ready" {
                 let text = |name: &str| fields[name].as_str().unwrap_or_default().to_owned();
                 self.devices = text("devices").parse()?;
