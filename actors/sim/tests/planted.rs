@@ -63,7 +63,8 @@ fn complaints_over_links_that_repeat() -> Vec<Complaint> {
         truncate_permille: 0,
         split_permille: 0,
     });
-    let mut world = World::new(7, Config { devices: 2, link, impatient: true, ..Config::default() });
+    let mut world =
+        World::new(7, Config { devices: 2, link, impatient: true, ..Config::default() });
     for round in 0..100 {
         for n in 0..2 {
             world.write(n, &format!("leaf{}", round % 5));
@@ -127,9 +128,7 @@ mod in_the_protocol {
         };
         // Broken: what is dated more than 60 s ahead is not taken, and nobody's clock follows it.
         for author in [fleet::device_key(1).public(), fleet::brain_key().public()] {
-            let ahead = |complaint: &Complaint| {
-                matches!(complaint, Complaint::DatedAhead { log, .. } if log.author == author)
-            };
+            let ahead = |complaint: &Complaint| matches!(complaint, Complaint::DatedAhead { log, .. } if log.author == author);
             assert!(complaints.iter().any(ahead), "{author:?} in {complaints:?}");
         }
     }

@@ -12,10 +12,10 @@ use crate::harness::{brain, edge_binary};
 
 const SOON: Duration = Duration::from_secs(30);
 
-struct Edge(Option<Child>);
+pub(crate) struct Edge(Option<Child>);
 
 impl Edge {
-    fn run(folder: &Path) -> Self {
+    pub(crate) fn run(folder: &Path) -> Self {
         let process = Command::new(edge_binary())
             .args(["run", "--data-dir"])
             .arg(folder)
