@@ -155,6 +155,9 @@ pub enum RatesError {
     NeedsFrames(&'static str),
 }
 
+/// Makes a fault of a number that decides the rest, and of the unit's length.
+type Shape = fn(&Rates, u64, usize) -> Fault;
+
 impl Rates {
     /// Checks that the faults can happen on this level.
     pub fn check(&self, level: Level) -> Result<(), RatesError> {
@@ -173,8 +176,8 @@ impl Rates {
         }
     }
 
-    /// Each rate with what it is of, given a number that decides the rest and a unit's length.
-    fn each(&self) -> [(u32, fn(&Self, u64, usize) -> Fault); 8] {
+    /// Each rate with what it is of.
+    fn each(&self) -> [(u32, Shape); 8] {
         [
             (self.drop_permille, |_, _, _| Fault::Drop),
             (self.duplicate_permille, |_, _, _| Fault::Duplicate),
