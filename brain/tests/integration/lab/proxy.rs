@@ -85,12 +85,12 @@ async fn devices(brain: &Brain, hop: &Proxy, random: &mut Random, count: u64) ->
 
 /// Up to 30 % of the frames are lost, and whatever else can happen to one does.
 fn stormy(random: &mut Random) -> Rates {
-    let mut upto = |most: u64| random.below(most + 1) as u32;
+    let mut upto = |most: u64| (most / 3 + random.below(most - most / 3 + 1)) as u32;
     Rates {
         drop_permille: upto(300),
         duplicate_permille: upto(100),
         reorder_permille: upto(100),
-        truncate_permille: upto(30),
+        truncate_permille: upto(60),
         split_permille: upto(100),
         delay_permille: upto(100),
         half_open_permille: upto(15),
@@ -223,10 +223,17 @@ fn complaints(brain: &Brain, device: &LightDevice, wanted: u64) -> Vec<String> {
         let value = ["added", "modified"].map(|key| change["delta"][key][path].clone());
         values.push(value.into_iter().find(|value| !value.is_null()).unwrap_or_default());
     }
-    // Each once, in order, and none missing.
-    compare("entries", counts.into(), (1..=device.written()).collect());
-    compare("writes", settings.into(), (1..=wanted).collect());
+    complaints.extend(disorder(&counts, device.written()).map(|text| format!("{id}: {text}")));
+    complaints.extend(disorder(&settings, wanted).map(|text| format!("{id}: {text}")));
     complaints
+}
+
+/// Numbers that are not each of those up to `last` once, in order, and none missing.
+fn disorder(found: &[Json], last: u64) -> Option<String> {
+    let (expected, there): (Vec<Json>, _) = ((1..=last).map(Json::from).collect(), found.len());
+    let place = (0..there.max(expected.len())).find(|n| found.get(*n) != expected.get(*n))?;
+    let (found, expected) = (found.get(place), expected.get(place));
+    Some(format!("change {place} of {there} is {found:?}, and should be {expected:?} of {last}"))
 }
 
 /// All changes of a device, oldest first.
@@ -300,8 +307,11 @@ async fn after_frame_faults_brain_and_devices_hold_the_same_each_entry_once_in_o
     }
     println!("{runs} runs, {failed} failed; all faults: {fired}");
     assert_eq!(failed, 0, "{failed} of {runs} runs failed");
-    for kind in ["dropped", "duplicated", "reordered", "truncated", "split", "delayed"] {
-        assert!(fired.of(kind) > 0, "nothing was {kind}: {fired}");
+    if runs > 1 {
+        // A single run may have missed one.
+        for kind in ["dropped", "duplicated", "reordered", "truncated", "split", "delayed"] {
+            assert!(fired.of(kind) > 0, "nothing was {kind}: {fired}");
+        }
     }
 }
 
