@@ -89,13 +89,13 @@ pub enum Event {
         #[serde(flatten)]
         fault: Fault,
     },
-    /// A connection was ended because it cannot be read.
+    /// A connection was ended because it cannot be read, or because the brain is away.
     GaveUp {
         /// The connection.
         connection: u64,
         /// The direction.
         direction: Direction,
-        /// What is wrong with it.
+        /// What is wrong.
         why: &'static str,
     },
     /// Both ends are gone, or the proxy cut the connection.

@@ -78,7 +78,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let seed = seed.unwrap_or_else(any);
     let faults_for = faults_for.map(Duration::try_from_secs_f64).transpose();
     let faults_for = faults_for.context("--faults-for is a number of seconds")?;
-    let log = log.as_deref().map(log_to).transpose()?;
+    let log = Some(log_to(log.as_deref())?);
     let settings = Settings { listen, brain, seed, level, rates, faults_for, log };
     let proxy = Proxy::start(settings).await?;
     eprintln!("frame-proxy: {} to {brain}, seed {seed}; Ctrl-C ends it", proxy.address);
@@ -117,16 +117,21 @@ struct Line<'a> {
     event: &'a Event,
 }
 
-fn log_to(path: &Path) -> anyhow::Result<Log> {
-    let writer: Box<dyn Write + Send> = match path.to_str() {
-        Some("-") => Box::new(std::io::stdout()),
-        _ => {
+/// Writes everything to a file, if there is one, and tells what the user has to see.
+fn log_to(path: Option<&Path>) -> anyhow::Result<Log> {
+    let writer: Box<dyn Write + Send> = match path {
+        None => Box::new(std::io::sink()),
+        Some(path) if path == Path::new("-") => Box::new(std::io::stdout()),
+        Some(path) => {
             let failed = || format!("{} cannot be written", path.display());
             Box::new(LineWriter::new(File::create(path).with_context(failed)?))
         }
     };
     let (started, writer) = (Instant::now(), Mutex::new(writer));
     Ok(Arc::new(move |event| {
+        if let Event::GaveUp { connection, why, .. } = event {
+            eprintln!("frame-proxy: connection {connection} is ended: {why}");
+        }
         let line = Line { at_ms: started.elapsed().as_millis() as u64, event };
         let line = serde_json::to_string(&line).expect("an event has only names and numbers");
         let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);

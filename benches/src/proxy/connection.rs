@@ -58,6 +58,9 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: u64, mut device: TcpS
         // Both to their ends; or until one cuts the connection, when both sockets are dropped.
         let _ =
             tokio::try_join!(up.carry(from_device, to_brain), down.carry(from_brain, to_device));
+    } else {
+        let (direction, why) = (Direction::ToBrain, "the brain does not answer");
+        shared.note(&Event::GaveUp { connection, direction, why });
     }
     shared.note(&Event::Closed { connection });
 }

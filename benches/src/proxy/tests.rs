@@ -137,4 +137,5 @@ async fn a_brain_that_is_away_looks_like_one() {
     let (proxy, _) = proxy(brain, 1, Rates::default()).await;
     let came = exchange(proxy.address).await;
     assert!(came.iter().all(Vec::is_empty));
+    assert_eq!(proxy.fired().of("gave_up"), 3);
 }
