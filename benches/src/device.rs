@@ -30,8 +30,8 @@ pub struct Way {
     pub brain: SocketAddr,
     /// The loopback address to call from, where ports of one run out.
     pub source: Option<SocketAddr>,
-    /// Trust in the brain's authority.
-    pub tls: Arc<ClientConfig>,
+    /// Trust in the brain's authority. Without it there is no TLS, which only a lab brain takes.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// Who a device is.

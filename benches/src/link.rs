@@ -19,7 +19,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use tokio_util::either::Either;
 
+/// What a lab brain without TLS takes for the keying material of a connection.
+const PLAIN_TEXT_EXPORTER: [u8; EXPORTER_BYTES] = *b"plain text on loopback, to bench";
 const TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The settings of a TLS client that trusts one authority.
@@ -35,28 +38,29 @@ pub fn tls_config(authority: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
 
 /// An open WebSocket.
 pub struct RawLink {
-    socket: WebSocketStream<TlsStream<TcpStream>>,
+    socket: WebSocketStream<Either<TlsStream<TcpStream>, TcpStream>>,
     /// Keying material of this connection.
     pub exporter: [u8; EXPORTER_BYTES],
 }
 
 impl RawLink {
     /// Connects to `path` of the device listener at `brain`, from `source` if that is given.
+    /// Without `tls` it speaks plain text, which only a lab brain takes.
     pub async fn open(
         brain: SocketAddr,
         source: Option<SocketAddr>,
-        tls: Arc<ClientConfig>,
+        tls: impl Into<Option<Arc<ClientConfig>>>,
         path: &str,
         api_key: Option<&str>,
     ) -> anyhow::Result<Self> {
-        let opening = Self::connect(brain, source, tls, path, api_key);
+        let opening = Self::connect(brain, source, tls.into(), path, api_key);
         timeout(TIME_MAX, opening).await.context("connecting took too long")?
     }
 
     async fn connect(
         brain: SocketAddr,
         source: Option<SocketAddr>,
-        tls: Arc<ClientConfig>,
+        tls: Option<Arc<ClientConfig>>,
         path: &str,
         api_key: Option<&str>,
     ) -> anyhow::Result<Self> {
@@ -67,11 +71,18 @@ impl RawLink {
         }
         let stream = socket.connect(brain).await?;
         stream.set_nodelay(true)?;
-        let name = ServerName::try_from("localhost")?;
-        let stream = TlsConnector::from(tls).connect(name, stream).await?;
-        let exporter =
-            stream.get_ref().1.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)?;
-        let mut request = format!("wss://{brain}{path}").into_client_request()?;
+        let (scheme, stream, exporter) = match tls {
+            Some(config) => {
+                let name = ServerName::try_from("localhost")?;
+                let stream = TlsConnector::from(config).connect(name, stream).await?;
+                let connection = stream.get_ref().1;
+                let exporter =
+                    connection.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)?;
+                ("wss", Either::Left(stream), exporter)
+            }
+            None => ("ws", Either::Right(stream), PLAIN_TEXT_EXPORTER),
+        };
+        let mut request = format!("{scheme}://{brain}{path}").into_client_request()?;
         if let Some(key) = api_key {
             request.headers_mut().insert("x-api-key", key.parse()?);
         }

@@ -56,6 +56,10 @@ pub struct ClockAhead {
 
 /// Refuses a timestamp that is more than [`AHEAD_MS_MAX`] ahead of `now_ms`.
 pub fn check_not_ahead(hlc: Hlc, now_ms: u64) -> Result<(), ClockAhead> {
+    #[cfg(feature = "planted-faults")]
+    if crate::planted::is(crate::planted::Fault::ClockBoundOff) {
+        return Ok(());
+    }
     let ahead_ms = hlc.wall_ms.saturating_sub(now_ms);
     if ahead_ms > AHEAD_MS_MAX {
         return Err(ClockAhead { ahead_ms, receiver_ms: now_ms });

@@ -21,6 +21,8 @@ pub mod error;
 pub mod history;
 pub mod id;
 pub mod keys;
+#[cfg(feature = "planted-faults")]
+pub mod planted;
 pub mod session;
 pub mod state;
 pub mod trace;

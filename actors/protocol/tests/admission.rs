@@ -84,8 +84,8 @@ fn refusal(tree: &Tree, entry: &Entry, role: Role) -> Refusal {
     refusal
 }
 
-#[test]
-fn every_disorder_is_refused_under_its_code() {
+/// The kinds of disorder that are not refused under their code.
+fn disorders_taken() -> Vec<&'static str> {
     let tree = tree();
     type Break = fn(&mut Entry);
     let cases: [(&str, ErrorCode, Break); 14] = [
@@ -114,12 +114,21 @@ fn every_disorder_is_refused_under_its_code() {
         }),
         ("too many bytes", ErrorCode::TooLarge, |e| e.extra = vec![0; ENTRY_BYTES_MAX]),
     ];
-    for (name, code, break_it) in cases {
+    let taken = cases.into_iter().filter(|(name, code, break_it)| {
         let mut entry = next(&tree, device_log(), set("reported/n", 7));
         assert_eq!(admit(&tree, &entry, entry.id(), OWNER, NOW_MS), Ok(Admission::New), "{name}");
         break_it(&mut entry);
-        assert_eq!(refusal(&tree, &entry, OWNER).code(), code, "{name}");
-    }
+        let before = tree.clone();
+        let answer = admit(&tree, &entry, entry.id(), OWNER, NOW_MS);
+        assert_eq!(tree, before, "the question changes nothing");
+        answer.map_err(|refusal| refusal.code()) != Err(*code)
+    });
+    taken.map(|(name, ..)| name).collect()
+}
+
+#[test]
+fn every_disorder_is_refused_under_its_code() {
+    assert_eq!(disorders_taken(), Vec::<&str>::new());
 }
 
 #[test]
@@ -215,14 +224,42 @@ fn a_tree_full_of_logs_takes_no_further_log() {
     assert_eq!(admit(&tree, &entry, entry.id(), OWNER, NOW_MS), Ok(Admission::New));
 }
 
-#[test]
-fn what_is_here_already_is_known() {
+/// What the door says to the three entries that the tree has.
+fn asked_again() -> Vec<Result<Admission, Refusal>> {
     let tree = tree();
     let mut again = Tree::new(genesis());
-    for n in 0..3 {
+    let ask = |n: i64| {
         let entry = next(&again, device_log(), set("reported/n", n));
-        assert_eq!(admit(&tree, &entry, entry.id(), OWNER, NOW_MS), Ok(Admission::Known));
         again.apply(&entry, entry.id());
+        admit(&tree, &entry, entry.id(), OWNER, NOW_MS)
+    };
+    (0..3).map(ask).collect()
+}
+
+#[test]
+fn what_is_here_already_is_known() {
+    assert_eq!(asked_again(), vec![Ok(Admission::Known); 3]);
+}
+
+#[cfg(feature = "planted-faults")]
+mod planted {
+    use protocol::planted::{Fault, plant};
+
+    use super::*;
+
+    #[test]
+    fn a_door_that_knows_no_entry_again_is_noticed() {
+        let _planted = plant(Fault::DedupOff);
+        // Broken: an entry is taken once, and a log has one entry of each number.
+        assert_eq!(asked_again(), vec![Ok(Admission::New); 3]);
+        assert_eq!(disorders_taken(), ["another entry at the head", "number 0"]);
+    }
+
+    #[test]
+    fn a_door_without_a_bound_on_clocks_is_noticed() {
+        let _planted = plant(Fault::ClockBoundOff);
+        // Broken: what is dated more than 60 s ahead is not taken.
+        assert_eq!(disorders_taken(), ["60.001 s ahead"]);
     }
 }
 

@@ -28,6 +28,11 @@ impl Fired {
         }
     }
 
+    /// Each kind and how many there were, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(kind, count)| (*kind, *count))
+    }
+
     /// How many of a kind there were.
     pub fn of(&self, kind: &str) -> u64 {
         self.0.get(kind).copied().unwrap_or(0)

@@ -1,5 +1,6 @@
 //! A real edge beside a brain.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -52,11 +53,16 @@ impl Drop for Edge {
 
 /// Enrols the device of a data folder.
 pub(crate) fn enroll(brain: &Brain, folder: &Path) {
+    enroll_over(brain, brain.devices, folder);
+}
+
+/// The same, over a hop.
+pub(crate) fn enroll_over(brain: &Brain, address: SocketAddr, folder: &Path) {
     let token = brain.enrolment_token(1).expect("a token");
     let output = Command::new(edge_binary())
         .args(["enroll", "--data-dir"])
         .arg(folder)
-        .args(["--server", &format!("wss://{}", brain.devices)])
+        .args(["--server", &format!("wss://{address}")])
         .args(["--token", &token, "--name", "this-machine"])
         .output()
         .expect("runs");

@@ -28,7 +28,7 @@ pub(crate) fn brain() -> Brain {
 pub(crate) fn way(brain: &Brain) -> Way {
     let tls = tls_config(&brain.authority().expect("an authority")).expect("TLS settings");
     let devices: SocketAddr = brain.devices;
-    Way { brain: devices, source: None, tls }
+    Way { brain: devices, source: None, tls: Some(tls) }
 }
 
 /// A new device of the brain's fleet, not yet connected.

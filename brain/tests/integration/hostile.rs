@@ -379,7 +379,7 @@ async fn a_stranger_sends_no_more_than_64_kib() {
     let way = way(&brain);
     let stream = tokio::net::TcpStream::connect(brain.devices).await.expect("connects");
     let name = rustls_pki_types::ServerName::try_from("localhost").expect("a name");
-    let connector = tokio_rustls::TlsConnector::from(way.tls);
+    let connector = tokio_rustls::TlsConnector::from(way.tls.expect("TLS"));
     let stream = connector.connect(name, stream).await.expect("shakes hands");
     let (mut read, mut write) = tokio::io::split(stream);
     let flood = async {

@@ -10,6 +10,10 @@ mod fsync_fails;
 mod harness;
 mod hostile;
 mod kill;
+#[cfg(feature = "plain-text")]
+mod lab {
+    mod proxy;
+}
 mod main_job;
 mod page;
 mod seals;

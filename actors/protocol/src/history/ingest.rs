@@ -168,6 +168,10 @@ pub fn admit(
         return Err(Refusal::LogCut { log, seq, last_seq: cut.last_seq });
     }
     let (last_seq, head) = known.map_or((0, Entry::NO_PREV), |known| (known.seq, known.head));
+    #[cfg(feature = "planted-faults")]
+    if seq <= last_seq && crate::planted::is(crate::planted::Fault::DedupOff) {
+        return Ok(Admission::New);
+    }
     if seq <= last_seq {
         let contradicts = seq == 0 || (seq == last_seq && id != head);
         return if contradicts {

@@ -234,3 +234,65 @@ fn a_link_has_no_token_and_an_enrolment_no_certificate() {
         assert_eq!(link.answerer.ended_as(), Some((ErrorCode::BadCertificate, false)));
     }
 }
+
+/// Everything right but the key, by name.
+fn impostors() -> Vec<(&'static str, Link)> {
+    let device = |change: &dyn Fn(&mut Caller)| {
+        let mut config = caller(&Store::device(), 1);
+        change(&mut config);
+        meet(config, answerer(1))
+    };
+    let brain = |change: &dyn Fn(&mut Answerer)| {
+        let mut config = answerer(1);
+        change(&mut config);
+        meet(caller(&Store::device(), 1), config)
+    };
+    let certificate_changed = device(&|config| {
+        let mut tampered = device_chain();
+        tampered.leaf.validity.until_ms -= 1;
+        config.intent = intent(tampered);
+    });
+    let brain_certified_by_nobody = brain(&|config| {
+        config.certificate.leaf.signature = device_key().sign(b"anything");
+    });
+    let relayed = brain(&|config| config.exporter = [7; 32]);
+    let wrong_hand = {
+        let mut link = Link::connect(Store::device(), Store::brain(), 1);
+        assert!(link.step(true) && link.step(true) && link.step(true));
+        link.caller.outbox.clear();
+        let auth = Auth { challenge_response: key(9).sign(b"anything"), token: None };
+        link.forge_to_answerer(&Message::Auth(auth));
+        link
+    };
+    vec![
+        ("a device with a changed certificate", certificate_changed),
+        ("a brain that the root did not sign", brain_certified_by_nobody),
+        ("a relay between device and brain", relayed),
+        ("a device without its key", wrong_hand),
+    ]
+}
+
+/// The names of the impostors with whom somebody went on to speak.
+fn believed() -> Vec<&'static str> {
+    let established = |link: &Link| {
+        link.caller.session.is_established() || link.answerer.session.is_established()
+    };
+    let believed = impostors().into_iter().filter(|(_, link)| established(link));
+    believed.map(|(name, _)| name).collect()
+}
+
+#[test]
+fn nobody_is_believed_who_lacks_the_key() {
+    assert_eq!(believed(), Vec::<&str>::new());
+}
+
+#[cfg(feature = "planted-faults")]
+#[test]
+fn handshakes_that_check_no_signature_are_noticed() {
+    use protocol::planted::{Fault, plant};
+
+    let _planted = plant(Fault::SignaturesUnchecked);
+    // Broken: both sides prove their keys, under certificates, over this very connection.
+    let all = impostors().into_iter().map(|(name, _)| name);
+    assert_eq!(believed(), all.collect::<Vec<_>>());
+}

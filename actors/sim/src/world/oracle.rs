@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::history::{Entry, LogId};
+use protocol::clock::AHEAD_MS_MAX;
+use protocol::history::{Entry, LogId, Tree};
 use protocol::{DeviceId, EntryId};
 
 use super::World;
@@ -76,6 +77,16 @@ pub enum Complaint {
         mark: u64,
         /// The one before it in the history.
         after: u64,
+    },
+    /// A log that goes on is dated further ahead than anybody may be taken along.
+    #[error("{log:?} of device {device} is dated {ahead_ms} ms ahead")]
+    DatedAhead {
+        /// The device.
+        device: DeviceId,
+        /// The log.
+        log: LogId,
+        /// By how much.
+        ahead_ms: u64,
     },
     /// The world never fell silent.
     #[error("places {waits:?} are not in agreement after {after_ms} ms")]
@@ -220,6 +231,7 @@ impl World {
             ];
             let differ = equal.into_iter().filter(|(_, equal)| !equal);
             complaints.extend(differ.map(|(what, _)| Complaint::Differ { device, what }));
+            complaints.extend(dated_ahead(device, &ours, self.brain_clock.true_ms()));
             if !self.oracle.restored.contains(&device) {
                 let brain = fleet::brain_key().public();
                 let own = |entry: &&Entry| entry.log.author != brain;
@@ -234,6 +246,15 @@ impl World {
         }
         complaints
     }
+}
+
+/// What is dated ahead is not taken, and its author goes on in another log: so none is dated
+/// further ahead than the bound for long.
+fn dated_ahead(device: DeviceId, tree: &Tree, true_ms: u64) -> Vec<Complaint> {
+    let going_on = tree.logs().iter().filter(|state| state.cut.is_none());
+    let ahead = going_on.map(|state| (state.log, state.hlc.wall_ms.saturating_sub(true_ms)));
+    let too_far = ahead.filter(|(_, ahead_ms)| *ahead_ms > AHEAD_MS_MAX);
+    too_far.map(|(log, ahead_ms)| Complaint::DatedAhead { device, log, ahead_ms }).collect()
 }
 
 fn mark_of(entry: &Entry) -> u64 {
