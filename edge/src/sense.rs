@@ -207,6 +207,7 @@ impl Sense {
         let (args, board, of) = (self.args.clone(), self.board.clone(), settings.clone());
         let (readings, faults) =
             tokio::task::spawn_blocking(move || read(group, &args, &board, &of)).await?;
+        self.args.status.metrics().sensors_read(group.name(), faults.len());
         self.name_faults(group, &faults);
         let now_ms = self.args.clock.mono_ms();
         let detector = self.detectors.entry(group).or_default();

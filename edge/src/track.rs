@@ -5,6 +5,7 @@
 //! answered and shown on the [`Board`](crate::status::Board). If the commit fails, the replica is
 //! loaded anew from the spool, which is the truth.
 
+pub(crate) mod account;
 mod keeper;
 mod mend;
 mod queue;
@@ -21,6 +22,7 @@ use protocol::state::{State, Value};
 use protocol::wire::{LogPosition, Refuse};
 use protocol::{EntryId, FleetId, PublicKey, TreeId};
 
+pub use account::QueueAccount;
 pub use keeper::Track;
 pub use refusal::{End, Resolution, resolve};
 pub use replica::{Ingested, Limits, Measured, PROVISIONAL_FLEET, Replica, genesis};

@@ -58,7 +58,9 @@ pub(super) fn run(config: &Config, log: &Log) -> anyhow::Result<()> {
             version: env!("CARGO_PKG_VERSION"),
             instance: agent.device_id().to_string(),
         };
-        telemetry = Some(Telemetry::start(&service, config.otlp()?.as_ref(), log)?);
+        let started = Telemetry::start(&service, config.otlp()?.as_ref(), log)?;
+        agent.metrics().observe(started.meters());
+        telemetry = Some(started);
         notify(&[sd_notify::NotifyState::Ready]);
         let outcome = tokio::select! {
             reason = asked_to_end() => {
@@ -100,6 +102,7 @@ fn agent_config(config: &Config, log_level: LogLevel) -> anyhow::Result<AgentCon
     agent.hooks_dir = config.hooks_dir.clone();
     agent.signs = Signs { trusted: config.clock.trusted, ..Signs::default() };
     agent.local_api = config.local_api;
+    agent.metrics_listen = config.metrics_listen;
     agent.log_level = Some(log_level);
     Ok(agent)
 }
