@@ -10,6 +10,9 @@ use telemetry::Meters;
 
 use super::Metrics;
 
+/// Where a figure is counted.
+type Value = fn(&Metrics) -> &AtomicU64;
+
 /// Makes every instrument of the agent.
 pub(super) fn observe(metrics: &Arc<Metrics>, meters: &Meters) {
     telemetry::process::observe(&meters.meter("process"));
@@ -24,7 +27,7 @@ fn counter(
     metrics: &Arc<Metrics>,
     meter: &Meter,
     (name, unit, description): (&'static str, &'static str, &'static str),
-    value: fn(&Metrics) -> &AtomicU64,
+    value: Value,
 ) {
     let of = metrics.clone();
     meter
@@ -43,7 +46,7 @@ fn counters(
     meter: &Meter,
     (name, unit, description): (&'static str, &'static str, &'static str),
     attribute: &'static str,
-    series: [(&'static str, fn(&Metrics) -> &AtomicU64); 2],
+    series: [(&'static str, Value); 2],
 ) {
     let of = metrics.clone();
     meter
