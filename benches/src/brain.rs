@@ -249,13 +249,20 @@ impl Brain {
         token.with_context(|| format!("no token: {status} {json}"))
     }
 
-    /// The scraped value of a metric, named as it is printed, labels included.
-    pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
+    /// All metrics: the type of the text, and the text.
+    pub fn scrape(&self) -> anyhow::Result<(String, String)> {
         let mut response = agent()
             .get(format!("http://{}/metrics", self.api))
             .header("authorization", format!("Bearer {}", self.token()?))
             .call()?;
-        let text = response.body_mut().read_to_string()?;
+        let content_type = response.headers().get("content-type").map(|value| value.to_str());
+        let content_type = content_type.transpose()?.unwrap_or_default().to_owned();
+        Ok((content_type, response.body_mut().read_to_string()?))
+    }
+
+    /// The scraped value of a metric, named as it is printed, labels included.
+    pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let (_, text) = self.scrape()?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let value = line.with_context(|| format!("no metric {name} in:\n{text}"))?;
         Ok(value.parse()?)

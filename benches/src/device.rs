@@ -173,6 +173,11 @@ impl LightDevice {
         self.entries.entry(entry.log).or_default().push(entry);
     }
 
+    /// The entries of a log that it has, in order.
+    pub fn entries(&self, log: &LogId) -> &[Entry] {
+        self.entries.get(log).map_or(&[], Vec::as_slice)
+    }
+
     /// Connects and shakes hands.
     pub async fn connect(&mut self) -> anyhow::Result<()> {
         self.ended = None;

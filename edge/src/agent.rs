@@ -1,5 +1,6 @@
 //! The whole agent as one value.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::config::Secret;
 use crate::enrolment::{Enrolment, EnrolmentError, Request};
 use crate::identity::{self, Identity, IdentityError};
 use crate::local_api::{self, LocalApi};
+use crate::metrics::Metrics;
 use crate::sense::{self, BoardSource, Sense, SenseSettings};
 use crate::spool::{self, Place, SpoolError, SpoolNode, Store};
 use crate::status::{Board, Status};
@@ -64,6 +66,8 @@ pub struct AgentConfig {
     pub local_api: bool,
     /// Which samples and changes are traced.
     pub sampler: Sampler,
+    /// Where figures and health are shown to the network, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// The log's level, if this agent owns the log.
     pub log_level: Option<LogLevel>,
 }
@@ -133,6 +137,7 @@ impl AgentConfig {
             signs: Signs::default(),
             local_api: true,
             sampler: Sampler::NEVER,
+            metrics_listen: None,
             log_level: None,
         }
     }
@@ -163,6 +168,9 @@ impl Agent {
             tracing::warn!(%asked, ours = %identity.device, "device id is not taken");
         }
         let board = Board::new(identity.device, clock.wall_ms());
+        if let Place::File(file, _) = &config.spool {
+            board.metrics().spool_is(file.clone());
+        }
         board.update(|status| {
             if let Some(enrolment) = &enrolment {
                 status.enrolled = true;
@@ -189,6 +197,11 @@ impl Agent {
     /// How the agent is doing.
     pub fn status(&self) -> Status {
         self.board.status()
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.board.metrics()
     }
 
     /// Follows how the agent is doing.
@@ -354,14 +367,15 @@ impl Parts {
             .child(track)
             .child(apply)
             .child(uplink);
-        if !config.local_api {
+        if !config.local_api && config.metrics_listen.is_none() {
             return supervisor;
         }
         let (local_api, _) = Child::node::<LocalApi>(
             "local_api",
             policy,
             Arc::new(local_api::Args {
-                socket: local_api::socket_in(&config.data_dir),
+                socket: config.local_api.then(|| local_api::socket_in(&config.data_dir)),
+                metrics_listen: config.metrics_listen,
                 board: self.board.clone(),
                 track: self.track.clone(),
             }),

@@ -130,6 +130,7 @@ fn start_log(config: &Config, level: &str) -> anyhow::Result<Log> {
         filter: level.to_owned(),
         format: config.log.format,
         targets: true,
+        flat: true,
         traces: config.otlp()?.is_some(),
     })?)
 }

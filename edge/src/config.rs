@@ -5,6 +5,7 @@
 //! `device_id`.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -77,6 +78,9 @@ pub struct Config {
     /// What the requests to it carry, as `name=value,name=value`.
     #[serde(skip_serializing)]
     pub otlp_headers: Option<HeaderList>,
+    /// Where figures and health are shown, without a secret: an address of this machine that is
+    /// loopback or private.
+    pub metrics_listen: Option<SocketAddr>,
     /// Which share of the entries that begin here is traced, from 0 to 1.
     pub trace_sample_ratio: f64,
     /// The log.
@@ -146,6 +150,7 @@ impl Default for Config {
             local_api: true,
             otlp_endpoint: None,
             otlp_headers: None,
+            metrics_listen: None,
             trace_sample_ratio: 0.01,
             log: Log::default(),
             spool: Spool::default(),
@@ -205,6 +210,9 @@ pub enum ConfigError {
     /// Traces and metrics have nowhere to go.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// Figures would be open to everybody.
+    #[error("`metrics_listen`: {0} is no loopback or private address of this machine")]
+    MetricsListen(SocketAddr),
     /// No share.
     #[error("`trace_sample_ratio`: {0} is not between 0 and 1")]
     Ratio(f64),
@@ -280,6 +288,9 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.otlp()?;
+        if let Some(address) = self.metrics_listen.filter(|address| !is_private(address.ip())) {
+            return Err(ConfigError::MetricsListen(address));
+        }
         if !(0.0..=1.0).contains(&self.trace_sample_ratio) {
             return Err(ConfigError::Ratio(self.trace_sample_ratio));
         }
@@ -291,6 +302,13 @@ impl Config {
             return Err(ConfigError::ApiKey);
         }
         Ok(())
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
 
@@ -377,8 +395,22 @@ mod tests {
     }
 
     #[test]
+    fn figures_are_not_shown_to_everybody() {
+        for (address, allowed) in [
+            ("127.0.0.1:9100", true),
+            ("192.168.7.2:9100", true),
+            ("[fd00::1]:9100", true),
+            ("0.0.0.0:9100", false),
+            ("203.0.113.7:9100", false),
+        ] {
+            let (_dir, path) = file(&format!("metrics_listen = \"{address}\"\n"));
+            assert_eq!(Config::load(Some(&path), &[]).is_ok(), allowed, "{address}");
+        }
+    }
+
+    #[test]
     fn a_secret_never_prints() {
-        let (_dir, path) = file("api_key = \"hush\"\n");
+        let (_dir, path) = file("api_key = \"hush\"\notlp_headers = \"x=hush\"\n");
         let config = Config::load(Some(&path), &[]).expect("valid");
         assert_eq!(config.api_key.as_ref().map(Secret::expose), Some("hush"));
         assert!(!format!("{config:?}").contains("hush"));

@@ -20,6 +20,7 @@ pub mod disk;
 pub mod enrolment;
 pub mod identity;
 pub mod local_api;
+pub mod metrics;
 pub mod sense;
 pub mod simulate;
 pub mod spool;

@@ -1,8 +1,14 @@
 //! What the device's own users may ask: a Unix socket beside the data, for its owner only.
 //!
-//! Whoever connects gets one line of JSON, the agent's [`Status`], and the end of the stream.
+//! It speaks HTTP, one request a connection: `/status` is the agent's [`Status`] as JSON,
+//! `/metrics` its figures for Prometheus, `/healthz` whether it runs, `/readyz` whether it keeps
+//! what it is given. Where it is configured, the last three are answered over TCP as well.
+
+mod http;
+mod readiness;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,12 +16,15 @@ use std::time::Duration;
 
 use actors::supervise::{Address, Context, Node, NodeError};
 use data_encoding::HEXLOWER;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use crate::status::{Board, Status};
 use crate::track;
+use http::{Response, read_path};
+
+pub use readiness::{Readiness, readiness};
 
 /// A user who does not read is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,8 +36,10 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(200);
 /// What the local API is built from.
 #[derive(Debug, Clone)]
 pub struct Args {
-    /// Where the socket is.
-    pub socket: PathBuf,
+    /// Where the socket is, if there is one.
+    pub socket: Option<PathBuf>,
+    /// Where figures and health are shown to the network, if anywhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// What to show.
     pub board: Board,
     /// For the tree's root.
@@ -37,7 +48,7 @@ pub struct Args {
 
 /// What the local API is told.
 pub enum Msg {
-    /// Open the socket and answer.
+    /// Open the sockets and answer.
     Serve,
 }
 
@@ -66,6 +77,15 @@ pub struct LocalApi {
     args: Arc<Args>,
 }
 
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    /// The device's owner.
+    Owner,
+    /// Anybody who reaches the address.
+    Network,
+}
+
 impl Node for LocalApi {
     const KIND: &'static str = "local_api";
     type Msg = Msg;
@@ -77,24 +97,40 @@ impl Node for LocalApi {
     }
 
     async fn handle(&mut self, ctx: &Context<Msg>, msg: Msg) -> Result<(), NodeError> {
+        // A device does its work also where nobody can ask it how it is.
         match msg {
-            Msg::Serve => match listen(&self.args.socket) {
-                Ok(listener) => {
-                    ctx.spawn("serve", serve(listener, self.args.clone()));
+            Msg::Serve => {
+                if let Some(socket) = &self.args.socket {
+                    match listen(socket) {
+                        Ok(listener) => {
+                            ctx.spawn("serve", serve_owner(listener, self.args.clone()));
+                        }
+                        Err(error) => {
+                            let socket = socket.display();
+                            tracing::error!(%error, %socket, "local API is not available");
+                        }
+                    }
                 }
-                // A device does its work also where nobody can ask it how it is.
-                Err(error) => {
-                    let socket = self.args.socket.display();
-                    tracing::error!(%error, %socket, "local API is not available");
+                if let Some(address) = self.args.metrics_listen {
+                    match TcpListener::bind(address).await {
+                        Ok(listener) => {
+                            ctx.spawn("serve_network", serve_network(listener, self.args.clone()));
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, %address, "metrics are not available");
+                        }
+                    }
                 }
-            },
+            }
         }
         Ok(())
     }
 
     async fn stopping(&mut self, _: &Context<Msg>) {
-        // What is left of it would only be refused.
-        let _ = std::fs::remove_file(&self.args.socket);
+        if let Some(socket) = &self.args.socket {
+            // What is left of it would only be refused.
+            let _ = std::fs::remove_file(socket);
+        }
     }
 
     fn label(msg: &Msg) -> &'static str {
@@ -113,14 +149,17 @@ pub fn socket_in(data_dir: &Path) -> PathBuf {
 pub async fn ask_status(data_dir: &Path) -> Result<Status, StatusError> {
     let socket = socket_in(data_dir);
     let stream = UnixStream::connect(&socket).await;
-    let stream = stream.map_err(|source| StatusError::NotRunning { socket, source })?;
-    let mut line = Vec::new();
-    let read = async { stream.take(STATUS_BYTES_MAX).read_to_end(&mut line).await };
-    match timeout(PATIENCE, read).await {
+    let mut stream = stream.map_err(|source| StatusError::NotRunning { socket, source })?;
+    let mut answer = Vec::new();
+    let ask = async {
+        stream.write_all(b"GET /status HTTP/1.0\r\n\r\n").await?;
+        stream.take(STATUS_BYTES_MAX).read_to_end(&mut answer).await
+    };
+    match timeout(PATIENCE, ask).await {
         Ok(Ok(_)) => {}
         Ok(Err(_)) | Err(_) => return Err(StatusError::Silent),
     }
-    serde_json::from_slice(&line).map_err(StatusError::Malformed)
+    serde_json::from_slice(http::body(&answer)).map_err(StatusError::Malformed)
 }
 
 fn listen(socket: &Path) -> io::Result<UnixListener> {
@@ -134,31 +173,70 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn serve(listener: UnixListener, args: Arc<Args>) -> Result<(), NodeError> {
+async fn serve_owner(listener: UnixListener, args: Arc<Args>) -> Result<(), NodeError> {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "local API cannot accept");
-                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
-                continue;
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
+        serve(accepted, &args, Audience::Owner).await;
+    }
+}
+
+async fn serve_network(listener: TcpListener, args: Arc<Args>) -> Result<(), NodeError> {
+    loop {
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
+        serve(accepted, &args, Audience::Network).await;
+    }
+}
+
+/// One after the other: a user gains nothing by opening many.
+async fn serve<S>(accepted: io::Result<S>, args: &Args, audience: Audience)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match accepted {
+        Ok(stream) => {
+            if timeout(PATIENCE, answer(stream, args, audience)).await.is_err() {
+                tracing::debug!(?audience, "user did not ask or read in time");
             }
-        };
-        // One after the other: a local user gains nothing by opening many.
-        if timeout(PATIENCE, answer(stream, &args)).await.is_err() {
-            tracing::debug!("local user did not read");
+        }
+        Err(error) => {
+            tracing::warn!(%error, "local API cannot accept");
+            tokio::time::sleep(PAUSE_AFTER_ERROR).await;
         }
     }
 }
 
-async fn answer(mut stream: UnixStream, args: &Args) {
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, args: &Args, audience: Audience) {
+    let response = match read_path(&mut stream).await {
+        Ok(path) => respond(&path, args, audience).await,
+        Err(refusal) => refusal,
+    };
+    // Whoever left does not want it.
+    let _ = stream.write_all(&response.to_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+async fn respond(path: &str, args: &Args, audience: Audience) -> Response {
+    match (path, audience) {
+        ("/status", Audience::Owner) => Response::json(200, &status(args).await),
+        ("/metrics", _) => match args.board.metrics().scrape() {
+            Some(text) => Response::new(200, telemetry::TEXT_CONTENT_TYPE, text),
+            None => Response::text(503, "the agent is starting\n"),
+        },
+        ("/healthz", _) => Response::text(200, "ok\n"),
+        ("/readyz", _) => {
+            let metrics = args.board.metrics();
+            let online = args.board.status().online;
+            let readiness = readiness(metrics.spool_fails(), metrics.queue_is_full(), online);
+            Response::json(if readiness.ready { 200 } else { 503 }, &readiness)
+        }
+        _ => Response::text(404, "ask for /status, /metrics, /healthz or /readyz\n"),
+    }
+}
+
+async fn status(args: &Args) -> Status {
     let mut status = args.board.status();
     if let Ok((_, root)) = args.track.ask(track::Msg::State, PATIENCE / 2).await {
         status.root = Some(HEXLOWER.encode(&root));
     }
-    let Ok(mut line) = serde_json::to_vec(&status) else { return };
-    line.push(b'\n');
-    // Whoever left does not want it.
-    let _ = stream.write_all(&line).await;
-    let _ = stream.shutdown().await;
+    status
 }

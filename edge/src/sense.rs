@@ -216,6 +216,7 @@ impl Sense {
             tokio::task::spawn_blocking(move || read(group, &args, &board, &of)).await?;
         let trace = span.as_ref().and_then(context_of);
         drop(span);
+        self.args.status.metrics().sensors_read(group.name(), faults.len());
         self.name_faults(group, &faults);
         let now_ms = self.args.clock.mono_ms();
         let detector = self.detectors.entry(group).or_default();

@@ -7,6 +7,8 @@ use protocol::{DeviceId, FleetId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::metrics::Metrics;
+
 /// How the agent is doing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -54,6 +56,7 @@ pub struct Board {
     status: Arc<watch::Sender<Status>>,
     position: Arc<watch::Sender<Option<LogPosition>>>,
     revision: Arc<watch::Sender<u64>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Board {
@@ -83,7 +86,13 @@ impl Board {
             status: Arc::new(watch::Sender::new(status)),
             position: Arc::new(watch::Sender::new(None)),
             revision: Arc::new(watch::Sender::new(0)),
+            metrics: Arc::default(),
         }
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The status now.

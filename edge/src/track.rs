@@ -5,6 +5,7 @@
 //! answered and shown on the [`Board`](crate::status::Board). If the commit fails, the replica is
 //! loaded anew from the spool, which is the truth.
 
+pub(crate) mod account;
 mod keeper;
 mod mend;
 mod queue;
@@ -25,6 +26,7 @@ use protocol::trace::{EntryTrace, TraceContext};
 use protocol::wire::{LogPosition, Refuse};
 use protocol::{EntryId, FleetId, PublicKey, TreeId};
 
+pub use account::QueueAccount;
 pub use keeper::Track;
 pub use refusal::{End, Resolution, resolve};
 pub use replica::{Ingested, Limits, Measured, PROVISIONAL_FLEET, Replica, genesis};

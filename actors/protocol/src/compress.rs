@@ -93,6 +93,19 @@ pub fn compress(plain: Vec<u8>, wanted: Compression) -> (Compression, Vec<u8>) {
     }
 }
 
+/// How many bytes a body of [`compress`] says that it holds.
+pub fn declared_bytes(body: &[u8], compression: Compression) -> Option<usize> {
+    match compression {
+        Compression::None => Some(body.len()),
+        // The format ends with the length.
+        Compression::Gzip => body.last_chunk().map(|length| u32::from_le_bytes(*length) as usize),
+        Compression::Zstd => {
+            let declared = zstd::zstd_safe::get_frame_content_size(body).ok().flatten()?;
+            usize::try_from(declared).ok()
+        }
+    }
+}
+
 /// Reverses [`compress`]; never holds more than `limit_bytes` of output.
 pub fn decompress(
     body: &[u8],
@@ -165,6 +178,7 @@ mod tests {
             ],
         ) {
             let (used, body) = compress(plain.clone(), wanted);
+            prop_assert_eq!(declared_bytes(&body, used), Some(plain.len()));
             prop_assert_eq!(decompress(&body, used, 4096).expect("own output"), plain);
         }
 

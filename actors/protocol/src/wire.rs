@@ -7,7 +7,7 @@ mod message;
 pub use batch::{BATCH_ENTRIES_MAX, BATCH_PLAIN_BYTES, Batch, BatchError, PackError};
 pub use frame::{
     FRAME_BYTES_MAX, FrameError, HEADER_BYTES, PLAIN_BYTES_MAX, VERSION_MAX, VERSION_MIN, decode,
-    encode,
+    encode, plain_bytes,
 };
 pub use message::{
     Ack, Auth, Capabilities, Close, Enrolled, Heads, Hello, HelloReply, LogPosition, Message,

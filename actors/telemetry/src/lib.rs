@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracer;
 
 pub use log::{LevelError, Log, LogFormat, LogLevel, LogSettings};
 pub use meters::{Meters, TEXT_CONTENT_TYPE};
@@ -90,6 +91,11 @@ impl Telemetry {
     /// What became of the spans, where they are exported.
     pub fn delivery(&self) -> Option<&Arc<Delivery>> {
         self.traces.as_ref().map(traces::Traces::delivery)
+    }
+
+    /// For spans that are made by hand, where spans are exported.
+    pub fn tracer(&self) -> Option<SdkTracer> {
+        self.traces.as_ref().map(traces::Traces::tracer)
     }
 
     /// Sends what waits, within [`SHUTDOWN_TIME_MAX`]. Blocks: call it outside of the runtime.

@@ -41,6 +41,8 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// Whether lines name the module that they come from.
     pub targets: bool,
+    /// Whether the fields of a JSON line stand beside its level, and not below `fields`.
+    pub flat: bool,
     /// Whether spans will be exported. If not, they cost nothing.
     pub traces: bool,
 }
@@ -100,9 +102,11 @@ impl Log {
                 .with_ansi(std::io::stderr().is_terminal())
                 .with_writer(std::io::stderr)
                 .boxed(),
-            LogFormat::Json => {
-                lines::layer().json().flatten_event(true).with_writer(std::io::stderr).boxed()
-            }
+            LogFormat::Json => lines::layer()
+                .json()
+                .flatten_event(settings.flat)
+                .with_writer(std::io::stderr)
+                .boxed(),
         };
         let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> =
             vec![lines.with_filter(filter).boxed()];
@@ -113,6 +117,13 @@ impl Log {
         tracing_subscriber::registry().with(layers).try_init().map_err(|_| LevelError::Twice)?;
         let level = LogLevel { handle, configured: settings.filter.as_str().into() };
         Ok(Self { level, tracer })
+    }
+
+    /// A log that nobody sees, for a process that has set up its own.
+    pub fn unheard() -> Self {
+        let (_, handle) = reload::Layer::new(EnvFilter::default());
+        let level = LogLevel { handle, configured: "off".into() };
+        Self { level, tracer: LateTracer::new() }
     }
 
     /// Changes what is logged.

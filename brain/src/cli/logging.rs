@@ -17,6 +17,7 @@ impl Logging {
             filter: std::env::var("RUST_LOG").unwrap_or_else(|_| config.log.clone()),
             format: if config.log_json { LogFormat::Json } else { LogFormat::Text },
             targets: config.log_json,
+            flat: false,
             traces: otlp.is_some(),
         })?;
         Ok(Self { log, otlp })

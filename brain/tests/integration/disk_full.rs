@@ -12,11 +12,11 @@ use serde_json::json;
 use crate::harness::{BRAIN, count, device};
 
 /// A file system of its own, in memory and small; unmounted when dropped.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(pub(crate) PathBuf);
 
 impl SmallDisk {
     /// None where this process may not mount.
-    fn mount(at: &Path) -> Option<Self> {
+    pub(crate) fn mount(at: &Path) -> Option<Self> {
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"])
             .arg(at)
@@ -60,7 +60,13 @@ async fn a_full_disk_refuses_writes_keeps_reading_and_goes_on_when_there_is_room
     assert_eq!(code, Some(ErrorCode::DiskFull), "and is told why");
     let state = brain.get(&format!("/api/v1/devices/{id}/state")).expect("reads go on");
     assert_eq!(state["state"]["reported/count"], 1);
-    assert_eq!(brain.readiness().expect("answers").0, 503);
+    let (status, readiness) = brain.readiness().expect("answers");
+    assert_eq!((status, &readiness["ready"]), (503, &json!(false)));
+    let why = readiness["store"].as_str().unwrap_or_default();
+    assert!(why.contains("disk full"), "{readiness}");
+    assert_eq!(brain.call("GET", "/healthz", None).expect("answers").0, 200, "it lives");
+    let full = brain.metric("fleet_store_state{state=\"disk_full\"}").expect("is shown");
+    assert_eq!(full, 1.0);
 
     std::fs::remove_file(&filler).expect("makes room");
     let until = Instant::now() + Duration::from_secs(10);
@@ -83,7 +89,7 @@ async fn write(device: &mut LightDevice, n: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn free_bytes(folder: &Path) -> u64 {
+pub(crate) fn free_bytes(folder: &Path) -> u64 {
     let disk = rustix::fs::statvfs(folder).expect("a file system");
     disk.f_bavail * disk.f_frsize
 }

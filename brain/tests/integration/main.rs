@@ -1,5 +1,6 @@
 //! The brain against real devices, real disks and real kills.
 
+mod accounting;
 mod api;
 mod browser;
 mod cli;

@@ -59,7 +59,9 @@ pub(super) fn run(config: &Config, log: &Log) -> anyhow::Result<()> {
             version: env!("CARGO_PKG_VERSION"),
             instance: agent.device_id().to_string(),
         };
-        telemetry = Some(Telemetry::start(&service, config.otlp()?.as_ref(), log)?);
+        let started = Telemetry::start(&service, config.otlp()?.as_ref(), log)?;
+        agent.metrics().observe(started.meters());
+        telemetry = Some(started);
         notify(&[sd_notify::NotifyState::Ready]);
         let outcome = tokio::select! {
             reason = asked_to_end() => {
@@ -104,6 +106,7 @@ fn agent_config(config: &Config, log_level: LogLevel) -> anyhow::Result<AgentCon
     if config.otlp()?.is_some() {
         agent.sampler = Sampler::new(config.trace_sample_ratio);
     }
+    agent.metrics_listen = config.metrics_listen;
     agent.log_level = Some(log_level);
     Ok(agent)
 }

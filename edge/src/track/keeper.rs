@@ -1,7 +1,7 @@
 //! The keeper's node: takes messages, commits, and answers.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actors::supervise::{Context, Node, NodeError};
 use protocol::history::{Cut, Entry};
@@ -11,6 +11,7 @@ use super::traces::Traces;
 use super::{
     Args, Effective, Fetched, Msg, PROVISIONAL_FLEET, Replica, View, WriteError, correction, report,
 };
+use crate::metrics;
 use crate::spool::{self, Commit, SpoolError};
 
 /// A disk that does not answer for this long is not going to.
@@ -76,6 +77,7 @@ impl Node for Track {
                     if let WriteError::QueueFull { .. } = error {
                         self.args.board.update(|status| status.queue_full += 1);
                     }
+                    self.show_queue()?;
                     reply.send(Err(error));
                 }
             },
@@ -227,9 +229,12 @@ impl Track {
         }
         let commit = Box::new(replica.take_staged());
         let desired_changed = changes_desired(&commit);
+        let began = Instant::now();
         let asked = self.args.spool.ask(|reply| spool::Msg::Commit(commit, reply), SPOOL_PATIENCE);
         // Without an answer nobody knows what became of the commit: a new life reads the spool.
-        let error = match asked.await? {
+        let answer = asked.await;
+        self.args.board.metrics().spool_committed(began.elapsed(), matches!(answer, Ok(Ok(()))));
+        let error = match answer? {
             Ok(()) => {
                 // Whoever has an answer finds it in the status as well.
                 self.show(desired_changed)?;
@@ -283,7 +288,11 @@ impl Track {
         let Args { identity, limits, spool, .. } = &*self.args;
         let key = identity.keypair.public();
         let answer = spool.ask(|reply| spool::Msg::Load(key, reply), SPOOL_PATIENCE).await??;
-        self.replica = Some(match answer {
+        let known = match self.replica.take() {
+            Some(replica) => replica.account().clone(),
+            None => self.args.board.metrics().account(),
+        };
+        let mut replica = match answer {
             Some((loaded, measured)) => {
                 if !loaded.author.clean {
                     tracing::info!("agent was not stopped in good order; spool is intact");
@@ -294,7 +303,9 @@ impl Track {
                 let fleet = self.args.fleet.unwrap_or(PROVISIONAL_FLEET);
                 Replica::begin(identity.clone(), fleet, random_epoch()?, *limits)
             }
-        });
+        };
+        replica.go_on_with(known);
+        self.replica = Some(replica);
         self.show(true)?;
         Ok(())
     }
@@ -352,6 +363,14 @@ impl Track {
             status.queue_bytes = bytes;
             status.leaves = leaves;
         });
+        let replica = self.replica()?;
+        let queue = metrics::Queue {
+            account: replica.account().clone(),
+            bytes,
+            oldest_s: replica.queue_oldest_s(),
+            is_full: replica.queue_is_full(),
+        };
+        self.args.board.metrics().queue_is(queue);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use actors::supervise::NodeError;
 use protocol::history::{Draft, LogId, Provenance};
 use protocol::state::StateSource;
 use protocol::wire::{LogPosition, Refuse};
-use protocol::{FleetId, PublicKey};
+use protocol::{ErrorCode, FleetId, PublicKey};
 
 use super::keeper::{Track, random_epoch};
 use super::{End, Outcome, Resolution, WriteError, resolve};
@@ -127,7 +127,7 @@ impl Track {
             End::BelowRefused => below,
             End::AtAcknowledged => below.min(self.replica()?.acknowledged_of(*log)),
         };
-        self.reissue(*log, last_seq, drop_refused.then_some(*seq)).await
+        self.reissue(*log, last_seq, drop_refused.then_some((*seq, error.code))).await
     }
 
     /// Ends an own log and writes what followed again, but for the entry `without`.
@@ -135,7 +135,7 @@ impl Track {
         &mut self,
         log: LogId,
         last_seq: u64,
-        without: Option<u64>,
+        without: Option<(u64, ErrorCode)>,
     ) -> Result<Result<Outcome, WriteError>, NodeError> {
         let Some(number) = self.replica()?.log_number(&log) else {
             return Ok(Ok(Outcome::Nothing));
@@ -144,13 +144,18 @@ impl Track {
         let Some(first) = lost.first() else { return Ok(Ok(Outcome::Nothing)) };
         let last_id = first.prev;
         let before = lost.len();
-        lost.retain(|entry| Some(entry.seq) != without);
+        lost.retain(|entry| without.is_none_or(|(refused, _)| entry.seq != refused));
         let dropped = (before - lost.len()) as u64;
         self.args.board.update(|status| status.entries_dropped += dropped);
         let (now, epoch) = (self.args.clock.now(), random_epoch()?);
         let ended = self.replica()?.end_log(log, last_seq, last_id, &lost, epoch, now);
         let cut = match ended {
-            Ok(cut) => Box::new(cut),
+            Ok(cut) => {
+                if let Some((_, code)) = without {
+                    self.replica()?.left_out(dropped, code);
+                }
+                Box::new(cut)
+            }
             Err(error) => {
                 self.load().await?;
                 return Ok(Err(error));

@@ -15,6 +15,7 @@ use protocol::wire::LogPosition;
 use protocol::{DeviceId, EntryId, ErrorCode, FleetId, PublicKey, SyncError};
 
 use super::WriteError;
+use super::account::{self, QueueAccount};
 use super::queue::Queue;
 use crate::identity::Identity;
 use crate::spool::{AuthorState, Commit, Delivered, EntryRecord, Loaded, LogRecord, SpoolError};
@@ -103,6 +104,7 @@ impl Replica {
     /// The replica that a spool holds.
     pub fn load(identity: Identity, loaded: Loaded, measured: Measured, limits: Limits) -> Self {
         let Loaded { genesis, logs, leaves, author: author_state, brains } = loaded;
+        let written_ms: Vec<u64> = logs.iter().map(|log| log.state.hlc.wall_ms).collect();
         let delivered = (0u32..).zip(&logs).map(|(n, log)| (n, log.delivered)).collect();
         let states = logs.into_iter().map(|log| log.state).collect();
         let tree = Tree::restore(genesis, states, leaves);
@@ -111,8 +113,10 @@ impl Replica {
         let last = tree.log(&log).map_or(floor, |state| state.hlc.max(floor));
         let mut queue = Queue::default();
         for (number, entries) in measured.waiting {
+            // When each was written is not known without reading it; the last says enough.
+            let written_ms = written_ms.get(number as usize).copied().unwrap_or_default();
             for (seq, bytes) in entries {
-                queue.push(number, seq, bytes);
+                queue.restore(number, seq, bytes, written_ms);
             }
         }
         Self {
@@ -136,6 +140,7 @@ impl Replica {
     pub fn write(&mut self, draft: Draft, now: Now) -> Result<Option<LogPosition>, WriteError> {
         if self.queue.bytes() >= self.limits.queue_bytes_max {
             let Limits { queue_bytes_max: limit_bytes, .. } = self.limits;
+            self.queue.account.turn_away(account::QUEUE_FULL);
             return Err(WriteError::QueueFull { limit_bytes });
         }
         let Some(entry) = self.author.write(&self.tree, draft, now.wall_ms, now.quality) else {
@@ -188,7 +193,7 @@ impl Replica {
     pub fn take_cut(&mut self, cut: Cut) -> Vec<Path> {
         let (log, last_seq) = (cut.log, cut.last_seq);
         let touched = self.tree.take_cut(cut);
-        self.stage_end(log, last_seq, &touched);
+        self.stage_end(log, last_seq, &touched, account::CUT);
         touched
     }
 
@@ -211,6 +216,17 @@ impl Replica {
             self.staged.brains = Some(self.brains.clone());
             self.must_commit = true;
         }
+    }
+
+    /// Goes on with what an earlier replica of the same spool knew of its entries.
+    pub fn go_on_with(&mut self, mut account: QueueAccount) {
+        account.read_again(self.queue.depth());
+        self.queue.account = account;
+    }
+
+    /// Of the entries that were to be written again, one was left out: the brain refused it.
+    pub fn left_out(&mut self, entries: u64, code: ErrorCode) {
+        self.queue.account.leave_out(entries, code.as_str());
     }
 
     /// Notes whether the agent is stopped in good order.
@@ -275,10 +291,13 @@ impl Replica {
         let role = Role::Owner(self.identity.device);
         // An own timestamp may be ahead of a clock that was set back; that is for others to judge.
         let now_ms = entry.hlc.wall_ms;
-        admit(&self.tree, entry, id, role, now_ms).map_err(WriteError::Refused)?;
+        if let Err(refusal) = admit(&self.tree, entry, id, role, now_ms) {
+            self.queue.account.turn_away(account::NOT_ADMISSIBLE);
+            return Err(WriteError::Refused(refusal));
+        }
         let bytes = self.apply(entry, id)?;
         if let Some(number) = self.tree.log_number(&entry.log) {
-            self.queue.push(number, entry.seq, bytes);
+            self.queue.push(number, entry.seq, bytes, entry.hlc.wall_ms);
         }
         Ok(self.position(entry.log))
     }
@@ -303,9 +322,9 @@ impl Replica {
         }
     }
 
-    fn stage_end(&mut self, log: LogId, last_seq: u64, touched: &[Path]) {
+    fn stage_end(&mut self, log: LogId, last_seq: u64, touched: &[Path], reason: &'static str) {
         let Some(number) = self.tree.log_number(&log) else { return };
-        let gone = self.queue.truncate(number, last_seq);
+        let gone = self.queue.truncate(number, last_seq, reason);
         self.entry_bytes = self.entry_bytes.saturating_sub(gone);
         self.staged.entries.retain(|entry| entry.log != number || entry.seq <= last_seq);
         self.staged.truncate.push((number, last_seq));

@@ -196,6 +196,9 @@ impl Calling {
             End::Broken(None) => ("brain ended the connection".to_owned(), None),
             End::Stopped | End::ServerChanged | End::TrackGone(_) => (String::new(), None),
         };
+        if outlook.lasted.is_none() {
+            self.args.board.metrics().session_failed();
+        }
         let lasted_ms = outlook.lasted.map(|lasted| lasted.as_millis() as u64);
         tracing::warn!(lasted_ms, reason = text, "offline");
         self.args.board.update(|status| status.last_error = Some(text));
@@ -203,6 +206,7 @@ impl Calling {
     }
 
     fn failed(&self, error: &CallError) -> (Option<Duration>, Option<u32>) {
+        self.args.board.metrics().session_failed();
         let text = with_causes(error);
         tracing::warn!(error = text, "call failed");
         self.args.board.update(|status| status.last_error = Some(text));

@@ -98,6 +98,7 @@ pub(super) async fn converse(socket: Socket, session: Session, around: Around<'_
     let end = talk.run().await;
     if talk.welcomed.is_some() {
         let now_ms = talk.around.clock.wall_ms();
+        talk.around.board.metrics().session_over();
         talk.around.board.update(|status| {
             status.online = false;
             status.since_ms = now_ms;
@@ -173,7 +174,10 @@ impl Talk<'_> {
                     }
                 }
                 message = self.stream.next(), if readable => match message {
-                    Some(Ok(Message::Binary(frame))) => self.frame(&frame).await,
+                    Some(Ok(Message::Binary(frame))) => {
+                        self.around.board.metrics().frame_received(&frame);
+                        self.frame(&frame).await
+                    }
                     Some(Ok(Message::Close(_))) | None => return End::Broken(None),
                     Some(Ok(_)) => Ok(None),
                     Some(Err(error)) => return End::Broken(Some(error)),

@@ -1,5 +1,7 @@
 //! The binary: exit codes, messages, signals.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -72,6 +74,13 @@ async fn an_agent_runs_tells_its_status_and_stops_in_good_order() {
     assert_eq!(status["enrolled"], false);
     assert_eq!(status["online"], false);
     assert!(status["root"].as_str().is_some_and(|root| root.len() == 64), "{status}");
+    assert!(ask(dir.path(), "/healthz").starts_with("HTTP/1.1 200 "));
+    let ready = ask(dir.path(), "/readyz");
+    assert!(ready.starts_with("HTTP/1.1 200 ") && ready.contains("offline"), "{ready}");
+    let metrics = ask(dir.path(), "/metrics");
+    assert!(metrics.contains("fleet_queue_enqueued_total"), "{metrics}");
+    assert!(metrics.contains("service_instance_id=\"00112233445566778899aabbccddeeff\""));
+    assert!(ask(dir.path(), "/etc/passwd").starts_with("HTTP/1.1 404 "));
     let table = edge(dir.path()).arg("status").output().expect("runs");
     assert!(text(&table).contains("not enrolled"));
     let socket = std::fs::metadata(dir.path().join("edge.sock")).expect("a socket");
@@ -83,6 +92,17 @@ async fn an_agent_runs_tells_its_status_and_stops_in_good_order() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(!text(&output).contains("hush-hush"));
     assert!(!dir.path().join("edge.sock").exists());
+}
+
+/// What the agent of a folder answers over its socket.
+fn ask(dir: &std::path::Path, path: &str) -> String {
+    let mut socket = UnixStream::connect(dir.join("edge.sock")).expect("connects");
+    socket
+        .write_all(format!("GET {path} HTTP/1.1\r\nhost: edge\r\n\r\n").as_bytes())
+        .expect("asks");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("answers");
+    answer
 }
 
 #[test]

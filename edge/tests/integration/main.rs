@@ -2,6 +2,7 @@
 
 mod commands;
 mod faults;
+mod figures;
 mod kill;
 mod link;
 mod peer;

@@ -6,7 +6,7 @@
 use super::{Message, MessageKind};
 use crate::ErrorCode;
 use crate::codec::{self, CODEC_ID, DecodeError};
-use crate::compress::{Compression, DecompressError, compress, decompress};
+use crate::compress::{Compression, DecompressError, compress, declared_bytes, decompress};
 
 /// The oldest protocol version spoken here.
 pub const VERSION_MIN: u8 = 1;
@@ -98,6 +98,16 @@ pub fn encode(message: &Message, version: u8, wanted: Compression) -> Vec<u8> {
     frame.extend_from_slice(&[version, CODEC_ID, kind as u8, used.number()]);
     frame.extend_from_slice(&body);
     frame
+}
+
+/// How many bytes a frame of [`encode`] would have without compression.
+pub fn plain_bytes(frame: &[u8]) -> usize {
+    let Some(([_, _, _, flags], body)) = frame.split_first_chunk::<HEADER_BYTES>() else {
+        return frame.len();
+    };
+    let compression = Compression::from_number(flags & COMPRESSION_MASK);
+    let plain = compression.and_then(|compression| declared_bytes(body, compression));
+    plain.map_or(frame.len(), |plain| HEADER_BYTES + plain)
 }
 
 /// Decodes a frame.

@@ -7,7 +7,7 @@ use protocol::{EntryId, FleetId};
 
 use super::Replica;
 use crate::spool::AuthorState;
-use crate::track::WriteError;
+use crate::track::{WriteError, account};
 
 impl Replica {
     /// Signs the own log's head, where it is not signed yet.
@@ -47,7 +47,7 @@ impl Replica {
     ) -> Result<Cut, WriteError> {
         let cut = Cut::seal(&self.identity.keypair, self.tree.id(), log, last_seq, last_id);
         let touched = self.tree.take_cut(cut.clone());
-        self.stage_end(log, last_seq, &touched);
+        self.stage_end(log, last_seq, &touched, account::REWRITTEN);
         if log == self.own_log() {
             let log = LogId { author: log.author, epoch };
             self.author = Author::new(log, Hlc::default());
@@ -74,7 +74,10 @@ impl Replica {
         let (identity, state) = (self.identity.clone(), self.author_state);
         let brains = std::mem::take(&mut self.brains);
         let last = self.author.clock_mut().last();
+        let mut account = self.queue.account.clone();
+        account.withdraw(account.queued, account::REWRITTEN);
         *self = Self::begin(identity, fleet, epoch, self.limits);
+        self.queue.account = account;
         self.author = Author::new(self.own_log(), last);
         self.author_state = AuthorState { epoch, ..state };
         self.brains = brains;

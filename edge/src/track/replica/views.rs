@@ -6,6 +6,7 @@ use protocol::wire::LogPosition;
 
 use super::{PROVISIONAL_FLEET, Replica};
 use crate::spool::AuthorState;
+use crate::track::QueueAccount;
 
 impl Replica {
     /// The tree.
@@ -31,6 +32,21 @@ impl Replica {
     /// How many bytes they take.
     pub fn queue_bytes(&self) -> u64 {
         self.queue.bytes()
+    }
+
+    /// When the oldest of them was written, in seconds since the Unix epoch.
+    pub fn queue_oldest_s(&self) -> Option<u64> {
+        self.queue.oldest_s()
+    }
+
+    /// Whether as much waits as may.
+    pub fn queue_is_full(&self) -> bool {
+        self.queue.bytes() >= self.limits.queue_bytes_max
+    }
+
+    /// What became of the entries that this device wrote.
+    pub fn account(&self) -> &QueueAccount {
+        &self.queue.account
     }
 
     /// Where the author stands.

@@ -59,6 +59,7 @@ impl Talk<'_> {
         while let Some(output) = work.pop_front() {
             let more = match output {
                 Output::Send(frame) => {
+                    self.around.board.metrics().frame_sent(&frame);
                     self.outbox.push_back(Message::Binary(frame.into()));
                     self.unwritten = true;
                     continue;
@@ -130,6 +131,7 @@ impl Talk<'_> {
             status.sessions += 1;
             status.last_error = None;
         });
+        self.around.board.metrics().session_welcomed();
         tracing::info!(connection, offset_ms, "online");
         self.clock_sample(offset_ms).await;
         if let Some(brain) = self.brain {
