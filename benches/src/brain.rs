@@ -19,6 +19,7 @@ pub struct Brain {
     binary: PathBuf,
     folder: Folder,
     environment: Vec<(String, String)>,
+    arguments: Vec<String>,
     process: Option<Child>,
     /// Where devices connect.
     pub devices: SocketAddr,
@@ -51,7 +52,7 @@ impl Brain {
         binary: impl Into<PathBuf>,
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
-        Self::start_in(binary, Folder::Own(tempfile::tempdir()?), environment)
+        Self::start_in(binary, Folder::Own(tempfile::tempdir()?), environment, &[])
     }
 
     /// The same, in a folder of the caller's.
@@ -60,13 +61,24 @@ impl Brain {
         folder: impl Into<PathBuf>,
         environment: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
-        Self::start_in(binary, Folder::Given(folder.into()), environment)
+        Self::start_in(binary, Folder::Given(folder.into()), environment, &[])
+    }
+
+    /// The same, with arguments that only one of the binaries takes.
+    pub fn start_asking(
+        binary: impl Into<PathBuf>,
+        folder: impl Into<PathBuf>,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> anyhow::Result<Self> {
+        Self::start_in(binary, Folder::Given(folder.into()), environment, arguments)
     }
 
     fn start_in(
         binary: impl Into<PathBuf>,
         folder: Folder,
         environment: &[(&str, &str)],
+        arguments: &[&str],
     ) -> anyhow::Result<Self> {
         let binary = binary.into();
         let init = Command::new(&binary)
@@ -83,6 +95,7 @@ impl Brain {
             binary,
             folder,
             environment: environment.iter().map(owned).collect(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             process: None,
             devices: any,
             api: any,
@@ -99,6 +112,7 @@ impl Brain {
             .arg(self.data())
             .args(["--device-listen", &self.devices.to_string()])
             .args(["--api-listen", &self.api.to_string()])
+            .args(&self.arguments)
             .env("FLEET_BRAIN_LOG_JSON", "true")
             .env("FLEET_BRAIN_DISK_RESERVE_BYTES", "1048576")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -224,14 +238,19 @@ impl Brain {
 
     /// The scraped value of a metric, named as it is printed, labels included.
     pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let text = self.metrics()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = line.with_context(|| format!("no metric {name} in:\n{text}"))?;
+        Ok(value.parse()?)
+    }
+
+    /// What `/metrics` answers.
+    pub fn metrics(&self) -> anyhow::Result<String> {
         let mut response = agent()
             .get(format!("http://{}/metrics", self.api))
             .header("authorization", format!("Bearer {}", self.token()?))
             .call()?;
-        let text = response.body_mut().read_to_string()?;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        let value = line.with_context(|| format!("no metric {name} in:\n{text}"))?;
-        Ok(value.parse()?)
+        Ok(response.body_mut().read_to_string()?)
     }
 }
 

@@ -4,9 +4,12 @@
 //! again. [`device::LightDevice`] is a device that speaks the real protocol over real TLS and
 //! WebSocket but keeps its log in memory: thousands fit into a process, and what it was told is
 //! an oracle outside of the brain. [`link::RawLink`] sends whatever frames it is given.
+//! With the feature `load` comes the bench behind the binary of that name.
 
 #![forbid(unsafe_code)]
 
 pub mod brain;
 pub mod device;
 pub mod link;
+#[cfg(feature = "load")]
+pub mod load;
