@@ -2,23 +2,53 @@
 //!
 //! Rounds are interleaved, so that a disk or a neighbour that slows down does so for all.
 
+mod lanes;
+mod mosquitto;
+mod nats;
 mod ours;
 mod peer;
+mod postgresql;
 mod raw;
+mod redis;
 mod rows;
+mod server;
 
+use std::fmt;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use super::measure::{Latency, Spread};
 use super::report::{self, Section, bytes, figure, spread};
 use super::settings::{ONE_BY_ONE, PIPELINED};
 use super::{Settings, Shape, Workspace, note, pause};
+use lanes::{Lane, Lanes};
 use ours::Ours;
 use peer::{Peer, Round};
 use raw::Raw;
 use rows::PerUpdate;
+use server::Server;
+
+/// A server that can run beside the brain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum PeerName {
+    Redis,
+    Postgresql,
+    Nats,
+    Mosquitto,
+}
+
+impl fmt::Display for PeerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Redis => "redis",
+            Self::Postgresql => "postgresql",
+            Self::Nats => "nats",
+            Self::Mosquitto => "mosquitto",
+        })
+    }
+}
 
 /// How long the disk rests between two rounds.
 const REST: Duration = Duration::from_millis(500);
@@ -26,7 +56,8 @@ const REST: Duration = Duration::from_millis(500);
 /// A system in the comparison.
 struct Contestant {
     name: String,
-    promise: &'static str,
+    /// What is behind its acknowledgement.
+    promise: String,
     /// How many times its rate the brain's is to be.
     target: Option<f64>,
     running: Result<Box<dyn Peer>, String>,
@@ -37,7 +68,7 @@ struct Contestant {
 #[derive(Debug, Serialize)]
 struct Outcome {
     name: String,
-    promise: &'static str,
+    promise: String,
     target: Option<f64>,
     /// The brain's rate over this one's, round by round.
     ratio: Option<Spread>,
@@ -72,10 +103,11 @@ fn compare(settings: &Settings, workspace: &Workspace, shape: Shape) -> anyhow::
     let each = raw(PerUpdate::one_of_each(&single))?;
     let as_written = raw(rows_per_update)?;
     let mut contestants = vec![
-        Contestant::new("brain", "fsync before the acknowledgement", None, Ok(ours)),
-        Contestant::new("RocksDB", "sync=true, rows for each update", raw_target(shape), Ok(each)),
-        Contestant::new("RocksDB as written", "sync=true, the brain's rows", None, Ok(as_written)),
+        Contestant::new("brain", "fsync", None, Ok(ours)),
+        Contestant::new("RocksDB", "sync=true", raw_target(shape), Ok(each)),
+        Contestant::new("RocksDB, the brain's rows", "sync=true", None, Ok(as_written)),
     ];
+    contestants.extend(servers(settings, workspace, shape));
     contestants[0].rounds.push(first);
     for number in 1..=settings.rounds {
         for contestant in &mut contestants {
@@ -89,6 +121,36 @@ fn compare(settings: &Settings, workspace: &Workspace, shape: Shape) -> anyhow::
     Ok(Comparison { shape, rows_per_update, outcomes })
 }
 
+/// The servers beside the brain, or why one is not there.
+fn servers(settings: &Settings, workspace: &Workspace, shape: Shape) -> Vec<Contestant> {
+    let known = shape == ONE_BY_ONE || shape == PIPELINED;
+    let target = |times: f64| known.then_some(times);
+    let mut servers = Vec::new();
+    for name in &settings.peers {
+        note(format!("compare: {name} starts, and is installed first where it is missing"));
+        servers.push(match name {
+            PeerName::Redis => {
+                let redis = redis::start(settings, workspace, shape);
+                Contestant::server("Redis", "appendfsync always", target(1.7), redis)
+            }
+            PeerName::Postgresql => {
+                let postgresql = postgresql::start(settings, workspace, shape);
+                let promise = "synchronous_commit=on";
+                Contestant::server("PostgreSQL", promise, target(1.7), postgresql)
+            }
+            PeerName::Nats => {
+                let nats = nats::start(settings, workspace, shape);
+                Contestant::server("NATS JetStream", "sync_interval: always", target(15.0), nats)
+            }
+            PeerName::Mosquitto => {
+                let mosquitto = mosquitto::start(settings, workspace, shape);
+                Contestant::server("mosquitto", "nothing: it never syncs", None, mosquitto)
+            }
+        });
+    }
+    servers
+}
+
 fn raw_target(shape: Shape) -> Option<f64> {
     match shape {
         ONE_BY_ONE => Some(0.7),
@@ -100,7 +162,7 @@ fn raw_target(shape: Shape) -> Option<f64> {
 impl Contestant {
     fn new<P: Peer + 'static>(
         name: &str,
-        promise: &'static str,
+        promise: &str,
         target: Option<f64>,
         running: anyhow::Result<P>,
     ) -> Self {
@@ -108,7 +170,22 @@ impl Contestant {
             Ok(peer) => Ok(Box::new(peer) as Box<dyn Peer>),
             Err(error) => Err(format!("{error:#}")),
         };
-        Self { name: name.to_owned(), promise, target, running, rounds: Vec::new() }
+        let (name, promise) = (name.to_owned(), promise.to_owned());
+        Self { name, promise, target, running, rounds: Vec::new() }
+    }
+
+    /// A server, which knows its release, and by what means it keeps its promise.
+    fn server<L: Lane + 'static>(
+        name: &str,
+        promise: &str,
+        target: Option<f64>,
+        running: anyhow::Result<Lanes<L>>,
+    ) -> Self {
+        let server = running.as_ref().ok().map(Lanes::server);
+        let version = server.map(Server::version).unwrap_or_default();
+        let promise =
+            server.and_then(|server| server.said("promise")).unwrap_or(promise.to_owned());
+        Self::new(format!("{name} {version}").trim(), &promise, target, running)
     }
 
     fn round(&mut self, number: u32, settings: &Settings) {
@@ -188,7 +265,7 @@ fn row(outcome: &Outcome) -> Vec<String> {
         true => "–".to_owned(),
         false => figure(Spread::of(client).median),
     };
-    let mut row = vec![outcome.name.clone(), outcome.promise.to_owned()];
+    let mut row = vec![outcome.name.clone(), outcome.promise.clone()];
     row.push(spread(&of(|round| round.updates_per_second)));
     row.extend(report::latency(&latency));
     row.extend([

@@ -9,6 +9,7 @@ use clap::{ArgAction, Args};
 use serde::Serialize;
 
 use super::Workspace;
+use super::compare::PeerName;
 use super::fleet::Plan;
 use super::report::Format;
 
@@ -40,6 +41,16 @@ pub(super) struct Settings {
     /// Whether devices connect over TLS [default: both, one after the other]
     #[arg(long, global = true, action = ArgAction::Set)]
     tls: Option<bool>,
+    /// The servers to run beside the brain, for `compare`; missing ones are installed
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_delimiter = ',',
+        num_args = 0..=1,
+        default_value = "redis,postgresql,nats,mosquitto"
+    )]
+    pub(super) peers: Vec<PeerName>,
     /// What devices write follows from it
     #[arg(long, global = true, default_value_t = 1)]
     pub(super) seed: u64,
