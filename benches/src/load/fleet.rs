@@ -8,14 +8,15 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::process::{Resource, getrlimit};
 
 use super::brain_metrics::StoreCounts;
 use super::measure::{Usage, usage};
 use super::order::{Answer, Counts, Enrol, Order, Until, Writing};
 use crate::brain::Brain;
 
-/// The most devices of one client process: it needs a socket each, and some more.
-const DEVICES_PER_CLIENT_MAX: usize = 15_000;
+/// What a brain needs open beside a socket for each device, its database above all.
+const OPEN_FILES_BESIDE: u64 = 1_000;
 /// How many devices are connecting at once, where that is not what is measured.
 const CONNECT_AT_ONCE: usize = 64;
 /// How long the devices may take to get where they were told to.
@@ -29,6 +30,7 @@ pub(super) struct Plan {
     /// Where the brain's data goes.
     pub(super) folder: PathBuf,
     pub(super) devices: usize,
+    pub(super) devices_per_client: usize,
     pub(super) tls: bool,
     pub(super) seed: u64,
     pub(super) payload_bytes: Option<usize>,
@@ -63,6 +65,14 @@ impl Sample {
 impl Fleet {
     /// Starts a brain in an empty folder, and enrols the devices.
     pub(super) fn start(plan: &Plan) -> anyhow::Result<Self> {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        if plan.devices as u64 > files.saturating_sub(OPEN_FILES_BESIDE) {
+            bail!(
+                "a process may hold {files} files here, too few for {} devices: raise the hard \
+                 limit (`ulimit -Hn`) or give fewer --devices",
+                plan.devices
+            );
+        }
         fs::create_dir_all(&plan.folder)?;
         // What is measured is what the brain can take, not what it lets in by default.
         let environment = [("FLEET_BRAIN_CONNECTIONS_PER_SECOND", "1000000")];
@@ -77,7 +87,7 @@ impl Fleet {
     fn enrol(&mut self, plan: &Plan) -> anyhow::Result<()> {
         let token = self.brain.enrolment_token(u32::try_from(plan.devices)?)?;
         let authority = String::from_utf8(self.brain.authority()?)?;
-        let clients = plan.devices.div_ceil(DEVICES_PER_CLIENT_MAX);
+        let clients = plan.devices.div_ceil(plan.devices_per_client);
         for number in 0..clients {
             let devices = plan.devices / clients + usize::from(number < plan.devices % clients);
             let last = u8::try_from(number + 2).context("there are too many clients")?;

@@ -8,7 +8,7 @@ use super::measure::{Latency, Machine, Memory, Spread, memory};
 use super::report::{Section, bytes, figure, spread};
 use super::{Settings, Workspace, note, pause};
 
-const DEVICES: usize = 1_000;
+const DEVICES: usize = 5_000;
 /// What a handshake has the brain sign: the transcript.
 const SIGNED: f64 = 1.0;
 /// What it has the brain verify: the device's certificate, its issuer's, and the transcript.

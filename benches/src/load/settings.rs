@@ -51,6 +51,10 @@ pub(super) struct Settings {
         default_value = "redis,postgresql,nats,mosquitto"
     )]
     pub(super) peers: Vec<PeerName>,
+    /// How many devices a client process holds: it needs a socket for each, and some more
+    #[arg(long, global = true, hide = true, default_value_t = 15_000,
+        value_parser = clap::value_parser!(u32).range(1..))]
+    devices_per_client: u32,
     /// What devices write follows from it
     #[arg(long, global = true, default_value_t = 1)]
     pub(super) seed: u64,
@@ -155,6 +159,7 @@ impl Settings {
             binary: self.brain.clone().unwrap_or_default(),
             folder: workspace.next("brain"),
             devices,
+            devices_per_client: self.devices_per_client as usize,
             tls,
             seed: self.seed,
             payload_bytes: self.payload_bytes(),

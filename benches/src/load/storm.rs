@@ -11,7 +11,7 @@ use super::order::{Order, Until, clock_us};
 use super::report::{Section, bytes, figure, spread};
 use super::{Settings, Workspace, note, pause};
 
-const DEVICES: usize = 1_000;
+const DEVICES: usize = 2_000;
 /// How many updates each device writes at first, so that it has a state to come back to.
 const UPDATES: u64 = 20;
 /// How long the brain has to notice that all connections are gone.
