@@ -87,6 +87,7 @@ struct Comparison {
 
 /// Runs the scenario.
 pub(super) fn run(settings: &Settings, workspace: &Workspace) -> anyhow::Result<Vec<Section>> {
+    anyhow::ensure!(settings.rate == 0.0, "compare goes as fast as acknowledged: leave --rate out");
     let shapes = settings.shapes().into_iter();
     shapes.map(|shape| section(&compare(settings, workspace, shape)?, settings)).collect()
 }
