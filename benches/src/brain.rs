@@ -249,6 +249,11 @@ impl Brain {
         token.with_context(|| format!("no token: {status} {json}"))
     }
 
+    /// What `/metrics` answers.
+    pub fn metrics(&self) -> anyhow::Result<String> {
+        Ok(self.scrape()?.1)
+    }
+
     /// All metrics: the type of the text, and the text.
     pub fn scrape(&self) -> anyhow::Result<(String, String)> {
         let mut response = agent()

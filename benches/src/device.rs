@@ -23,6 +23,11 @@ use tokio::time::timeout;
 
 use crate::link::RawLink;
 
+/// Where devices enrol.
+pub const ENROL_PATH: &str = "/v1/enrol";
+/// Where enrolled devices connect.
+pub const LINK_PATH: &str = "/v1/link";
+
 /// How a device reaches its brain.
 #[derive(Clone)]
 pub struct Way {
@@ -70,13 +75,22 @@ pub struct LightDevice {
 }
 
 impl Membership {
-    /// Enrols a new device with the key that `seed` makes.
+    /// Enrols a new device, whose key is made from `seed`.
     pub async fn enrol(way: &Way, token: &str, seed: [u8; 32]) -> anyhow::Result<Self> {
+        let tls = way.tls.clone();
+        let link = RawLink::open(way.brain, way.source, tls, ENROL_PATH, None).await?;
+        Self::enrol_over(link, token, seed).await
+    }
+
+    /// The same over a link to the enrolment path.
+    pub async fn enrol_over(
+        mut link: RawLink,
+        token: &str,
+        seed: [u8; 32],
+    ) -> anyhow::Result<Self> {
         let token: EnrolmentToken = token.parse()?;
         let keypair = Keypair::from_seed(&seed);
         let device = DeviceId(*keypair.public().0.first_chunk().context("16 of 32 bytes")?);
-        let tls = way.tls.clone();
-        let mut link = RawLink::open(way.brain, way.source, tls, "/v1/enrol", None).await?;
         let proof = TokenProof { number: token.number, secret: token.secret, name: String::new() };
         let mut session = Session::caller(Caller {
             fleet: token.fleet,
@@ -183,7 +197,7 @@ impl LightDevice {
         self.ended = None;
         let (tls, key) = (self.way.tls.clone(), self.membership.api_key.clone());
         let way = &self.way;
-        let link = RawLink::open(way.brain, way.source, tls, "/v1/link", Some(&key)).await?;
+        let link = RawLink::open(way.brain, way.source, tls, LINK_PATH, Some(&key)).await?;
         let Membership { fleet, root, device, keypair, certificate, .. } = self.membership.clone();
         let positions = self.tree.heads().map(|head| self.position(&head.log)).collect();
         let replica = Replica { tree: self.tree.id(), logs: positions, author: keypair.public() };

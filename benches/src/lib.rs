@@ -5,6 +5,7 @@
 //! WebSocket but keeps its log in memory: thousands fit into a process, and what it was told is
 //! an oracle outside of the brain. [`link::RawLink`] sends whatever frames it is given.
 //! [`proxy::Proxy`] stands between devices and a brain and harms what passes, as its seed has it.
+//! With the feature `load` comes the bench behind the binary of that name.
 
 #![forbid(unsafe_code)]
 
@@ -12,3 +13,5 @@ pub mod brain;
 pub mod device;
 pub mod link;
 pub mod proxy;
+#[cfg(feature = "load")]
+pub mod load;

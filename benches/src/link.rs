@@ -1,5 +1,7 @@
 //! A connection to a brain that says what it is told to.
 
+mod stream;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +13,17 @@ use rustls::crypto::ring::default_provider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tokio_util::either::Either;
+
+pub use stream::WireBytes;
+use stream::{Counted, Stream};
 
 /// What a lab brain without TLS takes for the keying material of a connection.
 const PLAIN_TEXT_EXPORTER: [u8; EXPORTER_BYTES] = *b"plain text on loopback, to bench";
@@ -36,9 +40,22 @@ pub fn tls_config(authority: &[u8]) -> anyhow::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
+/// Where a link goes, and over what.
+#[derive(Clone)]
+pub struct Target {
+    /// The brain's device listener.
+    pub brain: SocketAddr,
+    /// The loopback address to call from, where ports of one run out.
+    pub source: Option<SocketAddr>,
+    /// Trust in the brain's authority. Without it there is no TLS, which only a lab brain takes.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// Counts what goes over the wire.
+    pub bytes: Arc<WireBytes>,
+}
+
 /// An open WebSocket.
 pub struct RawLink {
-    socket: WebSocketStream<Either<TlsStream<TcpStream>, TcpStream>>,
+    socket: WebSocketStream<Stream>,
     /// Keying material of this connection.
     pub exporter: [u8; EXPORTER_BYTES],
 }
@@ -53,34 +70,40 @@ impl RawLink {
         path: &str,
         api_key: Option<&str>,
     ) -> anyhow::Result<Self> {
-        let opening = Self::connect(brain, source, tls.into(), path, api_key);
-        timeout(TIME_MAX, opening).await.context("connecting took too long")?
+        let target = Target { brain, source, tls: tls.into(), bytes: Arc::default() };
+        Self::open_to(&target, path, api_key).await
     }
 
-    async fn connect(
-        brain: SocketAddr,
-        source: Option<SocketAddr>,
-        tls: Option<Arc<ClientConfig>>,
+    /// Connects to `path` of a target.
+    pub async fn open_to(
+        target: &Target,
         path: &str,
         api_key: Option<&str>,
     ) -> anyhow::Result<Self> {
+        let opening = Self::connect(target, path, api_key);
+        timeout(TIME_MAX, opening).await.context("connecting took too long")?
+    }
+
+    async fn connect(target: &Target, path: &str, api_key: Option<&str>) -> anyhow::Result<Self> {
+        let Target { brain, source, tls, bytes } = target;
         let socket = TcpSocket::new_v4()?;
         if let Some(source) = source {
             socket.set_reuseaddr(true)?;
-            socket.bind(source)?;
+            socket.bind(*source)?;
         }
-        let stream = socket.connect(brain).await?;
-        stream.set_nodelay(true)?;
-        let (scheme, stream, exporter) = match tls {
-            Some(config) => {
+        let tcp = socket.connect(*brain).await?;
+        tcp.set_nodelay(true)?;
+        let stream = Counted::new(tcp, bytes.clone());
+        let (stream, scheme, exporter) = match tls {
+            Some(tls) => {
                 let name = ServerName::try_from("localhost")?;
-                let stream = TlsConnector::from(config).connect(name, stream).await?;
-                let connection = stream.get_ref().1;
+                let stream = TlsConnector::from(tls.clone()).connect(name, stream).await?;
+                let (_, connection) = stream.get_ref();
                 let exporter =
                     connection.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)?;
-                ("wss", Either::Left(stream), exporter)
+                (Stream::Tls(Box::new(stream)), "wss", exporter)
             }
-            None => ("ws", Either::Right(stream), PLAIN_TEXT_EXPORTER),
+            None => (Stream::Plain(stream), "ws", PLAIN_TEXT_EXPORTER),
         };
         let mut request = format!("{scheme}://{brain}{path}").into_client_request()?;
         if let Some(key) = api_key {
@@ -103,8 +126,13 @@ impl RawLink {
 
     /// The next frame; none when the brain has closed the connection.
     pub async fn receive(&mut self) -> anyhow::Result<Option<Bytes>> {
+        timeout(TIME_MAX, self.next()).await.context("nothing came")?
+    }
+
+    /// The same, however long it takes.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
         loop {
-            match timeout(TIME_MAX, self.socket.next()).await.context("nothing came")? {
+            match self.socket.next().await {
                 Some(Ok(Message::Binary(frame))) => return Ok(Some(frame)),
                 Some(Ok(Message::Close(_)))
                 | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed))
@@ -115,5 +143,12 @@ impl RawLink {
                 Some(Err(error)) => bail!(error),
             }
         }
+    }
+
+    /// Drops the connection at once, as a device does that loses its power; the port is free
+    /// again without the minute that TCP otherwise holds it for.
+    pub fn abort(self) {
+        // A socket that is gone already needs no more.
+        let _ = self.socket.get_ref().tcp().set_zero_linger();
     }
 }

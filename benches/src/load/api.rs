@@ -1,0 +1,65 @@
+//! The API as a client of a person's would use it: one connection, kept open.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::Request;
+
+use crate::brain::Brain;
+
+const TIME_MAX: Duration = Duration::from_secs(60);
+
+/// A connection to the API.
+#[derive(Clone)]
+pub(super) struct Api {
+    agent: Agent,
+    base: String,
+    authorisation: String,
+}
+
+/// What a call took.
+pub(super) struct Called {
+    pub(super) time_us: u64,
+    pub(super) body: Vec<u8>,
+}
+
+impl Api {
+    /// Connects at the first call.
+    pub(super) fn of(brain: &Brain) -> anyhow::Result<Self> {
+        let config = Agent::config_builder().timeout_global(Some(TIME_MAX));
+        Ok(Self {
+            agent: config.http_status_as_error(false).build().into(),
+            base: format!("http://{}/api/v1", brain.api),
+            authorisation: format!("Bearer {}", brain.token()?),
+        })
+    }
+
+    /// Reads a path below `/api/v1`.
+    pub(super) fn get(&self, path: &str) -> anyhow::Result<Called> {
+        self.call("GET", path, Vec::new())
+    }
+
+    /// Changes what is at a path below `/api/v1`.
+    pub(super) fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Called> {
+        self.call("PATCH", path, serde_json::to_vec(body)?)
+    }
+
+    fn call(&self, method: &str, path: &str, body: Vec<u8>) -> anyhow::Result<Called> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header("authorization", &self.authorisation)
+            .header("content-type", "application/json")
+            .body(body)?;
+        let began = Instant::now();
+        let mut response = self.agent.run(request)?;
+        let body = response.body_mut().with_config().limit(64 << 20).read_to_vec()?;
+        let time_us = began.elapsed().as_micros() as u64;
+        if !response.status().is_success() {
+            bail!("{method} {path}: {} {}", response.status(), String::from_utf8_lossy(&body));
+        }
+        Ok(Called { time_us, body })
+    }
+}

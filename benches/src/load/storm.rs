@@ -1,0 +1,114 @@
+//! `load storm`: all devices lose their connections, and all come back at once.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::ack::transport;
+use super::fleet::Fleet;
+use super::measure::{Latency, Spread, memory};
+use super::order::{Order, Until, clock_us};
+use super::report::{Section, bytes, figure, spread};
+use super::{Settings, Workspace, note, pause};
+
+const DEVICES: usize = 2_000;
+/// How many updates each device writes at first, so that it has a state to come back to.
+const UPDATES: u64 = 20;
+/// How long the brain has to notice that all connections are gone.
+const NOTICE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Serialize)]
+struct Round {
+    /// From the word to the last handshake's end.
+    connected_seconds: f64,
+    /// From the word until what each device wrote meanwhile is acknowledged.
+    in_sync_seconds: f64,
+    connects_per_second: f64,
+    connect: Latency,
+    /// With the update that each device brings.
+    brain_cpu_us_per_device: f64,
+    /// Attempts that failed and were made again.
+    failed_attempts: u64,
+    rss_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Outcome {
+    devices: usize,
+    tls: bool,
+    rounds: Vec<Round>,
+}
+
+/// Runs the scenario.
+pub(super) fn run(settings: &Settings, workspace: &Workspace) -> anyhow::Result<Section> {
+    let devices = settings.devices_or(DEVICES);
+    let mut outcomes = Vec::new();
+    for tls in settings.transports() {
+        note(format!("storm: {devices} devices, {}", transport(tls)));
+        let mut fleet = Fleet::start(&settings.fleet(workspace, devices, tls))?;
+        fleet.connect()?;
+        fleet.write(UPDATES)?;
+        fleet.wait(Until::Stored)?;
+        let rounds = (0..settings.rounds).map(|_| round(&mut fleet));
+        let rounds = rounds.collect::<anyhow::Result<_>>()?;
+        outcomes.push(Outcome { devices, tls, rounds });
+    }
+    let columns = [
+        "devices",
+        "link",
+        "all connected s",
+        "all in sync s",
+        "connects/s",
+        "p50 ms",
+        "p99 ms",
+        "brain CPU µs/device",
+        "failed attempts",
+        "brain RSS",
+    ];
+    let rows = outcomes.iter().map(row).collect();
+    let about = format!(
+        "All devices drop, each writes an update, and all connect at once; {} rounds, medians.",
+        settings.rounds
+    );
+    Section::new("storm", about, &columns, rows, &outcomes)
+}
+
+fn round(fleet: &mut Fleet) -> anyhow::Result<Round> {
+    fleet.disconnect()?;
+    pause(NOTICE);
+    fleet.write(1)?;
+    let before = fleet.sample()?;
+    let began = clock_us();
+    fleet.tell(&Order::Connect { at_once: fleet.devices })?;
+    let connected = fleet.wait(Until::Connected)?;
+    let in_sync = fleet.wait(Until::Stored)?.max(connected);
+    let after = fleet.sample()?;
+    let devices = fleet.devices as f64;
+    let seconds = |until: u64| until.saturating_sub(began) as f64 / 1e6;
+    let times = after.counts.iter().flat_map(|counts| counts.connect_us.iter().copied());
+    Ok(Round {
+        connected_seconds: seconds(connected),
+        in_sync_seconds: seconds(in_sync),
+        connects_per_second: devices / seconds(connected),
+        connect: Latency::of(times),
+        brain_cpu_us_per_device: (after.brain - before.brain).cpu.as_secs_f64() * 1e6 / devices,
+        failed_attempts: after.counts.iter().map(|counts| counts.lost).sum(),
+        rss_bytes: memory(fleet.brain_pid()?)?.resident,
+    })
+}
+
+fn row(outcome: &Outcome) -> Vec<String> {
+    let of = |field: fn(&Round) -> f64| Spread::of(outcome.rounds.iter().map(field));
+    vec![
+        outcome.devices.to_string(),
+        transport(outcome.tls).to_owned(),
+        spread(&of(|round| round.connected_seconds)),
+        spread(&of(|round| round.in_sync_seconds)),
+        figure(of(|round| round.connects_per_second).median),
+        figure(of(|round| round.connect.p50_us as f64).median / 1e3),
+        figure(of(|round| round.connect.p99_us as f64).median / 1e3),
+        figure(of(|round| round.brain_cpu_us_per_device).median),
+        figure(of(|round| round.failed_attempts as f64).median),
+        bytes(of(|round| round.rss_bytes as f64).median),
+    ]
+}

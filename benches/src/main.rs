@@ -1,0 +1,11 @@
+//! The load bench: `load --help`.
+
+#![forbid(unsafe_code)]
+
+/// The clients share the machine with what they measure and must not be the slow part.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    benches::load::main()
+}
