@@ -117,12 +117,14 @@ fn enrol(
     };
     let api_key = format!("{API_KEY_PREFIX}{}_{}", peer.device, HEXLOWER.encode(&secret));
     let token = EnrolmentRecord { uses_left: token.uses_left - 1, ..token };
+    fail::fail_point!("enrolment.before_commit");
     args.store
         .change_registry(vec![
             RegistryChange::Device(Box::new(record)),
             RegistryChange::Enrolment(token),
         ])
         .map_err(|error| error.to_sync_error())?;
+    fail::fail_point!("enrolment.stored");
     tracing::info!(device = %peer.device, token = proof.number, "device enrolled");
     Ok(Enrolled { certificate, api_key, now_ms })
 }

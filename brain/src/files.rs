@@ -22,17 +22,24 @@ pub fn replace(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> 
         Readers::Everybody => 0o644,
     };
     match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+        Ok(()) => fail::fail_point!("file.leftover_removed"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
+    fail::fail_point!("file.before_create");
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&fresh)?;
+    fail::fail_point!("file.created");
     file.write_all(content)?;
+    fail::fail_point!("file.written");
     file.sync_all()?;
+    fail::fail_point!("file.synced");
     fs::rename(&fresh, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
+    fail::fail_point!("file.renamed");
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
     }
+    fail::fail_point!("file.folder_synced");
+    Ok(())
 }
 
 #[cfg(test)]

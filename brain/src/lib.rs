@@ -11,10 +11,14 @@ pub mod clock;
 pub mod config;
 pub mod devices;
 pub mod enrolment;
+#[cfg(any(test, feature = "failpoints"))]
+pub mod failpoints;
 mod files;
 pub mod identity;
 pub mod link;
 pub mod metrics;
+#[cfg(feature = "planted-faults")]
+pub mod planted;
 pub mod serve;
 pub mod store;
 pub mod tls;

@@ -107,13 +107,16 @@ pub fn init(data: &Path) -> Result<Identity, ServeError> {
     // One small record: the reserve is for what the fleet writes later.
     let config = StoreConfig { disk_reserve_bytes: 0, ..StoreConfig::new(folder_in(data)) };
     let store = Store::open(config, identity.fleet, false)?;
+    fail::fail_point!("init.store_made");
     let now_ms = SystemClock::new(ClockQuality::Unsynchronised).now().wall_ms;
     let (token, record) = new_api_token("user:admin", now_ms, None);
     store.change_registry(vec![RegistryChange::ApiToken(record)])?;
     store.shut_down();
+    fail::fail_point!("init.token_stored");
     let path = data.join(ADMIN_TOKEN_FILE);
     files::replace(&path, format!("{token}\n").as_bytes(), Readers::Owner)
         .map_err(|source| ServeError::File { path, source })?;
+    fail::fail_point!("init.token_file_made");
     Ok(identity)
 }
 

@@ -150,6 +150,7 @@ impl Store {
         {
             return Err(OpenError::BelowMark { found, mark });
         }
+        fail::fail_point!("mark.checked");
         mark.write(found).map_err(mark_error)?;
         let damaged = |source| OpenError::Damaged { folder: config.folder.clone(), source };
         let last_tree = rocks.last_tree_number().map_err(damaged)?;
@@ -197,7 +198,9 @@ impl Store {
 
     /// Waits until everything queued so far is durable, and stops committing.
     pub fn shut_down(&self) {
+        fail::fail_point!("store.before_stop");
         self.committer.shut_down();
+        fail::fail_point!("store.stopped");
     }
 }
 

@@ -18,8 +18,12 @@ pub mod clock;
 pub mod config;
 pub mod disk;
 pub mod enrolment;
+#[cfg(any(test, feature = "failpoints"))]
+pub mod failpoints;
 pub mod identity;
 pub mod local_api;
+#[cfg(feature = "planted-faults")]
+pub mod planted;
 pub mod sense;
 pub mod simulate;
 pub mod spool;
