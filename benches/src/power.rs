@@ -288,11 +288,7 @@ impl Disk {
 
     /// Tells of every file and folder with its path in the folder.
     fn paths(&self, tell: &mut dyn FnMut(Inode, String)) -> Result<(), CutError> {
-        fn walk(
-            folder: &Path,
-            base: &Path,
-            tell: &mut dyn FnMut(Inode, String),
-        ) -> io::Result<()> {
+        fn walk(folder: &Path, base: &Path, tell: &mut dyn FnMut(Inode, String)) -> io::Result<()> {
             for item in fs::read_dir(folder)? {
                 let item = item?;
                 let (path, metadata) = (item.path(), item.metadata()?);

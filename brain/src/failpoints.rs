@@ -5,13 +5,18 @@
 
 /// The failpoints: name, and what lies before and behind it.
 pub const POINTS: &[(&str, &str)] = &[
-    ("file.leftover_removed", "what an earlier death left of a small file is gone, nothing new is there"),
+    (
+        "file.leftover_removed",
+        "what an earlier death left of a small file is gone, nothing new is there",
+    ),
     ("file.before_create", "a small file is about to be written beside the old one"),
     ("file.created", "the new file is there and empty"),
     ("file.written", "the new file has its content, not yet synced"),
     ("file.synced", "the new file is durable under its temporary name"),
     ("file.renamed", "the new file has its name, the folder is not synced"),
     ("file.folder_synced", "the new file is durable, its writer does not know"),
+    ("file.removed", "a small file is gone, its folder is not synced"),
+    ("file.folder_made", "a folder is there, the one above it is not synced"),
     ("identity.folder_made", "the folder of keys is there, no key"),
     ("identity.root_key_made", "the root key is there, the brain's is not"),
     ("identity.brain_key_made", "both keys are there, fleet.json is not"),
@@ -21,9 +26,11 @@ pub const POINTS: &[(&str, &str)] = &[
     ("tls.server_key_made", "the server's new key lies beside the old certificate"),
     ("tls.server_chain_made", "the server's new certificate is there, its names are not noted"),
     ("tls.server_names_made", "the server's certificate is whole"),
+    ("init.begun", "it is noted that a fleet is being made, nothing of it is there"),
     ("init.store_made", "the store is there, no API token"),
     ("init.token_stored", "the first API token is stored as a hash, its file is not there"),
-    ("init.token_file_made", "all is made, nobody is told"),
+    ("init.token_file_made", "all is made, the note that it is being made is still there"),
+    ("init.finished", "the fleet is made, nobody is told"),
     ("store.before_open", "the database is about to be opened, recovered or made"),
     ("store.opened", "the database is recovered, its identity is not checked"),
     ("store.identity_made", "a new database knows its format and fleet"),

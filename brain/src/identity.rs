@@ -91,7 +91,7 @@ impl Identity {
             }
         }
         let keys = folder.join("keys");
-        fs::create_dir_all(&keys).map_err(|source| file_error(&keys, source))?;
+        files::create_folder(&keys).map_err(|source| file_error(&keys, source))?;
         fail::fail_point!("identity.folder_made");
         let (root, keypair) = (Keypair::from_seed(&random()), Keypair::from_seed(&random()));
         let fleet = FleetId(first_half(&random()));

@@ -23,7 +23,7 @@ pub mod serve;
 pub mod store;
 pub mod tls;
 
-pub use files::{Readers, replace};
+pub use files::{Readers, create_folder, replace};
 
 /// 32 bytes from the system's random generator.
 ///

@@ -73,6 +73,15 @@ pub enum OpenError {
         #[source]
         source: rocksdb::Error,
     },
+    /// The database's folder cannot be made.
+    #[error("the folder {folder} cannot be made")]
+    Folder {
+        /// Where it was to be.
+        folder: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A record that is needed to start is damaged.
     #[error("the database in {folder} is damaged")]
     Damaged {

@@ -27,15 +27,23 @@ impl DiskError {
     }
 }
 
-/// Makes a folder that only its owner may enter, with those above it.
+/// Makes a folder that only its owner may enter, with those above it, durably: a file in it that
+/// is synced would be lost with it.
 pub fn create_private_dir(path: &Path) -> Result<(), DiskError> {
+    // The last one always: whoever made it may have lost power before the sync.
+    let above = path.ancestors().skip(1).take_while(|at| !at.as_os_str().is_empty());
+    let made: Vec<_> = [path].into_iter().chain(above.take_while(|at| !at.exists())).collect();
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
         .map_err(DiskError::new("create", path))?;
     fail::fail_point!("disk.folder_made");
-    Ok(())
+    made.into_iter().rev().try_for_each(|dir| match sync_dir_of(dir) {
+        // A folder that may be entered and not read cannot be synced either.
+        Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    })
 }
 
 /// Writes a file that only its owner may read, so that at every moment either the former or the

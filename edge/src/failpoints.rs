@@ -5,8 +5,11 @@
 
 /// The failpoints: name, and what lies before and behind it.
 pub const POINTS: &[(&str, &str)] = &[
-    ("disk.folder_made", "a folder is there, with nothing in it"),
-    ("disk.leftover_removed", "what an earlier death left of a small file is gone, nothing new is there"),
+    ("disk.folder_made", "a folder is there, the one above it is not synced"),
+    (
+        "disk.leftover_removed",
+        "what an earlier death left of a small file is gone, nothing new is there",
+    ),
     ("disk.before_create", "a small file is about to be written beside the old one"),
     ("disk.created", "the new file is there and empty"),
     ("disk.written", "the new file has its content, not yet synced"),

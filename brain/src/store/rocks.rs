@@ -14,6 +14,7 @@ use rocksdb::{
 use serde::de::DeserializeOwned;
 
 use super::{OpenError, StoreConfig, keys, record};
+use crate::files;
 
 /// The format of the database. A newer one is refused.
 const FORMAT: u32 = 1;
@@ -64,6 +65,9 @@ impl Rocks {
         let families =
             FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
         fail::fail_point!("store.before_open");
+        // The database syncs what is in the folder, not the folder's own name.
+        files::create_folder(folder)
+            .map_err(|source| OpenError::Folder { folder: folder.clone(), source })?;
         let db =
             DB::open_cf_descriptors(&database_options(config), folder, families).map_err(error)?;
         fail::fail_point!("store.opened");
