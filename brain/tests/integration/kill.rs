@@ -7,7 +7,7 @@ use benches::device::LightDevice;
 use sim::random::Random;
 
 use crate::harness::{brain, device};
-use crate::oracle::{complaint, from_environment, load, seed};
+use crate::oracle::{complaint, from_environment, load, renew, seed};
 
 const DEVICES: usize = 4;
 
@@ -23,6 +23,7 @@ async fn what_was_acknowledged_survives_kills_of_the_brain() {
         devices.push(device(&brain).await);
     }
     let mut acknowledged = 0;
+    let mut of_former_devices = 0;
     for _ in 0..kills {
         let run = Duration::from_millis(random.within(&(50..450)));
         let loads: Vec<_> = devices.drain(..).map(|device| tokio::spawn(load(device))).collect();
@@ -32,8 +33,9 @@ async fn what_was_acknowledged_survives_kills_of_the_brain() {
             devices.push(load.await.expect("the load does not panic"));
         }
         brain.restart().expect("starts again, above its high-water mark");
-        acknowledged = devices.iter().map(LightDevice::stored).sum();
+        acknowledged = devices.iter().map(LightDevice::stored).sum::<u64>() + of_former_devices;
         devices.iter().for_each(|device| assert_nothing_is_missing(&brain, device));
+        of_former_devices += renew(&brain, &mut devices).await;
     }
     println!("kills: {kills}, seed: {seed}, acknowledged entries: {acknowledged}, lost: 0");
     assert!(acknowledged > kills, "the load was too light to show anything");

@@ -3,6 +3,8 @@
 mod commands;
 mod faults;
 mod kill;
+#[cfg(feature = "lab")]
+mod lab;
 mod link;
 mod peer;
 

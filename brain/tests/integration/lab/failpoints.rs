@@ -13,7 +13,7 @@ use sim::random::Random;
 
 use super::{BRAIN_LAB, died, init};
 use crate::harness::{count, device, way};
-use crate::oracle::{Complaint, complaint, from_environment, load, seed};
+use crate::oracle::{Complaint, complaint, from_environment, load, renew, seed};
 
 const DEVICES: usize = 3;
 /// A failpoint that is not met within this is not met at all.
@@ -80,7 +80,7 @@ async fn what_was_acknowledged_survives_deaths_at_every_failpoint() {
     let mut random = Random::new(seed);
     let mut world = World::new().await;
     let of_init: BTreeSet<_> = init::visits().into_iter().collect();
-    let mut deaths = 0;
+    let (mut deaths, mut of_former_devices) = (0, 0);
     for _ in 0..rounds {
         for (point, _) in POINTS {
             let (work, visit_max) = work(point);
@@ -93,9 +93,11 @@ async fn what_was_acknowledged_survives_deaths_at_every_failpoint() {
             deaths += 1;
             let complaints = world.come_back().await;
             assert_eq!(complaints, [], "{place}, seed {seed}");
+            of_former_devices += renew(&world.brain, &mut world.devices).await;
         }
     }
-    let acknowledged: u64 = world.devices.iter().map(LightDevice::stored).sum();
+    let acknowledged =
+        world.devices.iter().map(LightDevice::stored).sum::<u64>() + of_former_devices;
     println!(
         "failpoints: {}, deaths: {deaths} in {rounds} rounds, seed: {seed}, acknowledged entries: \
          {acknowledged}, devices joined: {}, tokens: {}, lost: 0",

@@ -11,7 +11,7 @@ use sim::random::Random;
 
 use super::BRAIN_LAB;
 use crate::harness::{count, device};
-use crate::oracle::{Complaint, complaint, from_environment, load, seed};
+use crate::oracle::{Complaint, complaint, from_environment, load, renew, seed};
 
 const DEVICES: usize = 3;
 /// How long devices write at most before the cut.
@@ -66,6 +66,7 @@ async fn power_cuts(cuts: u64, seed: u64, environment: &[(&str, &str)]) -> Outco
     for _ in 0..DEVICES {
         devices.push(device(&brain).await);
     }
+    let mut of_former_devices = 0;
     let mut outcome = Outcome { complaint: None, acknowledged: 0, fired: Fired::default() };
     for n in 0..cuts {
         let loss = if n % 2 == 0 { Loss::Everything } else { Loss::Mix };
@@ -91,7 +92,8 @@ async fn power_cuts(cuts: u64, seed: u64, environment: &[(&str, &str)]) -> Outco
         outcome.fired.add("deaths_at_start", u64::from(died_at_start));
         let cut = disk.cut(loss, &mut random).expect("cuts");
         outcome.fired.merge(&cut.fired);
-        outcome.acknowledged = devices.iter().map(LightDevice::stored).sum();
+        outcome.acknowledged =
+            devices.iter().map(LightDevice::stored).sum::<u64>() + of_former_devices;
         let place = format!("cut {n}, {loss:?}, at operation {operation}; {cut}");
         if let Err(error) = brain.restart() {
             let said = format!("{error:#}");
@@ -102,6 +104,7 @@ async fn power_cuts(cuts: u64, seed: u64, environment: &[(&str, &str)]) -> Outco
             outcome.complaint = Some((place, complaint));
             return outcome;
         }
+        of_former_devices += renew(&brain, &mut devices).await;
     }
     outcome
 }
