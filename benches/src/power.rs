@@ -26,7 +26,7 @@ use sim::random::Random;
 use tempfile::TempDir;
 
 use content::Fate;
-use journal::{Act, Change, ChangeKind, Inode};
+use journal::{Act, Change, Inode};
 use names::{Entry, Names};
 
 const SHIM: &str = include_str!("power/shim.c");
@@ -208,7 +208,7 @@ impl Disk {
         let mut met = Vec::new();
         for event in &events {
             match &event.act {
-                Act::Content(inode, change) => {
+                Act::Content(inode, change) if change.has_effect() => {
                     let changes = unsynced.entry(*inode).or_insert_with(|| {
                         met.push(*inode);
                         Vec::new()
@@ -239,7 +239,7 @@ impl Disk {
             if left != old {
                 fs::write(path, left).map_err(error(path))?;
             }
-            cut.count_file(fate, &changes);
+            cut.count_file(fate, changes.len() as u64);
             if let Some(name) = shown.get(&inode) {
                 cut.files.insert(name.clone(), say(fate));
             }
@@ -320,7 +320,7 @@ impl Disk {
 }
 
 impl Cut {
-    fn count_file(&mut self, fate: Fate, changes: &[Change]) {
+    fn count_file(&mut self, fate: Fate, changes: u64) {
         let kind = match fate {
             Fate::Lost => "files_back_at_last_sync",
             Fate::Kept => "files_kept_unsynced",
@@ -328,16 +328,12 @@ impl Cut {
             Fate::Torn => "files_torn",
         };
         self.fired.count(kind);
-        let writes = changes.iter().filter(|change| match change.kind {
-            ChangeKind::Write { length, .. } => length > 0,
-            ChangeKind::Resize { size } => size != change.size_before,
-        });
         let kind = match fate {
             Fate::Lost => "unsynced_writes_lost",
             Fate::Kept => "unsynced_writes_kept",
             Fate::CutShort | Fate::Torn => "unsynced_writes_in_doubt",
         };
-        self.fired.add(kind, writes.count() as u64);
+        self.fired.add(kind, changes);
     }
 }
 

@@ -49,6 +49,16 @@ pub(super) struct Change {
     pub(super) old: Vec<u8>,
 }
 
+impl Change {
+    /// Whether it changes anything: space is set aside for files without their knowing.
+    pub(super) fn has_effect(&self) -> bool {
+        match self.kind {
+            ChangeKind::Write { length, .. } => length > 0,
+            ChangeKind::Resize { size } => size != self.size_before,
+        }
+    }
+}
+
 /// What was changed of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChangeKind {

@@ -28,6 +28,7 @@ pub(crate) enum Complaint {
     #[error("{device}: the state has {state}, the history ends with {last:?}")]
     State { device: DeviceId, state: Json, last: Option<u64> },
     /// Something made through the API or by enrolment is gone.
+    #[cfg(feature = "lab")]
     #[error("{what} is gone")]
     Forgotten { what: String },
 }

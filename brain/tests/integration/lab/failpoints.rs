@@ -160,7 +160,10 @@ impl World {
                 "enrolment" | "api" => self.have_a_device_join().await,
                 _ if point.starts_with("store.registry") => self.have_a_device_join().await,
                 _ if point.starts_with("store.evidence") => self.have_an_entry_refused().await,
-                _ => Ok(tokio::time::sleep(Duration::from_millis(10)).await),
+                _ => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    Ok(())
+                }
             };
         };
         for load in loads {
