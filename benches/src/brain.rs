@@ -84,24 +84,54 @@ impl Brain {
         let init = Command::new(&binary)
             .args(["init", "--data-dir"])
             .arg(folder.path())
+            .envs(environment.iter().copied())
             .output()
             .context("brain init does not run")?;
         if !init.status.success() {
             bail!("brain init failed: {}", String::from_utf8_lossy(&init.stderr));
         }
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
-        let mut brain = Self {
-            binary,
-            folder,
-            environment: environment.iter().map(owned).collect(),
-            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
-            process: None,
-            devices: any,
-            api: any,
-        };
+        let mut brain = Self::not_started(binary, folder, environment, arguments);
         brain.restart()?;
         Ok(brain)
+    }
+
+    /// A brain whose folder holds a fleet already. It does not run yet.
+    pub fn at(
+        binary: impl Into<PathBuf>,
+        folder: impl Into<PathBuf>,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        Self::not_started(binary.into(), Folder::Given(folder.into()), environment, &[])
+    }
+
+    fn not_started(
+        binary: PathBuf,
+        folder: Folder,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+        let environment = environment.iter().map(owned).collect();
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Self { binary, folder, environment, arguments, process: None, devices: any, api: any }
+    }
+
+    /// Sets an environment variable of the processes that are started from now on.
+    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.unset(name);
+        self.environment.push((name.to_owned(), value.into()));
+    }
+
+    /// Takes an environment variable back.
+    pub fn unset(&mut self, name: &str) {
+        self.environment.retain(|(known, _)| known != name);
+    }
+
+    /// How the process ended, if it did by itself.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        let process = self.process.as_mut().context("no brain runs")?;
+        Ok(process.try_wait()?)
     }
 
     /// Starts the process, which must not run, at the addresses that it had before.

@@ -6,12 +6,14 @@
 //! an oracle outside of the brain. [`link::RawLink`] sends whatever frames it is given.
 //! [`proxy::Proxy`] stands between devices and a brain and harms what passes, as its seed has it.
 //! With the feature `load` comes the bench behind the binary of that name.
+//! [`power::Disk`] is a disk whose power can be cut under any process.
 
 #![forbid(unsafe_code)]
 
 pub mod brain;
 pub mod device;
 pub mod link;
-pub mod proxy;
 #[cfg(feature = "load")]
 pub mod load;
+pub mod power;
+pub mod proxy;

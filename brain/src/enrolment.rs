@@ -85,8 +85,12 @@ fn enrol(
     proof: &TokenProof,
 ) -> Result<Enrolled, SyncError> {
     let now_ms = args.clock.now().wall_ms;
-    let token = check_token(&args.store, proof, now_ms)?;
     let known = args.store.device(peer.device).map_err(|error| error.to_sync_error())?;
+    // A device that never got its answer, because one of the two lost power, comes again.
+    let again = known
+        .as_ref()
+        .is_some_and(|known| known.key == peer.key && known.enrolled_by == proof.number);
+    let token = check_token(&args.store, proof, now_ms, again)?;
     if known.as_ref().is_some_and(|known| known.key != peer.key) {
         let text = format!("device id {} belongs to another key already", peer.device);
         return Err(refuse(ErrorCode::Forbidden, text));
@@ -116,21 +120,26 @@ fn enrol(
         enrolled_by: token.number,
     };
     let api_key = format!("{API_KEY_PREFIX}{}_{}", peer.device, HEXLOWER.encode(&secret));
-    let token = EnrolmentRecord { uses_left: token.uses_left - 1, ..token };
+    let uses_left = if again { token.uses_left } else { token.uses_left - 1 };
+    let token = EnrolmentRecord { uses_left, ..token };
+    fail::fail_point!("enrolment.before_commit");
     args.store
         .change_registry(vec![
             RegistryChange::Device(Box::new(record)),
             RegistryChange::Enrolment(token),
         ])
         .map_err(|error| error.to_sync_error())?;
+    fail::fail_point!("enrolment.stored");
     tracing::info!(device = %peer.device, token = proof.number, "device enrolled");
     Ok(Enrolled { certificate, api_key, now_ms })
 }
 
+/// The token, if it admits a device; `again`, if it has admitted this one already.
 fn check_token(
     store: &Store,
     proof: &TokenProof,
     now_ms: u64,
+    again: bool,
 ) -> Result<EnrolmentRecord, SyncError> {
     let token = store.enrolment(proof.number).map_err(|error| error.to_sync_error())?;
     let digest: [u8; 32] = Sha256::digest(proof.secret).into();
@@ -141,7 +150,7 @@ fn check_token(
         Some(token) if token.expires_ms <= now_ms => {
             Err(refuse(ErrorCode::BadToken, "the enrolment token has expired: ask for a new one"))
         }
-        Some(token) if token.uses_left == 0 => {
+        Some(token) if token.uses_left == 0 && !again => {
             Err(refuse(ErrorCode::BadToken, "the enrolment token is used up: ask for a new one"))
         }
         Some(token) => Ok(token),

@@ -91,7 +91,8 @@ impl Identity {
             }
         }
         let keys = folder.join("keys");
-        fs::create_dir_all(&keys).map_err(|source| file_error(&keys, source))?;
+        files::create_folder(&keys).map_err(|source| file_error(&keys, source))?;
+        fail::fail_point!("identity.folder_made");
         let (root, keypair) = (Keypair::from_seed(&random()), Keypair::from_seed(&random()));
         let fleet = FleetId(first_half(&random()));
         let brain = BrainId(first_half(&random()));
@@ -103,13 +104,16 @@ impl Identity {
             Validity::ALWAYS,
         );
         write_key(&keys.join("root.key"), &root)?;
+        fail::fail_point!("identity.root_key_made");
         write_key(&keys.join("brain.key"), &keypair)?;
+        fail::fail_point!("identity.brain_key_made");
         // Last: only a whole identity counts as one.
         let content = FleetFile { format: FORMAT, fleet, root: root.public(), brain, certificate };
         let path = folder.join("fleet.json");
         let json = serde_json::to_vec_pretty(&content).map_err(|error| damaged(&path, &error))?;
         files::replace(&path, &json, Readers::Everybody)
             .map_err(|source| file_error(&path, source))?;
+        fail::fail_point!("identity.made");
         Self::load(folder)
     }
 

@@ -11,15 +11,19 @@ pub mod clock;
 pub mod config;
 pub mod devices;
 pub mod enrolment;
+#[cfg(any(test, feature = "failpoints"))]
+pub mod failpoints;
 mod files;
 pub mod identity;
 pub mod link;
 pub mod metrics;
+#[cfg(feature = "planted-faults")]
+pub mod planted;
 pub mod serve;
 pub mod store;
 pub mod tls;
 
-pub use files::{Readers, replace};
+pub use files::{Readers, create_folder, replace};
 
 /// 32 bytes from the system's random generator.
 ///

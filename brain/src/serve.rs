@@ -34,6 +34,9 @@ const FAILURE_SHOWN: Duration = Duration::from_secs(2);
 /// The file in the data folder that holds the first API token.
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
 
+/// The file in the data folder that is there while a fleet is being made.
+const UNFINISHED_FILE: &str = "init.unfinished";
+
 /// Why the brain does not start, or ends.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -102,20 +105,48 @@ pub struct Running {
 
 /// Makes a fleet in a data folder: its keys, a certificate authority, a store, and a first API
 /// token in [`ADMIN_TOKEN_FILE`].
+///
+/// An init that was interrupted is taken up where it stopped: the fleet that it had made is kept.
 pub fn init(data: &Path) -> Result<Identity, ServeError> {
-    let identity = Identity::create(data, crate::random_bytes)?;
+    let unfinished = data.join(UNFINISHED_FILE);
+    let file_error = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ServeError::File { path, source }
+    };
+    let identity = match Identity::load(data) {
+        Ok(interrupted) if unfinished.exists() => interrupted,
+        Err(IdentityError::Absent { .. }) => {
+            files::replace(&unfinished, b"", Readers::Everybody)
+                .map_err(file_error(&unfinished))?;
+            fail::fail_point!("init.begun");
+            Identity::create(data, crate::random_bytes)?
+        }
+        // It says what is there.
+        _ => Identity::create(data, crate::random_bytes)?,
+    };
     TlsFiles::in_folder(data).create_authority()?;
     // One small record: the reserve is for what the fleet writes later.
     let config = StoreConfig { disk_reserve_bytes: 0, ..StoreConfig::new(folder_in(data)) };
     let store = Store::open(config, identity.fleet, false)?;
+    fail::fail_point!("init.store_made");
     let now_ms = SystemClock::new(ClockQuality::Unsynchronised).now().wall_ms;
     let (token, record) = new_api_token("user:admin", now_ms, None);
     store.change_registry(vec![RegistryChange::ApiToken(record)])?;
     store.shut_down();
+    fail::fail_point!("init.token_stored");
     let path = data.join(ADMIN_TOKEN_FILE);
     files::replace(&path, format!("{token}\n").as_bytes(), Readers::Owner)
-        .map_err(|source| ServeError::File { path, source })?;
+        .map_err(file_error(&path))?;
+    fail::fail_point!("init.token_file_made");
+    files::remove(&unfinished).map_err(file_error(&unfinished))?;
+    fail::fail_point!("init.finished");
     Ok(identity)
+}
+
+/// Whether a data folder has no fleet yet, or one whose init was interrupted.
+pub fn needs_init(data: &Path) -> bool {
+    data.join(UNFINISHED_FILE).exists()
+        || matches!(Identity::load(data), Err(IdentityError::Absent { .. }))
 }
 
 /// What is asked of one start alone.

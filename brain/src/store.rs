@@ -73,6 +73,15 @@ pub enum OpenError {
         #[source]
         source: rocksdb::Error,
     },
+    /// The database's folder cannot be made.
+    #[error("the folder {folder} cannot be made")]
+    Folder {
+        /// Where it was to be.
+        folder: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A record that is needed to start is damaged.
     #[error("the database in {folder} is damaged")]
     Damaged {
@@ -150,6 +159,7 @@ impl Store {
         {
             return Err(OpenError::BelowMark { found, mark });
         }
+        fail::fail_point!("mark.checked");
         mark.write(found).map_err(mark_error)?;
         let damaged = |source| OpenError::Damaged { folder: config.folder.clone(), source };
         let last_tree = rocks.last_tree_number().map_err(damaged)?;
@@ -203,7 +213,9 @@ impl Store {
 
     /// Waits until everything queued so far is durable, and stops committing.
     pub fn shut_down(&self) {
+        fail::fail_point!("store.before_stop");
         self.committer.shut_down();
+        fail::fail_point!("store.stopped");
     }
 }
 

@@ -94,7 +94,10 @@ impl TlsFiles {
         let key = KeyPair::generate()?;
         let certificate = authority_params()?.self_signed(&key)?;
         write(&key_path, key.serialize_pem().as_bytes(), Readers::Owner)?;
-        write(&cert_path, certificate.pem().as_bytes(), Readers::Everybody)
+        fail::fail_point!("tls.authority_key_made");
+        write(&cert_path, certificate.pem().as_bytes(), Readers::Everybody)?;
+        fail::fail_point!("tls.authority_made");
+        Ok(())
     }
 
     /// SHA-256 of the authority's certificate, as enrolment tokens carry it.
@@ -134,8 +137,11 @@ impl TlsFiles {
         let certificate = params.signed_by(&key, &issuer)?;
         let chain = certificate.pem() + &read(&self.authority_path())?;
         write(&self.key_path(), key.serialize_pem().as_bytes(), Readers::Owner)?;
+        fail::fail_point!("tls.server_key_made");
         write(&path, chain.as_bytes(), Readers::Everybody)?;
+        fail::fail_point!("tls.server_chain_made");
         write(&names_path, wanted.as_bytes(), Readers::Everybody)?;
+        fail::fail_point!("tls.server_names_made");
         Ok(true)
     }
 

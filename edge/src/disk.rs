@@ -27,13 +27,23 @@ impl DiskError {
     }
 }
 
-/// Makes a folder that only its owner may enter, with those above it.
+/// Makes a folder that only its owner may enter, with those above it, durably: a file in it that
+/// is synced would be lost with it.
 pub fn create_private_dir(path: &Path) -> Result<(), DiskError> {
+    // The last one always: whoever made it may have lost power before the sync.
+    let above = path.ancestors().skip(1).take_while(|at| !at.as_os_str().is_empty());
+    let made: Vec<_> = [path].into_iter().chain(above.take_while(|at| !at.exists())).collect();
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(DiskError::new("create", path))
+        .map_err(DiskError::new("create", path))?;
+    fail::fail_point!("disk.folder_made");
+    made.into_iter().rev().try_for_each(|dir| match sync_dir_of(dir) {
+        // A folder that may be entered and not read cannot be synced either.
+        Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    })
 }
 
 /// Writes a file that only its owner may read, so that at every moment either the former or the
@@ -42,21 +52,27 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), DiskError> {
     let beside = path.with_extension("new");
     // Left over by a power cut; its mode may be another one.
     match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(DiskError::new("replace", &beside)(error));
-        }
-        _ => {}
+        Ok(()) => fail::fail_point!("disk.leftover_removed"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(DiskError::new("replace", &beside)(error)),
     }
+    fail::fail_point!("disk.before_create");
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(&beside)
         .map_err(DiskError::new("create", &beside))?;
+    fail::fail_point!("disk.created");
     file.write_all(content).map_err(DiskError::new("write", &beside))?;
+    fail::fail_point!("disk.written");
     file.sync_all().map_err(DiskError::new("fsync", &beside))?;
+    fail::fail_point!("disk.synced");
     fs::rename(&beside, path).map_err(DiskError::new("rename to", path))?;
-    sync_dir_of(path)
+    fail::fail_point!("disk.renamed");
+    sync_dir_of(path)?;
+    fail::fail_point!("disk.folder_synced");
+    Ok(())
 }
 
 /// The content of a file, or none where there is no file.
@@ -78,7 +94,12 @@ pub fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, DiskError> {
 /// Moves a file where there is one, durably. Returns whether there was one.
 pub fn rename_if_there(from: &Path, to: &Path) -> Result<bool, DiskError> {
     match fs::rename(from, to) {
-        Ok(()) => sync_dir_of(to).map(|()| true),
+        Ok(()) => {
+            fail::fail_point!("disk.moved");
+            sync_dir_of(to)?;
+            fail::fail_point!("disk.move_synced");
+            Ok(true)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(DiskError::new("move", from)(error)),
     }

@@ -128,7 +128,12 @@ impl Enrolment {
     pub fn store(&self, data_dir: &Path) -> Result<(), EnrolmentError> {
         let path = data_dir.join(FILE);
         match serde_json::to_vec_pretty(self) {
-            Ok(content) => Ok(disk::write_private(&path, &content)?),
+            Ok(content) => {
+                fail::fail_point!("enrolment.before_store");
+                disk::write_private(&path, &content)?;
+                fail::fail_point!("enrolment.stored");
+                Ok(())
+            }
             Err(source) => Err(EnrolmentError::Malformed { path, source }),
         }
     }

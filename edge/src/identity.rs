@@ -179,7 +179,9 @@ fn write_stored(data_dir: &Path, stored: &Stored) -> Result<(), IdentityError> {
     let path = data_dir.join(IDENTITY_FILE);
     let content = serde_json::to_vec_pretty(stored)
         .map_err(|source| IdentityError::Malformed { path: path.clone(), source })?;
-    Ok(disk::write_private(&path, &content)?)
+    disk::write_private(&path, &content)?;
+    fail::fail_point!("identity.made");
+    Ok(())
 }
 
 fn read_or_make_key(data_dir: &Path) -> Result<Keypair, IdentityError> {
@@ -195,6 +197,7 @@ fn read_or_make_key(data_dir: &Path) -> Result<Keypair, IdentityError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)?;
     disk::write_private(&path, &seed)?;
+    fail::fail_point!("identity.key_made");
     Ok(Keypair::from_seed(&seed))
 }
 
@@ -202,9 +205,11 @@ fn read_or_make_key(data_dir: &Path) -> Result<Keypair, IdentityError> {
 fn set_aside(data_dir: &Path, now_ms: u64) -> Result<PathBuf, IdentityError> {
     let aside = data_dir.join(format!("copied-{now_ms}"));
     disk::create_private_dir(&aside)?;
+    fail::fail_point!("identity.aside_made");
     for name in FILES_OF_AN_IDENTITY {
         disk::rename_if_there(&data_dir.join(name), &aside.join(name))?;
     }
+    fail::fail_point!("identity.aside_moved");
     Ok(aside)
 }
 

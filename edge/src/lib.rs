@@ -18,9 +18,13 @@ pub mod clock;
 pub mod config;
 pub mod disk;
 pub mod enrolment;
+#[cfg(any(test, feature = "failpoints"))]
+pub mod failpoints;
 pub mod identity;
 pub mod local_api;
 pub mod metrics;
+#[cfg(feature = "planted-faults")]
+pub mod planted;
 pub mod sense;
 pub mod simulate;
 pub mod spool;

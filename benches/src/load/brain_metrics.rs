@@ -7,10 +7,10 @@ use anyhow::Context;
 use crate::brain::Brain;
 
 // The names at `/metrics`.
-const SYNCS: &str = "fleet_brain_store_syncs";
-const COMMITS: &str = "fleet_brain_store_commits";
-const ENTRIES: &str = "fleet_brain_store_entries";
-const BYTES: &str = "fleet_brain_store_written_bytes";
+const SYNCS: &str = "fleet_store_syncs_total";
+const COMMITS: &str = "fleet_store_commits_total";
+const ENTRIES: &str = "fleet_store_entries_total";
+const BYTES: &str = "fleet_store_io_bytes_total";
 
 /// What the store has committed since the brain's start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -90,6 +90,7 @@ pub(super) async fn create(
     tokio::task::spawn_blocking(move || store.change_registry(change))
         .await?
         .map_err(|error| error.to_sync_error())?;
+    fail::fail_point!("api.enrolment_token_stored");
     Ok(Json(NewToken { number, token: token.to_text(), expires_ms }))
 }
 

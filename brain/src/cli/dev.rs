@@ -76,7 +76,7 @@ async fn dev(
     let brain_data = data.join("brain");
     std::fs::create_dir_all(&brain_data)
         .with_context(|| format!("{} cannot be made", brain_data.display()))?;
-    if !brain_data.join("fleet.json").exists() {
+    if brain::serve::needs_init(&brain_data) {
         let folder = brain_data.clone();
         tokio::task::spawn_blocking(move || brain::serve::init(&folder)).await??;
     }

@@ -16,7 +16,7 @@ pub(super) struct InitArgs {
 
 pub(super) fn run(args: &InitArgs) -> anyhow::Result<()> {
     let folder = &args.data.data_dir;
-    std::fs::create_dir_all(folder)
+    brain::create_folder(folder)
         .map_err(|error| anyhow::anyhow!("{} cannot be made: {error}", folder.display()))?;
     let identity = brain::serve::init(folder)?;
     let token_file = folder.join(brain::serve::ADMIN_TOKEN_FILE);

@@ -24,8 +24,8 @@ mod parking;
 const GROUP_COMMITS_MAX: usize = 2_048;
 /// How often the high-water mark is written, where it moved.
 const MARK_EVERY: Duration = Duration::from_millis(500);
-/// How many pieces of evidence are kept.
-const EVIDENCE_MAX: u64 = 10_000;
+/// How many pieces of evidence are kept; few in lab builds, so that pruning is met.
+const EVIDENCE_MAX: u64 = if cfg!(feature = "failpoints") { 4 } else { 10_000 };
 
 /// Whether the store takes commits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,6 +242,7 @@ impl Writer {
                     for change in &changes {
                         change.add_to(&mut batch, &self.rocks);
                     }
+                    fail::fail_point!("store.registry_batched");
                     waiting.push((None, done));
                 }
                 (Job::Tree(commit, done), None) => {
@@ -296,6 +297,7 @@ impl Writer {
         for (_, done) in waiting {
             done(result.clone());
         }
+        fail::fail_point!("store.acknowledged");
     }
 
     /// Why nothing may be written now.
@@ -358,8 +360,10 @@ impl Writer {
         let number = self.next_evidence;
         self.next_evidence += 1;
         self.rocks.put(batch, rocks::EVIDENCE, &number.to_be_bytes(), evidence);
+        fail::fail_point!("store.evidence_batched");
         if let Some(oldest) = number.checked_sub(EVIDENCE_MAX) {
             self.rocks.delete(batch, rocks::EVIDENCE, &oldest.to_be_bytes());
+            fail::fail_point!("store.evidence_pruned");
         }
     }
 }

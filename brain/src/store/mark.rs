@@ -34,7 +34,10 @@ impl MarkFile {
 
     /// Replaces the mark, durably.
     pub(super) fn write(&self, mark: u64) -> io::Result<()> {
-        files::replace(&self.path, format!("{mark}\n").as_bytes(), Readers::Everybody)
+        fail::fail_point!("mark.before_write");
+        files::replace(&self.path, format!("{mark}\n").as_bytes(), Readers::Everybody)?;
+        fail::fail_point!("mark.written");
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use rocksdb::{
 use serde::de::DeserializeOwned;
 
 use super::{OpenError, StoreConfig, keys, record};
+use crate::files;
 
 /// The format of the database. A newer one is refused.
 const FORMAT: u32 = 1;
@@ -63,8 +64,13 @@ impl Rocks {
         let cache = Cache::new_lru_cache(config.block_cache_bytes);
         let families =
             FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
+        fail::fail_point!("store.before_open");
+        // The database syncs what is in the folder, not the folder's own name.
+        files::create_folder(folder)
+            .map_err(|source| OpenError::Folder { folder: folder.clone(), source })?;
         let db =
             DB::open_cf_descriptors(&database_options(config), folder, families).map_err(error)?;
+        fail::fail_point!("store.opened");
         let rocks = Self { db };
         rocks.check_identity(folder, fleet)?;
         Ok(rocks)
@@ -81,6 +87,7 @@ impl Rocks {
                 self.put(&mut batch, META, b"fleet", &fleet);
                 let error = |source| OpenError::Database { folder: folder.to_owned(), source };
                 self.write(batch).map_err(error)?;
+                fail::fail_point!("store.identity_made");
             }
         }
         match self.get::<FleetId>(META, b"fleet").map_err(damaged)? {
@@ -109,7 +116,12 @@ impl Rocks {
     pub(super) fn write(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.db.write_opt(batch, &options)
+        #[cfg(feature = "planted-faults")]
+        options.set_sync(!crate::planted::fsync_is_skipped());
+        fail::fail_point!("store.before_write");
+        self.db.write_opt(batch, &options)?;
+        fail::fail_point!("store.written");
+        Ok(())
     }
 
     /// The number of the last write: it only grows.

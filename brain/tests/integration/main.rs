@@ -11,11 +11,10 @@ mod fsync_fails;
 mod harness;
 mod hostile;
 mod kill;
-#[cfg(feature = "plain-text")]
-mod lab {
-    mod proxy;
-}
+#[cfg(feature = "lab")]
+mod lab;
 mod main_job;
+mod oracle;
 mod page;
 mod seals;
 mod store;

@@ -108,7 +108,9 @@ impl Store {
     pub fn close(&self) {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         if self.place != Place::Memory {
+            fail::fail_point!("spool.before_close");
             slot.spool = None;
+            fail::fail_point!("spool.closed");
         }
     }
 }

@@ -90,9 +90,12 @@ impl SqliteSpool {
             path: path.to_path_buf(),
             source,
         })?;
+        fail::fail_point!("spool.file_made");
         let connection = Connection::open(path).map_err(failed("open spool"))?;
         let mut spool = Self { connection };
+        fail::fail_point!("spool.opened");
         spool.prepare(options)?;
+        fail::fail_point!("spool.prepared");
         spool.migrate()?;
         spool.check_pages()?;
         let loaded = spool.load()?;
@@ -120,6 +123,7 @@ impl SqliteSpool {
             };
             disk::rename_if_there(&with(path), &with(&set_aside))?;
         }
+        fail::fail_point!("spool.set_aside");
         let what = match error {
             SpoolError::Damaged { what } => what,
             other => other.to_string(),
@@ -154,6 +158,10 @@ impl SqliteSpool {
             return Err(SpoolError::NoWal { found: mode });
         }
         pragma("synchronous", &"FULL")?;
+        #[cfg(feature = "planted-faults")]
+        if crate::planted::fsync_is_skipped() {
+            pragma("synchronous", &"OFF")?;
+        }
         pragma("cell_size_check", &true)?;
         pragma("temp_store", &"MEMORY")?;
         pragma("cache_size", &-i64::from(options.cache_kib))?;
@@ -177,7 +185,11 @@ impl SqliteSpool {
             transaction.pragma_update(None, "user_version", FORMAT_VERSION)
         };
         let transaction = self.connection.transaction().map_err(failed("make spool"))?;
-        make(&transaction).and_then(|()| transaction.commit()).map_err(failed("make spool"))
+        make(&transaction).map_err(failed("make spool"))?;
+        fail::fail_point!("spool.schema_written");
+        transaction.commit().map_err(failed("make spool"))?;
+        fail::fail_point!("spool.schema_committed");
+        Ok(())
     }
 
     fn check_pages(&self) -> Result<(), SpoolError> {

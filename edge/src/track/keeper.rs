@@ -170,10 +170,12 @@ impl Node for Track {
     async fn stopping(&mut self, _: &Context<Msg>) {
         let floor_ms = self.args.clock.wall_ms();
         if let Some(replica) = &mut self.replica {
+            fail::fail_point!("track.before_clean_mark");
             replica.set_clean(true, floor_ms);
             if let Err(error) = self.flush().await {
                 tracing::error!(%error, "last commit failed");
             }
+            fail::fail_point!("track.clean_mark_made");
         }
     }
 
@@ -276,7 +278,10 @@ impl Track {
             replica.add_brain(issuer);
         }
         replica.set_clean(false, 0);
-        self.flush().await
+        fail::fail_point!("track.before_first_commit");
+        self.flush().await?;
+        fail::fail_point!("track.started");
+        Ok(())
     }
 
     pub(super) fn is_provisional(&self) -> bool {

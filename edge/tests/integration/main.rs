@@ -4,6 +4,8 @@ mod commands;
 mod faults;
 mod figures;
 mod kill;
+#[cfg(feature = "lab")]
+mod lab;
 mod link;
 mod peer;
 

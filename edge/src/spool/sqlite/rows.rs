@@ -85,8 +85,12 @@ impl Spool for SqliteSpool {
 
     fn commit(&mut self, commit: &Commit) -> Result<(), SpoolError> {
         let transaction = self.connection.transaction().map_err(failed("begin commit"))?;
+        fail::fail_point!("spool.before_write");
         write(&transaction, commit)?;
-        transaction.commit().map_err(failed("commit"))
+        fail::fail_point!("spool.written");
+        transaction.commit().map_err(failed("commit"))?;
+        fail::fail_point!("spool.committed");
+        Ok(())
     }
 
     fn range(&mut self, log: u32, after: u64, bytes_max: usize) -> Result<Vec<Entry>, SpoolError> {
@@ -140,7 +144,9 @@ impl Spool for SqliteSpool {
     fn prune(&mut self, up_to: &[(u32, u64)], bytes: u64) -> Result<u64, SpoolError> {
         let transaction = self.connection.transaction().map_err(failed("prune"))?;
         let freed = prune(&transaction, up_to, bytes).map_err(failed("prune"))?;
+        fail::fail_point!("spool.pruned");
         transaction.commit().map_err(failed("prune"))?;
+        fail::fail_point!("spool.prune_committed");
         Ok(freed)
     }
 }
