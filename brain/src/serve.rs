@@ -31,6 +31,9 @@ use crate::tls::{Certificates, TlsError, TlsFiles};
 /// How long `/readyz` tells of a failed store before the process ends.
 const FAILURE_SHOWN: Duration = Duration::from_secs(2);
 
+/// How many connections the system may keep for a listener; it may be set to allow fewer.
+const CONNECTIONS_WAITING_MAX: i32 = 4_096;
+
 /// The file in the data folder that holds the first API token.
 pub const ADMIN_TOKEN_FILE: &str = "admin.token";
 
@@ -313,6 +316,9 @@ fn node<N: actors::supervise::Node>(id: &str, args: N::Args) -> (Child, Address<
 fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, ServeError> {
     let error = |source| ServeError::Listen { address, purpose, source };
     let socket = TcpListener::bind(address).map_err(error)?;
+    // The library lets 128 wait; what comes on top in a storm would wait a second for TCP to try
+    // again. Calling it twice only moves the limit.
+    rustix::net::listen(&socket, CONNECTIONS_WAITING_MAX).map_err(|e| error(e.into()))?;
     socket.set_nonblocking(true).map_err(error)?;
     Ok(socket)
 }
