@@ -2,6 +2,9 @@
 
 mod auth;
 mod devices;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod measured;
 mod page;

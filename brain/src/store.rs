@@ -6,6 +6,9 @@
 
 mod cache;
 mod commit;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod history;
 mod keys;
 mod mark;

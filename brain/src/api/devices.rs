@@ -279,7 +279,7 @@ fn tree_number(api: &Api, device: DeviceId) -> Result<Option<TreeNumber>, Proble
     Ok(api.store.tree_number(genesis.tree_id())?)
 }
 
-fn which_version(query: StateQuery) -> Result<WhichVersion, Problem> {
+pub(super) fn which_version(query: StateQuery) -> Result<WhichVersion, Problem> {
     let time = |name: &str, text: &str| {
         let parsed = text.parse::<Timestamp>().map_err(|error| {
             Problem::bad_request(format!("{name} is not an RFC 3339 time: {error}"))

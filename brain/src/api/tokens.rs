@@ -13,6 +13,8 @@ use crate::store::{EnrolmentRecord, RegistryChange};
 
 /// The longest that a token may hold.
 const VALID_SECONDS_MAX: u64 = 365 * 24 * 60 * 60;
+/// The longest label, in bytes: it is a name for people, and every listing repeats it.
+const LABEL_BYTES_MAX: usize = 256;
 
 /// What an enrolment token is to be good for.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -29,6 +31,21 @@ pub struct TokenRequest {
 impl Default for TokenRequest {
     fn default() -> Self {
         Self { uses: 1, valid_seconds: 24 * 60 * 60, label: String::new() }
+    }
+}
+
+impl TokenRequest {
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        if self.uses == 0 || !(1..=VALID_SECONDS_MAX).contains(&self.valid_seconds) {
+            let text = format!("uses is at least 1, valid_seconds 1 to {VALID_SECONDS_MAX}");
+            return Err(Problem::bad_request(text));
+        }
+        let bytes = self.label.len();
+        if bytes > LABEL_BYTES_MAX {
+            let text = format!("label has {bytes} bytes; {LABEL_BYTES_MAX} are allowed");
+            return Err(Problem::bad_request(text));
+        }
+        Ok(())
     }
 }
 
@@ -60,11 +77,7 @@ pub(super) async fn create(
     State(api): State<Api>,
     Json(request): Json<TokenRequest>,
 ) -> Result<Json<NewToken>, Problem> {
-    if request.uses == 0 || request.valid_seconds == 0 || request.valid_seconds > VALID_SECONDS_MAX
-    {
-        let text = format!("uses is at least 1, valid_seconds 1 to {VALID_SECONDS_MAX}");
-        return Err(Problem::bad_request(text));
-    }
+    request.check()?;
     let now_ms = api.clock.now().wall_ms;
     let secret = crate::random_bytes();
     let random = crate::random_bytes();
@@ -108,4 +121,22 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<TokenInfo>>,
         label: token.label,
     };
     Ok(Json(tokens.into_iter().map(info).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_nobody_could_use_or_list_is_refused() {
+        let request = TokenRequest::default;
+        assert!(request().check().is_ok());
+        assert!(TokenRequest { uses: 0, ..request() }.check().is_err());
+        assert!(TokenRequest { valid_seconds: 0, ..request() }.check().is_err());
+        let too_long = VALID_SECONDS_MAX + 1;
+        assert!(TokenRequest { valid_seconds: too_long, ..request() }.check().is_err());
+        let label = "x".repeat(LABEL_BYTES_MAX);
+        assert!(TokenRequest { label: label.clone(), ..request() }.check().is_ok());
+        assert!(TokenRequest { label: label + "x", ..request() }.check().is_err());
+    }
 }

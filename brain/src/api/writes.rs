@@ -58,12 +58,7 @@ pub(super) async fn set_desired(
     span: ApiSpan,
     Json(leaves): Json<BTreeMap<String, Json_>>,
 ) -> Result<Json<WriteAnswer>, Problem> {
-    let mut desired = TreeState::new();
-    for (path, value) in parse_leaves(leaves)? {
-        let value =
-            value.ok_or_else(|| Problem::bad_request(format!("{path} is null; leave it out")))?;
-        desired.insert(path, value);
-    }
+    let desired = parse_desired(leaves)?;
     let provenance = provenance(principal, query);
     let trace = span.context();
     write(&api, &id, |reply| DeviceMsg::SetState { desired, provenance, trace, reply }).await
@@ -135,12 +130,22 @@ async fn twin(api: &Api, id: &str) -> Result<actors::supervise::Address<DeviceMs
     Ok(tokio::task::spawn_blocking(move || devices.twin(device)).await??)
 }
 
-fn provenance(Principal(principal): Principal, query: WriteQuery) -> Provenance {
+pub(super) fn provenance(Principal(principal): Principal, query: WriteQuery) -> Provenance {
     let reason = query.reason.unwrap_or_else(|| "set over the API".to_owned());
     Provenance { source: StateSource::Operator, principal, reason }
 }
 
-fn parse_leaves(leaves: BTreeMap<String, Json_>) -> Result<Vec<Change>, Problem> {
+pub(super) fn parse_desired(leaves: BTreeMap<String, Json_>) -> Result<TreeState, Problem> {
+    let mut desired = TreeState::new();
+    for (path, value) in parse_leaves(leaves)? {
+        let value =
+            value.ok_or_else(|| Problem::bad_request(format!("{path} is null; leave it out")))?;
+        desired.insert(path, value);
+    }
+    Ok(desired)
+}
+
+pub(super) fn parse_leaves(leaves: BTreeMap<String, Json_>) -> Result<Vec<Change>, Problem> {
     let mut changes = Vec::with_capacity(leaves.len());
     for (text, json) in leaves {
         let path = Path::new(&format!("desired/{text}"))

@@ -395,6 +395,18 @@ mod tests {
         assert_eq!(found("18446744073709551615"), ValueError::NumberRange);
     }
 
+    proptest::proptest! {
+        /// A state that was read over the API can be saved again only if nothing in it moved.
+        #[test]
+        fn every_number_survives_json(bits in proptest::num::u64::ANY, int in proptest::num::i64::ANY) {
+            for value in [Value::float(f64::from_bits(bits)), Ok(Value::from(int))] {
+                let Ok(value) = value else { continue };
+                let json = serde_json::to_string(&value).expect("serialises");
+                assert_eq!(serde_json::from_str::<Value>(&json).expect("parses"), value, "{json}");
+            }
+        }
+    }
+
     #[test]
     fn values_survive_json_and_the_codec() {
         let values = [
