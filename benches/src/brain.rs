@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -151,17 +152,23 @@ impl Brain {
             .context("brain serve does not run")?;
         let stderr = process.stderr.take().context("standard error is piped")?;
         self.process = Some(process);
-        let mut lines = BufReader::new(stderr).lines();
+        let (line, lines) = mpsc::channel();
+        // To its end, so that what it says later does not fill the pipe.
+        std::thread::spawn(move || {
+            let said = BufReader::new(stderr).lines().map_while(Result::ok);
+            // Nobody listens any more once it is ready.
+            said.for_each(|text| drop(line.send(text)));
+        });
+        let deadline = Instant::now() + START_TIME_MAX;
         let mut said = String::new();
-        for line in lines.by_ref() {
-            let line = line?;
-            let fields = serde_json::from_str::<Value>(&line).unwrap_or_default();
+        while let Ok(line) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            let event = serde_json::from_str::<Value>(&line).unwrap_or_default();
+            let fields = &event["fields"];
             if fields["message"] == "the brain is ready" {
                 let text = |name: &str| fields[name].as_str().unwrap_or_default().to_owned();
                 self.devices = text("devices").parse()?;
                 self.api = text("api").trim_start_matches("http://").parse()?;
-                // What else it says must not fill the pipe.
-                std::thread::spawn(move || lines.for_each(drop));
                 return Ok(());
             }
             said += &line;
