@@ -52,6 +52,14 @@ struct Link {
     events: LinkSender,
 }
 
+/// Entries that came over the link.
+struct Came {
+    log: LogId,
+    entries: Vec<(EntryId, Entry)>,
+    bytes: u32,
+    in_flight: InFlight,
+}
+
 /// The actor.
 pub struct DeviceActor {
     args: Arc<DeviceArgs>,
@@ -100,7 +108,8 @@ impl Node for DeviceActor {
             DeviceMsg::EntriesCame { connection, log, entries, bytes, in_flight, traces } => {
                 if self.is_current(connection) {
                     let spans = Spans::open(&traces, |trace| self.ingest_span(trace));
-                    self.ingest(ctx, log, entries, bytes, in_flight, &spans, now).await?;
+                    let came = Came { log, entries, bytes, in_flight };
+                    self.ingest(ctx, came, &spans, now).await?;
                 } else if self.link.is_some() {
                     in_flight.refuse(Reason::Code(ErrorCode::Fenced));
                 }
@@ -262,13 +271,11 @@ impl DeviceActor {
     async fn ingest(
         &mut self,
         ctx: &Context<DeviceMsg>,
-        log: LogId,
-        entries: Vec<(EntryId, Entry)>,
-        bytes: u32,
-        in_flight: InFlight,
+        came: Came,
         spans: &Spans,
         now: Now,
     ) -> Result<(), NodeError> {
+        let Came { log, entries, bytes, in_flight } = came;
         let came = entries.len() as u32;
         let mut result = self.twin_mut().ingest(entries, now);
         let mut unread = came - (result.new + result.known.len()) as u32;
