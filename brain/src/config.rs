@@ -48,8 +48,6 @@ pub struct Config {
     /// What the requests to it carry, as `name=value,name=value`.
     #[serde(skip_serializing)]
     pub otlp_headers: Option<HeaderList>,
-    /// Which share of the entries that begin here is traced, from 0 to 1.
-    pub trace_sample_ratio: f64,
 }
 
 impl Default for Config {
@@ -69,7 +67,6 @@ impl Default for Config {
             log_json: false,
             otlp_endpoint: None,
             otlp_headers: None,
-            trace_sample_ratio: 0.01,
         }
     }
 }
@@ -102,9 +99,6 @@ pub enum ConfigError {
     /// Traces and metrics have nowhere to go.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    /// No share.
-    #[error("trace_sample_ratio {0} is not between 0 and 1")]
-    Ratio(f64),
 }
 
 /// What the command line overrides.
@@ -148,9 +142,6 @@ impl Config {
 
     fn check(mut self) -> Result<Self, ConfigError> {
         self.otlp()?;
-        if !(0.0..=1.0).contains(&self.trace_sample_ratio) {
-            return Err(ConfigError::Ratio(self.trace_sample_ratio));
-        }
         if !self.api_tls && !self.api_listen.ip().is_loopback() {
             return Err(ConfigError::PlainApi(self.api_listen));
         }
@@ -203,13 +194,6 @@ mod tests {
         let printed = format!("{config:?} {}", toml::to_string(&config).expect("prints"));
         assert!(!printed.contains("s3cret") && printed.contains("4318"), "{printed}");
         assert!(config.otlp().expect("valid").is_some());
-    }
-
-    #[test]
-    fn a_share_of_traces_is_a_share() {
-        let (_folder, path) = file("trace_sample_ratio = 1.5");
-        let result = Config::read(Some(&path), &Overrides::default());
-        assert!(matches!(result, Err(ConfigError::Ratio(_))));
     }
 
     #[test]

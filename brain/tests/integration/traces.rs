@@ -115,7 +115,6 @@ fn start(collector: SocketAddr) -> Traced {
     let settings = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
         ("OTEL_BSP_SCHEDULE_DELAY", "200"),
-        ("FLEET_BRAIN_TRACE_SAMPLE_RATIO", "1"),
         ("FLEET_EDGE_TRACE_SAMPLE_RATIO", "1"),
     ];
     let brain = Brain::start_with(BRAIN, &settings).expect("the brain starts");

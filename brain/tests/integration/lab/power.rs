@@ -120,7 +120,7 @@ async fn the_disk_sees_every_fsync_that_the_brain_counts() {
     let counted = || {
         let log = |name: &str| name.starts_with("brain/store/") && name.ends_with(".log");
         let calls = disk.calls(log).expect("reads");
-        (brain.metric("fleet_brain_store_syncs").expect("a metric") as u64, calls)
+        (brain.metric("fleet_store_syncs_total").expect("a metric") as u64, calls)
     };
     let (counted_before, before) = counted();
     for n in 1..=40 {
