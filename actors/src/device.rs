@@ -97,7 +97,8 @@ impl Node for DeviceActor {
             self.used = true;
         }
         match msg {
-            DeviceMsg::Load => self.load(ctx).await?,
+            // What is rare is in a box: every actor keeps room for its longest handler.
+            DeviceMsg::Load => Box::pin(self.load(ctx)).await?,
             DeviceMsg::Attach { connection, peer, link, reply } => {
                 self.attach(ctx, connection, peer, link, reply, now);
             }
@@ -114,7 +115,9 @@ impl Node for DeviceActor {
                     in_flight.refuse(Reason::Code(ErrorCode::Fenced));
                 }
             }
-            DeviceMsg::SignedHeadCame(signed) => self.take_signed_head(ctx, signed).await?,
+            DeviceMsg::SignedHeadCame(signed) => {
+                Box::pin(self.take_signed_head(ctx, signed)).await?;
+            }
             DeviceMsg::CutCame(cut) => {
                 if let Some(commit) = self.twin_mut().take_cut(cut) {
                     self.commit(ctx, commit, Vec::new(), &Spans::default(), None);
@@ -122,12 +125,12 @@ impl Node for DeviceActor {
             }
             DeviceMsg::PeerRefused { connection, refuse } => {
                 if self.is_current(connection) {
-                    self.refused_by_peer(ctx, refuse, now).await?;
+                    Box::pin(self.refused_by_peer(ctx, refuse, now)).await?;
                 }
             }
             DeviceMsg::Fetch { connection, log, after, bytes_max } => {
                 if self.is_current(connection) {
-                    self.fetch(log, after, bytes_max).await?;
+                    Box::pin(self.fetch(log, after, bytes_max)).await?;
                 }
             }
             DeviceMsg::Write { changes, provenance, trace, reply } => {
@@ -279,7 +282,11 @@ impl DeviceActor {
         let came = entries.len() as u32;
         let mut result = self.twin_mut().ingest(entries, now);
         let mut unread = came - (result.new + result.known.len()) as u32;
-        if let Some(seq) = self.contradicted(&log, &result.known).await? {
+        let contradicted = match result.known.is_empty() {
+            true => None,
+            false => Box::pin(self.contradicted(&log, &result.known)).await?,
+        };
+        if let Some(seq) = contradicted {
             result.refused = Some((seq, Refusal::Equivocation { log, seq }));
         } else if result.refused.is_some() {
             unread -= 1;

@@ -67,11 +67,13 @@ pub(super) async fn serve(
             // In boxes is what is over soon: the task of an idle connection has no room for it.
             let secured = stranger.in_time(Box::pin(secure(acceptor, stream))).await;
             if let Some((stream, exporter)) = secured {
-                stranger.serve(stream, exporter).await;
+                Box::pin(stranger.serve(stream, exporter)).await;
             }
         }
         #[cfg(feature = "plain-text")]
-        Transport::PlainText => stranger.serve(stream, super::PLAIN_TEXT_EXPORTER).await,
+        Transport::PlainText => {
+            Box::pin(stranger.serve(stream, super::PLAIN_TEXT_EXPORTER)).await;
+        }
     }
 }
 

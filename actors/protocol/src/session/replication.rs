@@ -42,7 +42,8 @@ pub(super) struct Terms {
 pub(super) struct Replication {
     terms: Terms,
     replica: Replica,
-    logs: BTreeMap<LogId, Log>,
+    /// In boxes, because a node of the map has room for eleven and most links need two.
+    logs: BTreeMap<LogId, Box<Log>>,
     /// Known once the peer's heads came: nothing is sent before.
     peer_known: bool,
     /// May fall below zero by one frame: credit is checked before a read, not after.
@@ -62,7 +63,8 @@ impl Replication {
         now: Now,
         outputs: &mut Vec<Output>,
     ) -> Self {
-        let positions = replica.logs.iter().map(|position| (position.log, Log::at(position)));
+        let positions =
+            replica.logs.iter().map(|position| (position.log, Box::new(Log::at(position))));
         let this = Self {
             terms,
             logs: positions.collect(),
