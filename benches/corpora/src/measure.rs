@@ -77,8 +77,6 @@ impl Method {
 /// A ratio that a tier is to reach.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Target {
-    /// Its name in the requirements.
-    pub id: &'static str,
     /// Plain bytes for each compressed byte.
     pub ratio: f64,
 }
@@ -86,16 +84,16 @@ pub struct Target {
 impl Target {
     /// The target of a codec for a kind at a batch size; each tier has one size.
     pub fn of(kind: Kind, codec: Compression, batch_records: usize) -> Option<Self> {
-        let (id, ratio) = match (codec, batch_records, kind) {
-            (Compression::Zstd, 1_000, Kind::Metrics) => ("TI-08", 8.0),
-            (Compression::Zstd, 1_000, Kind::Logs) => ("TI-08", 10.0),
-            (Compression::Zstd, 1_000, Kind::Json) => ("TI-08", 12.0),
-            (Compression::Gzip, 100, Kind::Metrics) => ("TI-09", 5.0),
-            (Compression::Gzip, 100, Kind::Logs) => ("TI-09", 6.0),
-            (Compression::Gzip, 100, Kind::Json) => ("TI-09", 7.0),
+        let ratio = match (codec, batch_records, kind) {
+            (Compression::Zstd, 1_000, Kind::Metrics) => 8.0,
+            (Compression::Zstd, 1_000, Kind::Logs) => 10.0,
+            (Compression::Zstd, 1_000, Kind::Json) => 12.0,
+            (Compression::Gzip, 100, Kind::Metrics) => 5.0,
+            (Compression::Gzip, 100, Kind::Logs) => 6.0,
+            (Compression::Gzip, 100, Kind::Json) => 7.0,
             _ => return None,
         };
-        Some(Self { id, ratio })
+        Some(Self { ratio })
     }
 }
 

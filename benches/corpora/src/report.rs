@@ -65,8 +65,8 @@ pub fn render(rows: &[Row], output: Output) -> Result<String, serde_json::Error>
 fn verdict(row: &Row) -> String {
     match (row.target, row.hit) {
         (Some(target), Some(hit)) => {
-            let verdict = if hit { "hit" } else { "MISS" };
-            format!("{} {}:1 {verdict}", target.id, target.ratio)
+            let verdict = if hit { "met" } else { "missed" };
+            format!("{}:1 {verdict}", target.ratio)
         }
         _ => String::new(),
     }
