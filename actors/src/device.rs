@@ -7,22 +7,18 @@
 
 mod fencing;
 mod message;
+mod repair;
 mod twin;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use protocol::clock::{Hlc, check_not_ahead};
-use protocol::history::{
-    Change, Entry, Genesis, Head, LogId, Provenance, Refusal, SignedHead, TreeKind,
-};
+use protocol::history::{Change, Entry, Genesis, LogId, Provenance, Refusal, TreeKind};
 use protocol::session::{Now, Replica};
 use protocol::state::{StateDelta, Version};
 use protocol::trace::{EntryTrace, TraceContext};
-use protocol::wire::Refuse;
 use protocol::{EntryId, ErrorCode, ErrorSource, Layer, SyncError};
-use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::account::{InFlight, Outcome, Reason};
@@ -33,7 +29,7 @@ use crate::traced_span;
 
 pub use fencing::{Fencing, Verdict};
 pub use message::{Clock, DeviceArgs, DeviceMsg, DeviceStatus, WriteOutcome};
-pub use twin::{BrainAuthor, Ingested, OwnEntries, Reissued, SaveError, Twin, Written};
+pub use twin::{BrainAuthor, CutAnswer, Ingested, OwnEntries, Reissued, SaveError, Twin, Written};
 
 /// How long a twin without a connection stays in memory.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
@@ -118,11 +114,7 @@ impl Node for DeviceActor {
             DeviceMsg::SignedHeadCame(signed) => {
                 Box::pin(self.take_signed_head(ctx, signed)).await?;
             }
-            DeviceMsg::CutCame(cut) => {
-                if let Some(commit) = self.twin_mut().take_cut(cut) {
-                    self.commit(ctx, commit, Vec::new(), &Spans::default(), None);
-                }
-            }
+            DeviceMsg::CutCame(cut) => Box::pin(self.take_cut(ctx, cut, now)).await?,
             DeviceMsg::PeerRefused { connection, refuse } => {
                 if self.is_current(connection) {
                     Box::pin(self.refused_by_peer(ctx, refuse, now)).await?;
@@ -315,57 +307,6 @@ impl DeviceActor {
         Ok(())
     }
 
-    async fn take_signed_head(
-        &mut self,
-        ctx: &Context<DeviceMsg>,
-        signed: SignedHead,
-    ) -> Result<(), NodeError> {
-        let Head { log, seq, id, .. } = signed.head;
-        let twin = self.twin_mut();
-        let applied = twin.tree().log(&log).is_some_and(|known| seq > 0 && seq <= known.seq);
-        let taken = if !applied || twin.id_of(&log, seq).is_some() {
-            twin.take_signed_head(signed)
-        } else {
-            // Signed long after it was written, for instance before an earlier connection broke.
-            let kept = self.read(&log, seq - 1, 1).await?;
-            let proved = kept.first().is_some_and(|(kept, _)| *kept == id);
-            proved.then(|| self.twin_mut().take_proved_head(signed)).flatten()
-        };
-        if let Some((commit, position)) = taken {
-            self.commit(ctx, commit, vec![LinkEvent::stored(position, 0)], &Spans::default(), None);
-        }
-        Ok(())
-    }
-
-    /// Reads entries of a log above `after` from the store.
-    async fn read(
-        &mut self,
-        log: &LogId,
-        after: u64,
-        bytes_max: usize,
-    ) -> Result<Vec<(EntryId, Entry)>, NodeError> {
-        let twin = self.twin_mut();
-        let tree = twin.number();
-        let Some(number) = twin.tree().log_number(log) else { return Ok(Vec::new()) };
-        let store = self.args.store.clone();
-        let read = move || store.range(tree, number, after, bytes_max);
-        Ok(tokio::task::spawn_blocking(read).await??)
-    }
-
-    /// Looks up entries that are known by number, and finds the first that is another one.
-    async fn contradicted(
-        &mut self,
-        log: &LogId,
-        known: &[(u64, EntryId)],
-    ) -> Result<Option<u64>, NodeError> {
-        let Some((first, _)) = known.first() else { return Ok(None) };
-        let kept = self.read(log, first - 1, protocol::wire::PLAIN_BYTES_MAX).await?;
-        let contradiction = known
-            .iter()
-            .find(|(seq, id)| kept.iter().any(|(kept, entry)| entry.seq == *seq && kept != id));
-        Ok(contradiction.map(|(seq, _)| *seq))
-    }
-
     fn refuse(
         &self,
         log: LogId,
@@ -386,69 +327,6 @@ impl DeviceActor {
             });
         }
         LinkEvent::Refused { log, seq, error, consumed_bytes: 0, fatal }
-    }
-
-    /// Deals with an entry that the device does not take.
-    async fn refused_by_peer(
-        &mut self,
-        ctx: &Context<DeviceMsg>,
-        refuse: Refuse,
-        now: Now,
-    ) -> Result<(), NodeError> {
-        let Refuse { log, seq, error: reason, now_ms, .. } = refuse;
-        let twin = self.twin_mut();
-        let ended = twin.tree().log(&log).and_then(|known| known.cut.as_ref());
-        if ended.is_some_and(|cut| cut.last_seq < seq) {
-            return Ok(());
-        }
-        let own = twin.own_logs();
-        let is_own = own.iter().any(|(own, _)| *own == log);
-        // While this clock is ahead of the device's, what is written again is refused again.
-        let clock_is_right =
-            check_not_ahead(Hlc { wall_ms: now.wall_ms, counter: 0 }, now_ms).is_ok();
-        if reason.code != ErrorCode::ClockAhead || !is_own || !clock_is_right {
-            tracing::error!(device = %self.args.device, code = %reason.code, seq, "the device refused an entry");
-            self.send(LinkEvent::Close { error: reason, retry_after_ms: Some(REFUSED_RETRY_MS) });
-            return Ok(());
-        }
-        if !self.settled(ctx).await {
-            return Ok(());
-        }
-        let mut written = OwnEntries::new();
-        for (log, _) in own {
-            let entries = written.entry(log).or_default();
-            loop {
-                let after = entries.last().map_or(0, |(_, entry)| entry.seq);
-                match self.read(&log, after, protocol::wire::PLAIN_BYTES_MAX).await? {
-                    more if more.is_empty() => break,
-                    more => entries.extend(more),
-                }
-            }
-        }
-        let epoch = (self.args.epochs)();
-        let reissued = self.twin_mut().reissue(log, seq, &written, epoch, now);
-        let Some(Reissued { cuts, commit, position }) = reissued else {
-            self.send(LinkEvent::Close { error: reason, retry_after_ms: Some(REFUSED_RETRY_MS) });
-            return Ok(());
-        };
-        tracing::warn!(device = %self.args.device, logs = cuts.len(), "entries dated ahead are written again");
-        let mut news: Vec<_> = cuts.into_iter().map(LinkEvent::CutMade).collect();
-        news.push(LinkEvent::stored(position, 0));
-        self.commit(ctx, commit, news, &Spans::default(), None);
-        self.seal_soon(ctx);
-        Ok(())
-    }
-
-    /// Waits until everything queued is durable, and says whether it is.
-    async fn settled(&mut self, ctx: &Context<DeviceMsg>) -> bool {
-        let (done, wait) = oneshot::channel();
-        let commit = self.twin_mut().settle();
-        let tell = move |result: Result<(), CommitError>| {
-            // A failed commit restarts this actor; nobody waits for the answer then.
-            let _ = done.send(result.is_ok());
-        };
-        self.queue(ctx, commit, Box::new(tell));
-        wait.await.unwrap_or(false)
     }
 
     fn seal_soon(&mut self, ctx: &Context<DeviceMsg>) {

@@ -12,6 +12,7 @@ mod entry;
 mod head;
 mod ingest;
 mod leaf;
+mod refold;
 mod rights;
 mod tree;
 mod vector;
@@ -23,6 +24,7 @@ pub use entry::{
 pub use head::{Cut, CutCause, CutError, Head, SignedHead};
 pub use ingest::{Admission, Refusal, admit};
 pub use leaf::{Candidate, Leaf};
+pub use refold::Refold;
 pub use rights::{Forbidden, Role};
 pub use tree::{LEAVES_MAX, LOGS_MAX, LogState, Tree};
 pub use vector::VersionVector;

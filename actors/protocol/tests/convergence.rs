@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use protocol::clock::{ClockQuality, Hlc};
 use protocol::codec;
 use protocol::history::{
-    Admission, Author, Draft, Entry, Genesis, LogId, Provenance, Refusal, Role, Tree, TreeKind,
-    admit,
+    Admission, Author, Cut, Draft, Entry, Genesis, LogId, Provenance, Refold, Refusal, Role, Tree,
+    TreeKind, admit,
 };
+use protocol::keys::Keypair;
 use protocol::state::{Path, State, StateSource, Value};
 use protocol::wire::Batch;
 use protocol::{DeviceId, EntryId, FleetId, PublicKey};
@@ -325,5 +326,38 @@ proptest! {
             let sets_a_value = last.1.delta.changes().any(|(_, value)| value.is_some());
             prop_assert!(!sets_a_value || less.root() != more.root());
         }
+    }
+    #[test]
+    fn after_a_cut_below_its_head_a_replica_is_as_if_the_rest_had_never_come(
+        kind in kinds(), authors in 2usize..=4, steps in steps(), seed in any::<u64>(),
+        cut_author in 0usize..4, part in 0.0..=1.0,
+    ) {
+        let all = history(kind, authors, &steps);
+        let ended = log(cut_author % authors);
+        let own: Vec<_> = all.iter().filter(|(_, entry)| entry.log == ended).collect();
+        let last_seq = (own.len() as f64 * part) as u64;
+        let last_id = own[..last_seq as usize].last().map_or(Entry::NO_PREV, |(id, _)| *id);
+        let mut folded = deliver(kind, &all, seed);
+        // Who signed it is for others to judge.
+        let cut = Cut::seal(&Keypair::from_seed(&[7; 32]), folded.id(), ended, last_seq, last_id);
+        let mut never = Tree::new(genesis(kind));
+        never.take_cut(cut.clone());
+        for (id, entry) in &all {
+            let is_cut_off = entry.log == ended && entry.seq > last_seq;
+            prop_assert_eq!(take(&mut never, *id, entry).is_err(), is_cut_off);
+        }
+        let mut refold = Refold::of(folded.take_cut(cut));
+        for author in (0..authors).rev() {
+            let entries = all.iter().filter(|(_, entry)| entry.log == log(author));
+            entries.for_each(|(_, entry)| refold.take(&folded, entry));
+        }
+        let leaves = refold.finish(&folded);
+        folded.put_refolded(leaves);
+        prop_assert_eq!(candidates(&folded), candidates(&never));
+        prop_assert_eq!(folded.root(), never.root());
+        prop_assert_eq!(folded.state(), never.state());
+        let mut beyond = never.vector();
+        beyond.advance(ended, folded.vector().get(&ended));
+        prop_assert_eq!(folded.vector(), beyond);
     }
 }

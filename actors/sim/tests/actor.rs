@@ -10,7 +10,7 @@ use actors::supervise::{
     Supervisor,
 };
 use protocol::clock::{ClockQuality, Hlc};
-use protocol::history::{Author, Draft, Entry, LogId, Provenance, Tree};
+use protocol::history::{Author, Cut, Draft, Entry, LogId, Provenance, Tree};
 use protocol::session::Replica;
 use protocol::state::{Path, StateSource, Value};
 use protocol::wire::Refuse;
@@ -271,6 +271,38 @@ async fn what_a_device_refuses_for_its_timestamp_is_written_again_in_a_new_log()
     assert_eq!(standing, [(new, 1)], "a new start does not go on with the log that ended");
     assert_eq!(write(&twin, 1).await.expect("accepted").entry, None, "the value is there");
     assert!(write(&twin, 2).await.expect("written").entry.is_some());
+    assert_eq!(rig.store.verify(), []);
+    rig.root.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_below_entries_that_are_here_takes_back_what_they_changed() {
+    let rig = Rig::new().await;
+    let twin = rig.twin();
+    let (_, mut events) = attach(&twin, 1).await;
+    let own = entries(5);
+    send(&twin, 1, &own).await;
+    assert_eq!(stored(&mut events).await, 5);
+    let genesis = fleet::genesis(fleet::device_id(1));
+    let (log, tree) = (own[0].1.log, genesis.tree_id());
+    let cut = |last_seq: u64, id: EntryId| {
+        DeviceMsg::CutCame(Cut::seal(&fleet::device_key(1), tree, log, last_seq, id))
+    };
+    twin.cast(cut(3, own[4].0), TIME).await.expect("taken");
+    let (attached, mut events) = attach(&twin, 2).await;
+    assert_eq!(attached.expect("attached").logs[0].seq, 5, "entry 3 is another one");
+    send(&twin, 2, &own[4..]).await;
+    assert_eq!(stored(&mut events).await, 5);
+    twin.cast(cut(3, own[2].0), TIME).await.expect("taken");
+    let (attached, _events) = attach(&twin, 3).await;
+    assert_eq!(attached.expect("attached").logs[0].seq, 3);
+    let (version, value) = rig.store.with_tree(tree, |kept| {
+        let kept = kept.expect("a tree");
+        let n = kept.replica().value(&Path::new("reported/n").expect("valid")).cloned();
+        (kept.record().version, n)
+    });
+    assert_eq!((version, value), (6, Some(Value::from(3))), "a version without an entry");
+    assert_eq!(rig.store.with_tree(tree, |kept| kept.map(|kept| kept.history().count())), Some(5));
     assert_eq!(rig.store.verify(), []);
     rig.root.stop().await;
 }

@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 
 use protocol::history::{
-    Admission, Author, Change, Cut, Draft, ENTRY_BYTES_MAX, Entry, Head, LOGS_MAX, LogId, LogState,
-    Provenance, Refusal, Role, SignedHead, Tree, admit,
+    Admission, Author, Change, Draft, ENTRY_BYTES_MAX, Entry, Head, LogId, LogState, Provenance,
+    Refusal, Role, SignedHead, Tree, admit,
 };
 use protocol::keys::Keypair;
 use protocol::session::{Now, Replica};
@@ -15,8 +15,10 @@ use protocol::state::{Path, State, StateDelta, StateSource, Value, Version};
 use protocol::wire::{Batch, LogPosition};
 use protocol::{DeviceId, EntryId, PublicKey};
 
+pub use cut::CutAnswer;
 pub use reissue::{OwnEntries, Reissued};
 
+mod cut;
 mod reissue;
 
 use crate::ports::{LoadedTree, Segment, Snapshot, TreeCommit, TreeRecord};
@@ -307,28 +309,6 @@ impl Twin {
         let Head { log, seq, .. } = signed.head;
         self.unsigned.retain(|(of, n, _)| *of != log || *n > seq);
         Some((self.commit_row(), self.position(&log)))
-    }
-
-    /// Takes a cut by whoever may cut: the log's author, or a brain of the fleet.
-    ///
-    /// A log may end that nothing came of yet: entries of other logs may name it as their cause.
-    pub fn take_cut(&mut self, cut: Cut) -> Option<TreeCommit> {
-        let brains = &self.brain.brains;
-        if self.role(cut.log.author).is_none()
-            || cut.verify(|authority| brains.contains(&authority)).is_err()
-        {
-            return None;
-        }
-        let taken = match self.tree.log(&cut.log) {
-            // What lies above the cut would have to be folded again without it.
-            Some(known) => known.cut.is_none() && known.seq <= cut.last_seq,
-            None => self.tree.logs().len() < LOGS_MAX,
-        };
-        if !taken {
-            return None;
-        }
-        self.tree.take_cut(cut);
-        Some(self.commit_row())
     }
 
     /// Signs the brain's own log, where it has unsigned entries.

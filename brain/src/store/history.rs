@@ -1,5 +1,6 @@
 //! Reading the past: states at a version or a time, changes, snapshots.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use actors::ports::{ReadError, Segment, Snapshot, TreeNumber, TreeRecord};
@@ -158,18 +159,34 @@ impl Store {
         let (mut low, mut high) = (0, record.version);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            match self.segment_with(number, middle)? {
-                Some(segment) if segment.at_ms <= ms => {
-                    low = segment.batch.len() as u64 + segment.first_version - 1
-                }
-                Some(segment) => high = segment.first_version - 1,
+            match self.commit_with(number, middle)? {
+                Some((versions, at_ms)) if at_ms <= ms => low = *versions.end(),
+                Some((versions, _)) => high = *versions.start() - 1,
                 None => return Ok(low),
             }
         }
         Ok(low)
     }
 
-    /// The segment that a version lies in.
+    /// The versions of the commit that a version lies in, and when that was.
+    fn commit_with(
+        &self,
+        number: TreeNumber,
+        version: Version,
+    ) -> Result<Option<(RangeInclusive<Version>, u64)>, ReadError> {
+        let Some(segment) = self.segment_with(number, version)? else { return Ok(None) };
+        let first = segment.first_version;
+        let last = first + segment.batch.len() as u64 - 1;
+        if version <= last {
+            return Ok(Some((first..=last, segment.at_ms)));
+        }
+        // A version without entries: the leaves were folded again, and a snapshot kept of them.
+        let key = keys::versioned(number, version);
+        let snapshot = self.rocks.get::<Snapshot>(SNAPSHOTS, &key)?;
+        Ok(snapshot.map(|snapshot| (version..=version, snapshot.at_ms)))
+    }
+
+    /// The segment that a version lies in, or the last before it.
     fn segment_with(
         &self,
         number: TreeNumber,

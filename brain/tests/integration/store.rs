@@ -3,11 +3,11 @@
 use std::path::Path as FsPath;
 use std::sync::Arc;
 
-use actors::device::{BrainAuthor, Twin};
+use actors::device::{BrainAuthor, CutAnswer, Twin};
 use actors::ports::{CommitError, LoadedTree, TreeCommit, TreeStore};
 use brain::store::{OpenError, Store, StoreConfig, WhichVersion};
 use protocol::clock::ClockQuality;
-use protocol::history::{Genesis, Provenance, TreeKind};
+use protocol::history::{Cut, Genesis, Provenance, TreeKind};
 use protocol::keys::Keypair;
 use protocol::session::Now;
 use protocol::state::{Path, State, StateSource};
@@ -79,6 +79,40 @@ fn every_version_and_time_gives_the_state_saved_then_also_after_a_restart() {
     let snapshots = store.snapshots(number).expect("reads");
     assert_eq!(snapshots.iter().map(|info| info.version).collect::<Vec<_>>(), [256]);
     assert!(snapshots[0].size_bytes > 0 && !snapshots[0].on_demand);
+}
+
+#[test]
+fn a_version_that_a_cut_made_is_read_like_any_other_and_the_past_stays() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let store = open(folder.path());
+    let mut first = twin(&store, 1);
+    let number = first.number();
+    let states: Vec<State> = (1..=3).map(|n| write(&store, &mut first, n)).collect();
+    let key = Keypair::from_seed(&[3; 32]);
+    let entries = store.range(number, 0, 0, usize::MAX).expect("reads");
+    let (second_id, second) = &entries[1];
+    let cut = Cut::seal(&key, first.tree().id(), second.log, 2, *second_id);
+    let CutAnswer::Below(cut) = first.take_cut(cut) else { panic!("entry 3 is above it") };
+    let mut refold = first.cut_below(cut);
+    entries.iter().for_each(|(_, entry)| refold.take(first.tree(), entry));
+    let refolded = first.refolded(refold, at(40));
+    commit(&store, refolded).expect("durable");
+    let mut next = twin(&store, 2);
+    assert_eq!((next.version(), next.tree().state()), (4, states[1].clone()));
+    let last = write(&store, &mut next, 5);
+    let read = |which| {
+        let at = store.state(number, which).expect("reads").expect("exists");
+        (at.version, at.state.clone())
+    };
+    let versions = [&states[0], &states[1], &states[2], &states[1], &last];
+    for (version, state) in (1..).zip(versions) {
+        assert_eq!(read(WhichVersion::At(version)), (version, state.clone()));
+        assert_eq!(read(WhichVersion::CommittedBy(version * 10 + 9)), (version, state.clone()));
+    }
+    assert_eq!(read(WhichVersion::HappenedBy(45)).1, states[1], "entry 3 counts no longer");
+    let changes = store.history(number, u64::MAX, 10).expect("reads");
+    let listed: Vec<_> = changes.iter().map(|change| change.version).collect();
+    assert_eq!(listed, [5, 3, 2, 1], "what was cut off stays as evidence");
 }
 
 #[test]

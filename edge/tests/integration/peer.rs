@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures_util::{SinkExt, StreamExt};
 use protocol::clock::{ClockQuality, Hlc};
 use protocol::history::{
-    Admission, Author, Draft, Entry, Head, LogId, Provenance, Role, SignedHead, Tree, admit,
+    Admission, Author, Draft, Entry, Head, LogId, Provenance, Refold, Role, SignedHead, Tree, admit,
 };
 use protocol::keys::{Certificate, Chain, EnrolmentToken, Keypair, Subject, Validity};
 use protocol::session::handshake::{Answerer, EXPORTER_BYTES, EXPORTER_LABEL};
@@ -322,7 +322,10 @@ impl Talk {
                 if let Some(entries) = device.logs.get_mut(&cut.log) {
                     entries.retain(|entry| entry.seq <= cut.last_seq);
                 }
-                device.tree.take_cut(cut);
+                let mut refold = Refold::of(device.tree.take_cut(cut));
+                device.logs.values().flatten().for_each(|entry| refold.take(&device.tree, entry));
+                let leaves = refold.finish(&device.tree);
+                device.tree.put_refolded(leaves);
             }),
             _ => {}
         }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Entry;
 use crate::clock::Hlc;
 use crate::state::Value;
 
@@ -20,6 +21,20 @@ pub struct Candidate {
     pub lease_until_ms: Option<u64>,
     /// The version of the conflict policy that its author knew.
     pub policy: u32,
+}
+
+impl Candidate {
+    /// What an entry of the log of this number says of a leaf.
+    pub(super) fn of(entry: &Entry, log: u32, value: Option<&Value>) -> Self {
+        Self {
+            log,
+            seq: entry.seq,
+            value: value.cloned(),
+            hlc: entry.hlc,
+            lease_until_ms: entry.lease_until_ms,
+            policy: entry.policy,
+        }
+    }
 }
 
 /// The candidates that no other has replaced, at least one. More than one with different values

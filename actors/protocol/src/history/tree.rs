@@ -166,14 +166,7 @@ impl Tree {
         };
         let mut touched = Vec::with_capacity(entry.delta.len());
         for (path, value) in entry.delta.changes() {
-            let candidate = Candidate {
-                log: number,
-                seq: entry.seq,
-                value: value.cloned(),
-                hlc: entry.hlc,
-                lease_until_ms: entry.lease_until_ms,
-                policy: entry.policy,
-            };
+            let candidate = Candidate::of(entry, number, value);
             leaves.entry(path.clone()).or_default().put(candidate, seen);
             touched.push(path.clone());
         }
@@ -199,7 +192,8 @@ impl Tree {
     /// Takes a verified cut: the log ends there, and candidates above it are dropped.
     ///
     /// Returns the leaves that lost a candidate. What that candidate had replaced is not here:
-    /// the caller folds those leaves again from history, or, being the author, writes them anew.
+    /// the caller [folds those leaves again](super::Refold) from history, or, being the author,
+    /// writes them anew.
     pub fn take_cut(&mut self, cut: Cut) -> Vec<Path> {
         let number = self.number_of(cut.log);
         let state = &mut self.logs[number as usize];
@@ -225,6 +219,16 @@ impl Tree {
             !leaf.candidates.is_empty()
         });
         touched
+    }
+
+    /// Puts leaves in place that were [folded again](super::Refold).
+    pub fn put_refolded(&mut self, leaves: BTreeMap<Path, Option<Leaf>>) {
+        for (path, leaf) in leaves {
+            match leaf {
+                Some(leaf) => self.leaves.insert(path, leaf),
+                None => self.leaves.remove(&path),
+            };
+        }
     }
 
     /// The candidate that counts: the latest by timestamp, then by log and number.

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use actors::device::{Fencing, Ingested, OwnEntries, Twin, Verdict};
+use actors::device::{CutAnswer, Fencing, Ingested, OwnEntries, Twin, Verdict};
 use actors::ports::{CommitError, LinkEvent, TreeCommit, TreeStore};
 use protocol::clock::{Hlc, check_not_ahead};
 use protocol::history::{Change, Cut, Entry, Head, LogId, Provenance, Refusal, SignedHead};
@@ -13,6 +13,7 @@ use protocol::{DeviceId, EntryId, ErrorCode, SyncError};
 use super::{BrainEvent, SimBrain, denied};
 use crate::fleet;
 use crate::network::LinkId;
+use crate::store::MemoryStore;
 
 /// How long the brain's own entries stay unsigned.
 const SEAL_DELAY_MS: u64 = 200;
@@ -139,10 +140,20 @@ impl SimBrain {
     }
 
     pub(super) fn take_cut(&mut self, device: DeviceId, cut: Cut) {
-        let twin = self.seats.get_mut(&device).and_then(|seat| seat.twin.as_mut());
-        if let Some(commit) = twin.and_then(|twin| twin.take_cut(cut)) {
-            self.commit(device, commit, Vec::new(), None);
-        }
+        let now = self.now();
+        let Some(seat) = self.seats.get_mut(&device) else { return };
+        let Some(twin) = &mut seat.twin else { return };
+        let commit = match twin.take_cut(cut) {
+            CutAnswer::Nothing => return,
+            CutAnswer::Ends(commit) => commit,
+            // The device sends it again on its next connection.
+            CutAnswer::Below(_) if seat.in_flight > 0 => return,
+            CutAnswer::Below(cut) => match cut_below(&self.store, twin, cut, now) {
+                Some(commit) => commit,
+                None => return,
+            },
+        };
+        self.commit(device, commit, Vec::new(), None);
     }
 
     pub(super) fn refused_by_peer(&mut self, device: DeviceId, id: LinkId, refuse: Refuse) {
@@ -345,4 +356,27 @@ fn contradicted(
         kept.iter().any(|(kept, entry)| entry.seq == *seq && kept != id)
     };
     known.iter().find(differs).map(|(seq, _)| *seq)
+}
+
+/// Ends a log below entries that are in the store; none where it has another entry there.
+fn cut_below(store: &MemoryStore, twin: &mut Twin, cut: Cut, now: Now) -> Option<TreeCommit> {
+    let Cut { log, last_seq, last_id, .. } = cut;
+    let read = |log: u32, after: u64, bytes: usize, tree: u64| {
+        store.range(tree, log, after, bytes).unwrap_or_default()
+    };
+    let (tree, number) = (twin.number(), twin.tree().log_number(&log)?);
+    if last_seq > 0 && read(number, last_seq - 1, 1, tree).first()?.0 != last_id {
+        return None;
+    }
+    let mut refold = twin.cut_below(cut);
+    for number in 0..twin.tree().logs().len() as u32 {
+        let mut after = 0;
+        loop {
+            let page = read(number, after, PLAIN_BYTES_MAX, tree);
+            let Some((_, last)) = page.last() else { break };
+            after = last.seq;
+            page.iter().for_each(|(_, entry)| refold.take(twin.tree(), entry));
+        }
+    }
+    Some(twin.refolded(refold, now))
 }

@@ -1,0 +1,70 @@
+//! Folding some leaves again, from history.
+
+use std::collections::BTreeMap;
+
+use super::{Candidate, Entry, Leaf, Tree, VersionVector};
+use crate::state::Path;
+
+/// Folds leaves of a tree again whose candidates a cut has taken: what those had replaced is only
+/// in the history.
+///
+/// Give it every log from its first entry on, each in order, the logs one after another in any
+/// order; entries above a log's end do not count. It keeps one candidate a log and leaf, however
+/// long the history is.
+#[derive(Debug)]
+pub struct Refold {
+    leaves: BTreeMap<Path, BTreeMap<u32, (Candidate, VersionVector)>>,
+    contexts: BTreeMap<u32, VersionVector>,
+}
+
+impl Refold {
+    /// A fold of these leaves.
+    pub fn of(paths: impl IntoIterator<Item = Path>) -> Self {
+        let leaves = paths.into_iter().map(|path| (path, BTreeMap::new())).collect();
+        Self { leaves, contexts: BTreeMap::new() }
+    }
+
+    /// Whether there is nothing to fold.
+    pub fn is_empty(&self) -> bool {
+        self.leaves.is_empty()
+    }
+
+    /// Takes the next entry of a log of `tree`.
+    pub fn take(&mut self, tree: &Tree, entry: &Entry) {
+        let Some(log) = tree.log_number(&entry.log) else { return };
+        let counts =
+            tree.log(&entry.log).is_some_and(|state| state.counted(entry.seq) == entry.seq);
+        if !counts {
+            return;
+        }
+        let context = self.contexts.entry(log).or_default();
+        context.merge(&entry.seen);
+        if !entry.kind.is_known() {
+            return;
+        }
+        for (path, value) in entry.delta.changes() {
+            if let Some(candidates) = self.leaves.get_mut(path) {
+                let candidate = Candidate::of(entry, log, value);
+                // It replaces the log's own one, and its author had seen all that came before.
+                candidates.insert(log, (candidate, context.clone()));
+            }
+        }
+    }
+
+    /// What the leaves come to; none where nothing is left of one.
+    pub fn finish(self, tree: &Tree) -> BTreeMap<Path, Option<Leaf>> {
+        let logs = tree.logs();
+        let seen = |context: &VersionVector, c: &Candidate| {
+            context.contains(&logs[c.log as usize].log, c.seq)
+        };
+        let leaves = self.leaves.into_iter().map(|(path, found)| {
+            let dominated = |c: &Candidate| {
+                found.values().any(|(other, context)| other.log != c.log && seen(context, c))
+            };
+            let left = found.values().map(|(candidate, _)| candidate).filter(|c| !dominated(c));
+            let leaf = Leaf { candidates: left.cloned().collect() };
+            (path, (!leaf.candidates.is_empty()).then_some(leaf))
+        });
+        leaves.collect()
+    }
+}
