@@ -95,6 +95,7 @@ fn after_every_storm_all_hold_the_same_and_nothing_acknowledged_is_lost() {
             "entries_lost_in_device_crash",
             "device_clocks_ahead",
             "device_clocks_back",
+            "brain_clock_ahead",
             "brain_clock_back",
             "clock_ahead_at_brain",
             "entries_reissued",

@@ -129,7 +129,7 @@ mod tests {
     fn every_difference_is_told() {
         let folder = Path::new("tests/differences");
         let points = [("listed", ""), ("gone", ""), ("twice", ""), ("double", ""), ("double", "")];
-        let said = complaints(&folder, &points).expect("reads");
+        let said = complaints(folder, &points).expect("reads");
         let said: Vec<_> = said.iter().map(ToString::to_string).collect();
         let unlisted = folder.join("a.rs");
         assert_eq!(

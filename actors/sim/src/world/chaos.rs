@@ -61,9 +61,10 @@ impl World {
                 self.jump_device_clock(n, if random.chance(600) { ms } else { -ms });
             }
             24..27 => self.set_device_clock_right(n),
-            // Never ahead: a brain that is ahead takes what devices date ahead, and some of them
-            // then end logs below what it took. It does not fold such a log again yet.
-            27 => self.jump_brain_clock(-TEN_YEARS_MS),
+            27 => {
+                let ahead = random.chance(150) && !self.oracle.any_restored();
+                self.jump_brain_clock(if ahead { TEN_YEARS_MS } else { -TEN_YEARS_MS });
+            }
             28 => self.brain_clock().set_right(),
             29 => self.store.set_full(true),
             30 => self.store.set_full(false),
@@ -73,7 +74,8 @@ impl World {
             },
             32 => self.back_up_device(n),
             _ => {
-                if random.chance(200) {
+                // A device that lost what a brain ahead of time had taken refuses it from then on.
+                if random.chance(200) && !self.oracle.is_brain_ahead_at_times() {
                     self.restore_device(n, random.chance(500));
                 }
             }

@@ -100,6 +100,9 @@ impl World {
     /// Moves the brain's clock.
     pub fn jump_brain_clock(&mut self, ms: i64) {
         self.fired.count(if ms < 0 { "brain_clock_back" } else { "brain_clock_ahead" });
+        if ms > 0 {
+            self.oracle.brain_was_ahead();
+        }
         self.brain_clock.jump(ms);
     }
 

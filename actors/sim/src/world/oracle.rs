@@ -114,6 +114,8 @@ pub(super) struct Oracle {
     device_acked: BTreeMap<(DeviceId, LogId), u64>,
     /// Devices whose disk went back in time: what they wrote twice is twice.
     restored: BTreeSet<DeviceId>,
+    /// The brain's clock was ahead at times: who was ahead with it was not refused.
+    brain_was_ahead: bool,
     complaints: Vec<Complaint>,
 }
 
@@ -154,6 +156,18 @@ impl Oracle {
     }
 
     /// The device's disk went back in time: what it said of itself holds no more.
+    pub(super) fn brain_was_ahead(&mut self) {
+        self.brain_was_ahead = true;
+    }
+
+    pub(super) fn is_brain_ahead_at_times(&self) -> bool {
+        self.brain_was_ahead
+    }
+
+    pub(super) fn any_restored(&self) -> bool {
+        !self.restored.is_empty()
+    }
+
     pub(super) fn restored(&mut self, device: DeviceId) {
         self.restored.insert(device);
         self.device_acked.retain(|(of, _), _| *of != device);
@@ -231,7 +245,9 @@ impl World {
             ];
             let differ = equal.into_iter().filter(|(_, equal)| !equal);
             complaints.extend(differ.map(|(what, _)| Complaint::Differ { device, what }));
-            complaints.extend(dated_ahead(device, &ours, self.brain_clock.true_ms()));
+            if !self.oracle.is_brain_ahead_at_times() {
+                complaints.extend(dated_ahead(device, &ours, self.brain_clock.true_ms()));
+            }
             if !self.oracle.restored.contains(&device) {
                 let brain = fleet::brain_key().public();
                 let own = |entry: &&Entry| entry.log.author != brain;
