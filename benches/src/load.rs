@@ -19,6 +19,7 @@ mod report;
 mod settings;
 mod signal;
 mod storm;
+mod tracing;
 mod workspace;
 
 use std::fs;
@@ -61,6 +62,8 @@ enum Scenario {
     Coldstart,
     /// The brain beside databases and brokers that acknowledge the same updates
     Compare,
+    /// What it costs to trace one update in a hundred
+    Tracing,
     /// All of these, one after the other
     All,
     /// A process full of devices; the bench starts it itself
@@ -69,13 +72,14 @@ enum Scenario {
 }
 
 /// What `all` runs, in this order.
-const ALL: [Scenario; 7] = [
+const ALL: [Scenario; 8] = [
     Scenario::Idle,
     Scenario::Ack,
     Scenario::Storm,
     Scenario::Fanout,
     Scenario::History,
     Scenario::Coldstart,
+    Scenario::Tracing,
     Scenario::Compare,
 ];
 
@@ -125,6 +129,7 @@ fn sections(
         Scenario::Fanout => vec![fanout::run(settings, workspace)?],
         Scenario::History => vec![history::run(settings, workspace)?],
         Scenario::Coldstart => vec![coldstart::run(settings, workspace)?],
+        Scenario::Tracing => vec![tracing::run(settings, workspace)?],
         Scenario::Compare => compare::run(settings, workspace)?,
         Scenario::All => {
             let mut all = Vec::new();

@@ -50,6 +50,17 @@ fn every_acknowledged_update_is_counted_and_costs_something() {
 }
 
 #[test]
+fn traced_updates_reach_a_collector_and_a_bad_one_stops_nothing() {
+    let outcomes = load("tracing --devices 10 --in-flight 16");
+    let outcomes = outcomes.as_array().expect("a list");
+    assert_eq!(outcomes.len(), 4);
+    for outcome in outcomes {
+        assert!(number(&outcome["rounds"][0]["updates_per_second"]) > 20.0, "{outcome}");
+    }
+    assert!(number(&outcomes[1]["collected_bytes"]) > 1_000.0);
+}
+
+#[test]
 fn a_rate_is_kept_and_a_payload_crosses_the_wire() {
     let results = load("ack --devices 10 --in-flight 4 --rate 100 --payload 1000 --tls false");
     let round = &results[0]["rounds"][0];

@@ -103,7 +103,8 @@ impl Client {
         for (number, membership) in memberships.into_iter().enumerate() {
             let signal = Signal::new(random.random(), enrol.payload_bytes)?;
             let (target, meters) = (target.clone(), meters.clone());
-            let device = LeanDevice::new(number, membership, target, meters.clone(), signal)?;
+            let mut device = LeanDevice::new(number, membership, target, meters.clone(), signal)?;
+            device.trace(enrol.traced_share, SmallRng::seed_from_u64(random.random()));
             let random = SmallRng::seed_from_u64(random.random());
             tokio::task::spawn_local(drive(device, plan.clone(), meters, random));
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,6 +34,10 @@ pub(super) struct Plan {
     pub(super) tls: bool,
     pub(super) seed: u64,
     pub(super) payload_bytes: Option<usize>,
+    /// Where the brain sends its spans.
+    pub(super) otlp_endpoint: Option<SocketAddr>,
+    /// The share of updates that devices trace.
+    pub(super) traced_share: f64,
 }
 
 /// A brain and its devices.
@@ -75,7 +79,9 @@ impl Fleet {
         }
         fs::create_dir_all(&plan.folder)?;
         // What is measured is what the brain can take, not what it lets in by default.
-        let environment = [("FLEET_BRAIN_CONNECTIONS_PER_SECOND", "1000000")];
+        let mut environment = vec![("FLEET_BRAIN_CONNECTIONS_PER_SECOND", "1000000")];
+        let endpoint = plan.otlp_endpoint.map(|address| format!("http://{address}"));
+        environment.extend(endpoint.as_deref().map(|to| ("FLEET_BRAIN_OTLP_ENDPOINT", to)));
         let arguments: &[_] = if plan.tls { &[] } else { &["--plain-text"] };
         let brain = Brain::start_asking(&plan.binary, &plan.folder, &environment, arguments)?;
         brain.wait_ready()?;
@@ -100,6 +106,7 @@ impl Fleet {
                 devices,
                 seed: plan.seed.wrapping_add(number as u64),
                 payload_bytes: plan.payload_bytes,
+                traced_share: plan.traced_share,
             }))?;
             self.clients.push(client);
         }

@@ -46,6 +46,8 @@ pub(super) struct Enrol {
     pub(super) seed: u64,
     /// The bytes of a text that every update sets; none for a number from a sensor.
     pub(super) payload_bytes: Option<usize>,
+    /// The share of updates that are traced.
+    pub(super) traced_share: f64,
 }
 
 /// How devices write.

@@ -163,6 +163,8 @@ impl Settings {
             tls,
             seed: self.seed,
             payload_bytes: self.payload_bytes(),
+            otlp_endpoint: None,
+            traced_share: 0.0,
         }
     }
 }

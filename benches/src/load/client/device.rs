@@ -18,7 +18,10 @@ use protocol::history::{
 use protocol::session::handshake::{Caller, Intent};
 use protocol::session::{Input, Output, Replica, Session};
 use protocol::state::{Path, Scalar, StateSource, Value};
+use protocol::trace::{EntryTrace, TraceContext};
 use protocol::wire::{BATCH_ENTRIES_MAX, LogPosition};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Bytes;
 
@@ -50,6 +53,10 @@ pub(super) struct LeanDevice {
     pending: VecDeque<(Entry, Instant)>,
     /// Since when there are entries without a signature.
     unsigned_since: Option<Instant>,
+    /// The share of updates that are traced, and what decides which.
+    traced: (f64, SmallRng),
+    /// The traces of what is not offered yet.
+    traces: Vec<EntryTrace>,
     started: Instant,
     connection: Option<(RawLink, Session)>,
 }
@@ -77,9 +84,16 @@ impl LeanDevice {
             author: Author::new(log, Hlc::default()),
             pending: VecDeque::new(),
             unsigned_since: None,
+            traced: (0.0, SmallRng::seed_from_u64(0)),
+            traces: Vec::new(),
             started: Instant::now(),
             connection: None,
         })
+    }
+
+    /// Traces a share of the updates from now on.
+    pub(super) fn trace(&mut self, share: f64, random: SmallRng) {
+        self.traced = (share, random);
     }
 
     /// How many updates the brain has yet to acknowledge.
@@ -152,6 +166,12 @@ impl LeanDevice {
             return;
         };
         self.tree.apply(&entry, entry.id());
+        let (share, random) = &mut self.traced;
+        if random.random::<f64>() < *share {
+            let (trace_id, span_id) = (random.random(), random.random());
+            let context = TraceContext { trace_id, span_id, flags: 1 };
+            self.traces.push(EntryTrace { seq: entry.seq, context });
+        }
         self.pending.push_back((entry, due));
         self.unsigned_since.get_or_insert(due);
         self.meters.written();
@@ -161,6 +181,9 @@ impl LeanDevice {
     pub(super) async fn offer(&mut self) -> anyhow::Result<()> {
         let log = self.author.log();
         let position = LogPosition::of(&self.tree, log);
+        for trace in std::mem::take(&mut self.traces) {
+            self.feed(Input::Traced { log, trace }).await?;
+        }
         self.feed(Input::Stored { log, position, consumed_bytes: 0 }).await?;
         if position.seq - position.sealed >= UNSIGNED_MAX { self.sign().await } else { Ok(()) }
     }

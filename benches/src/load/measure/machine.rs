@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -21,7 +20,7 @@ const SYNC_TIME: Duration = Duration::from_millis(500);
 /// The machine, the code, and what the basic operations cost here.
 #[derive(Debug, Clone, Serialize)]
 pub(in crate::load) struct Machine {
-    pub(in crate::load) commit: String,
+    pub(in crate::load) commit: &'static str,
     pub(in crate::load) build: &'static str,
     pub(in crate::load) date: String,
     pub(in crate::load) kernel: String,
@@ -51,7 +50,7 @@ impl Machine {
             checked.expect("the signature was made with this key");
         };
         Ok(Self {
-            commit: commit(),
+            commit: env!("FLEET_COMMIT"),
             build: if cfg!(debug_assertions) { "dev" } else { "release" },
             date: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
@@ -83,22 +82,6 @@ impl Machine {
                 self.ed25519_sign_us, self.ed25519_verify_us
             ),
         ]
-    }
-}
-
-fn commit() -> String {
-    let git = |arguments: &[&str]| {
-        let output =
-            Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR")]).args(arguments).output();
-        let output = output.ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
-        return "unknown".to_owned();
-    };
-    match git(&["status", "--porcelain"]) {
-        Some(changes) if changes.is_empty() => commit,
-        _ => format!("{commit} with changes"),
     }
 }
 
