@@ -15,6 +15,7 @@
 //! | `shell` | supervisors as actors, and the handles to them |
 //! | `tree` | everybody, for everybody to see |
 //! | `crash` | what is known about a bad end |
+//! | `journal` | bad ends on disk, with what was decided about them |
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
@@ -86,6 +87,7 @@ mod context;
 mod core;
 mod crash;
 mod guard;
+mod journal;
 mod millis;
 mod node;
 mod shell;
@@ -98,12 +100,13 @@ pub use self::{
     address::{Address, AskError, CastError, Refusal, Reply, Traffic},
     context::{Context, Timer},
     core::{Action, Decision, Event, Exhaustion, Exit, Incarnation, SupervisorCore},
-    crash::{Crash, CrashSink, Fault},
+    crash::{Crash, CrashSink, Digest, Fault, TraceId, Verdict},
+    journal::{CrashJournal, CrashQuery, CrashRecord, JournalError, JournalLimits},
     node::{Node, NodeError},
     shell::{Child, DynamicSupervisor, Env, Root, RootError, StartChildError, Supervisor},
     spec::{
         AutoShutdown, Backoff, Budget, ChildId, ChildPolicy, ChildSpec, Exhausted, Intensity,
         Quarantine, Restart, SetPolicy, Shutdown, Strategy,
     },
-    tree::{Handling, NodeInfo, Status, TreePath, TreeView},
+    tree::{Change, Handling, NodeInfo, Status, TreePath, TreeView},
 };

@@ -17,7 +17,7 @@ mod writes;
 
 use std::sync::Arc;
 
-use actors::supervise::TreeView;
+use actors::supervise::{CrashJournal, TreeView};
 use axum::Router;
 use axum::middleware;
 use axum::routing::get;
@@ -40,6 +40,7 @@ pub use devices::{DeviceDetail, DeviceList, DeviceSummary, EntryAccount, History
 pub use problem::Problem;
 pub use server::{ApiArgs, ApiMsg, ApiServer};
 pub use tokens::{NewToken, TokenRequest};
+pub use tree::Quarantined;
 pub use writes::WriteAnswer;
 
 /// The largest body of a request, in bytes.
@@ -54,6 +55,8 @@ pub struct Api {
     pub devices: Devices,
     /// The supervision tree.
     pub tree: TreeView,
+    /// What failed.
+    pub crashes: CrashJournal,
     /// Who the brain is.
     pub identity: Arc<Identity>,
     /// SHA-256 of the TLS authority, for enrolment tokens.
@@ -90,6 +93,12 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(writes::save_state))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tree::show))
+        .routes(routes!(tree::events))
+        .routes(routes!(tree::restart))
+        .routes(routes!(tree::kill))
+        .routes(routes!(tree::quarantine))
+        .routes(routes!(tree::release))
+        .routes(routes!(tree::crashes))
         .routes(routes!(health::metrics))
         .split_for_parts();
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());

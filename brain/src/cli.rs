@@ -8,6 +8,7 @@ mod logging;
 mod output;
 mod serve;
 mod token;
+mod tree;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,6 +47,29 @@ enum Command {
         #[command(subcommand)]
         command: token::TokenCommand,
     },
+    /// Look at the actors: who runs, who failed, who waits; kill or restart one
+    Tree {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(flatten)]
+        view: tree::TreeView,
+        #[command(subcommand)]
+        command: Option<tree::TreeCommand>,
+    },
+    /// List what failed, and what was decided about it, newest first
+    Crashes {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(flatten)]
+        args: tree::CrashesArgs,
+    },
+    /// See and release the actors that failed too often
+    Quarantine {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(subcommand)]
+        command: tree::QuarantineCommand,
+    },
     /// Exchange a one-time code for a token and remember it for later commands
     Login {
         #[command(flatten)]
@@ -82,6 +106,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Dev(args) => dev::run(&args),
         Command::Device { client, command } => device::run(&client, command),
         Command::EnrollToken { client, command } => token::run(&client, command),
+        Command::Tree { client, view, command } => tree::tree(&client, command, &view),
+        Command::Crashes { client, args } => tree::crashes(&client, &args),
+        Command::Quarantine { client, command } => tree::quarantine(&client, command),
         Command::Login { client, code } => client::log_in(&client, &code),
         Command::Config { config } => serve::print_config(config.as_deref()),
         Command::Completions { shell } => {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use actors::supervise::{Crash, CrashSink, Decision};
+use actors::supervise::{Crash, CrashSink, Decision, Verdict};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 use protocol::ErrorCode;
@@ -170,8 +170,8 @@ impl Metrics {
 }
 
 impl CrashSink for Metrics {
-    fn crashed(&self, crash: &Crash, decision: Decision) {
-        let decision = match decision {
+    fn crashed(&self, crash: &Crash, verdict: Verdict) {
+        let decision = match verdict.decision {
             Decision::Restart { .. } => "restart",
             Decision::Quarantine { .. } => "quarantine",
             Decision::Escalate => "escalate",

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use actors::device::{BrainAuthor, Clock};
 use actors::supervise::{
-    Address, Child, ChildPolicy, Env, Root, RootError, SetPolicy, Strategy, Supervisor,
+    Address, Child, ChildPolicy, CrashJournal, CrashSink, Env, JournalError, JournalLimits, Root,
+    RootError, SetPolicy, Strategy, Supervisor,
 };
 use protocol::clock::ClockQuality;
 use protocol::session::Limits;
@@ -43,6 +44,9 @@ const UNFINISHED_FILE: &str = "init.unfinished";
 /// Why the brain does not start, or ends.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// No crash journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// No usable identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -96,6 +100,7 @@ pub enum ServeError {
 /// A brain that runs.
 pub struct Running {
     root: Root,
+    crashes: CrashJournal,
     store: Store,
     clock: SystemClock,
     login: Arc<LoginCode>,
@@ -205,7 +210,10 @@ pub async fn start(
         EnrolmentArgs { identity: identity.clone(), store: store.clone(), clock: shared_clock };
     let (enrolment, enrolment_address) =
         Child::node::<Enrolment>("enrolment", ChildPolicy::default(), Arc::new(enrolment_args));
-    let env = Env { crashes: metrics.clone(), ..Env::default() };
+    let wall_ms = || SystemClock::new(ClockQuality::Unsynchronised).now().wall_ms;
+    let crashes = CrashJournal::open(data.join("crashes"), JournalLimits::default(), wall_ms)?;
+    let sinks: Vec<Arc<dyn CrashSink>> = vec![metrics.clone(), Arc::new(crashes.clone())];
+    let env = Env { crashes: Arc::new(sinks), ..Env::default() };
     let sources = Sources {
         store: store.clone(),
         devices: devices.clone(),
@@ -218,6 +226,7 @@ pub async fn start(
         store: store.clone(),
         devices: devices.clone(),
         tree: env.tree.clone(),
+        crashes: crashes.clone(),
         identity: Arc::new(identity.clone()),
         tls_ca_sha256: tls.authority_sha256()?,
         clock: clock.clone(),
@@ -265,7 +274,7 @@ pub async fn start(
     let root = Root::start("brain", tree, env).await?;
     let (device_address, api_address) = addresses;
     let api_tls = config.api_tls;
-    Ok(Running { root, store, clock, login, api_tls, device_address, api_address })
+    Ok(Running { root, crashes, store, clock, login, api_tls, device_address, api_address })
 }
 
 impl Running {
@@ -282,7 +291,7 @@ impl Running {
 
     /// Runs until `stop` comes, and ends in good order; or until the store or the tree fails.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let Self { root, store, .. } = self;
+        let Self { root, crashes, store, .. } = self;
         let mut health = store.watch_health();
         let failed = async move {
             let failed = |health: &StoreHealth| matches!(health, StoreHealth::Failed { .. });
@@ -293,7 +302,11 @@ impl Running {
         };
         tokio::select! {
             () = stop => {}
-            error = root.escalated() => return Err(error.into()),
+            error = root.escalated() => {
+                // What led to this is wanted most.
+                let _ = tokio::task::spawn_blocking(move || crashes.flush()).await;
+                return Err(error.into());
+            }
             detail = failed => {
                 tracing::error!(detail, "the store failed");
                 // Long enough for monitoring to see why; nothing is acknowledged meanwhile.
@@ -302,7 +315,10 @@ impl Running {
             }
         }
         root.stop().await;
-        let closing = tokio::task::spawn_blocking(move || store.shut_down());
+        let closing = tokio::task::spawn_blocking(move || {
+            crashes.flush();
+            store.shut_down();
+        });
         // A panic there has been reported by the panic hook.
         let _ = closing.await;
         Ok(())

@@ -130,7 +130,7 @@ impl<M: Send + 'static> Context<M> {
         Timer(self.tasks.spawn(async move {
             let fault = match caught(task).await {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => Fault::from_error(&*error),
+                Ok(Err(error)) => Fault::of(&*error),
                 Err(fault) => fault,
             };
             life.fail(name, fault);

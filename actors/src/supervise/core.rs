@@ -116,6 +116,7 @@ impl SupervisorCore {
             }
             Event::RestartDue { id } => self.bring_back(&id, Some(now), &mut out),
             Event::ReleaseQuarantine { id } => self.bring_back(&id, None, &mut out),
+            Event::RestartChild { id } => self.renew(&id, &mut out),
             Event::AddChild { spec } => self.add(spec, &mut out),
             Event::RemoveChild { id } => self.remove(&id, &mut out),
             Event::Stop => self.end(End::Stopped, &mut out),
@@ -192,6 +193,39 @@ impl SupervisorCore {
             self.advance_group(out);
         } else {
             self.start_child(age, out);
+        }
+    }
+
+    /// Restarts a child because somebody wants that. One that is about to start or to stop is
+    /// left to it.
+    fn renew(&mut self, id: &ChildId, out: &mut Vec<Action>) {
+        let grouped = self.grouped();
+        let age = self.ages.get(id.as_str()).copied();
+        let Some((age, child)) = age.and_then(|age| Some((age, self.children.get_mut(&age)?)))
+        else {
+            return;
+        };
+        if !matches!(self.phase, Phase::Running) || child.leaving {
+            return;
+        }
+        match child.state {
+            State::Running { .. } if grouped => {
+                self.begin_group_restart(age);
+                self.advance_group(out);
+            }
+            State::Running { .. } => {
+                child.renewing = true;
+                self.stop_child(age, out);
+            }
+            State::Waiting { .. } | State::Quarantined { .. } | State::Finished => {
+                child.state = State::Down;
+                if grouped {
+                    self.advance_group(out);
+                } else {
+                    self.start_child(age, out);
+                }
+            }
+            State::Down | State::Starting { .. } | State::Stopping { .. } => {}
         }
     }
 

@@ -9,6 +9,7 @@ mod panics;
 
 use std::{marker::PhantomData, sync::Arc};
 
+use protocol::trace::TraceContext;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 use tracing::{Instrument, Span};
@@ -19,7 +20,7 @@ use super::{
     address::{Address, Envelope, Fate, Wake},
     context::{Context, Life},
     core::Incarnation,
-    crash::{Crash, Fault},
+    crash::{Crash, Digest, Fault, TraceId},
     node::{Node, NodeError},
     tell::tell,
     tree::{Labels, NodeCell},
@@ -59,8 +60,16 @@ pub(super) struct Guarded<N: Node> {
     ctx: Context<N::Msg>,
     cell: Arc<NodeCell>,
     labels: Labels,
+    in_flight: InFlight,
     born: Instant,
     epoch: Instant,
+}
+
+/// What is noted of a message before a handler takes it.
+#[derive(Clone, Copy, Default)]
+struct InFlight {
+    digest: Option<Digest>,
+    trace_id: Option<TraceId>,
 }
 
 impl<N: Node> Actor for Guard<N> {
@@ -123,7 +132,15 @@ impl<N: Node> Guarded<N> {
         let ctx = Context::new(address, Arc::clone(&cell), epoch, incarnation, actor, life);
         let born = Instant::now();
         let started = span::<N>("start", &cell).in_scope(|| catch(|| N::start(&args, &ctx)));
-        let mut guarded = Self { node: None, ctx, cell, labels: Labels::default(), born, epoch };
+        let mut guarded = Self {
+            node: None,
+            ctx,
+            cell,
+            labels: Labels::default(),
+            in_flight: InFlight::default(),
+            born,
+            epoch,
+        };
         guarded.node = Some(guarded.check("start", started)?);
         Ok(guarded)
     }
@@ -136,9 +153,9 @@ impl<N: Node> Guarded<N> {
                 None => Ok(false),
             };
         }
-        let Some(node) = &mut self.node else {
+        if self.node.is_none() {
             return Ok(false);
-        };
+        }
         let mailbox = self.ctx.address().mailbox();
         let Some(envelope) = mailbox.take(self.ctx.incarnation()) else {
             return Ok(false);
@@ -150,11 +167,17 @@ impl<N: Node> Guarded<N> {
             return Ok(true);
         }
         let label = N::label(&message);
-        let _traced = traced::<N>(label, &message, &self.cell);
+        let senders = N::senders(&message);
+        let trace_id = senders.first().map(|sender| TraceId(sender.trace_id));
+        self.in_flight = InFlight { digest: N::digest(&message), trace_id };
+        let _traced = traced::<N>(label, &senders, &self.cell);
         let since = now.saturating_duration_since(self.epoch);
         let mut flight = Flight { address: self.ctx.address(), own, fate: Fate::Lost };
         let activity = self.cell.activity();
         activity.begin(self.labels.index(label, &self.cell), since);
+        let Some(node) = &mut self.node else {
+            return Ok(false);
+        };
         let handled =
             caught(node.handle(&self.ctx, message).instrument(span::<N>(label, &self.cell))).await;
         activity.end(now.elapsed());
@@ -163,6 +186,7 @@ impl<N: Node> Guarded<N> {
         }
         drop(flight);
         self.check(label, handled)?;
+        self.in_flight = InFlight::default();
         Ok(true)
     }
 
@@ -190,7 +214,7 @@ impl<N: Node> Guarded<N> {
     ) -> Result<T, Box<Crash>> {
         match result {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.crash(label, Fault::from_error(&*error))),
+            Ok(Err(error)) => Err(self.crash(label, Fault::of(&*error))),
             Err(fault) => Err(self.crash(label, fault)),
         }
     }
@@ -201,6 +225,8 @@ impl<N: Node> Guarded<N> {
             kind: N::KIND,
             incarnation: self.ctx.incarnation(),
             label: Some(label),
+            digest: self.in_flight.digest,
+            trace_id: self.in_flight.trace_id,
             fault,
             uptime: self.born.elapsed(),
         })
@@ -229,8 +255,7 @@ fn told(crash: Box<Crash>) -> ActorProcessingErr {
 
 /// The exported span of a sampled message's handler: a root of its own, so that no chain of
 /// messages grows without end.
-fn traced<N: Node>(label: &'static str, message: &N::Msg, cell: &NodeCell) -> Option<Span> {
-    let senders = N::senders(message);
+fn traced<N: Node>(label: &'static str, senders: &[TraceContext], cell: &NodeCell) -> Option<Span> {
     if senders.is_empty() {
         return None;
     }
@@ -243,7 +268,7 @@ fn traced<N: Node>(label: &'static str, message: &N::Msg, cell: &NodeCell) -> Op
         actor.path = %cell.path(),
         message = label,
     );
-    senders.into_iter().for_each(|sender| trace::link(&span, sender));
+    senders.iter().for_each(|sender| trace::link(&span, *sender));
     Some(span)
 }
 

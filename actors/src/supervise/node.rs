@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use protocol::trace::TraceContext;
 
-use super::context::Context;
+use super::{context::Context, crash::Digest};
 
 /// Why a node could not start or handle a message.
 ///
@@ -57,6 +57,13 @@ pub trait Node: Sized + Send + 'static {
     ///
     /// A few constants, typically one for each variant.
     fn label(msg: &Self::Msg) -> &'static str;
+
+    /// Tells a message that may be what a handler fails at from others of its kind, cheaply: it is
+    /// asked before every message is handled. None where it makes no difference.
+    fn digest(msg: &Self::Msg) -> Option<Digest> {
+        let _ = msg;
+        None
+    }
 
     /// The sampled spans that a message came from. The span of its handler is a root that links
     /// to them; a message with none is not traced.

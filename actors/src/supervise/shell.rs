@@ -53,6 +53,8 @@ pub(crate) enum ShellMsg {
     Remove(ChildId, oneshot::Sender<()>),
     /// Somebody lets a child out of its quarantine.
     Release(ChildId),
+    /// Somebody wants a child restarted.
+    Restart(ChildId),
     /// Time to look for stuck children.
     Look,
     /// Stop with all children; those who stop for good need no address any more.
@@ -123,6 +125,7 @@ impl Actor for Shell {
                 charge.drive(Event::RemoveChild { id }).await
             }
             ShellMsg::Release(id) => charge.drive(Event::ReleaseQuarantine { id }).await,
+            ShellMsg::Restart(id) => charge.drive(Event::RestartChild { id }).await,
             ShellMsg::Look => {
                 charge.look();
                 Ok(())

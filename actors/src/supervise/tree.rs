@@ -17,9 +17,10 @@ use std::{
 };
 
 use serde::{Serialize, Serializer};
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-pub use info::{Handling, NodeInfo, Status};
+pub use info::{Change, Handling, NodeInfo, Status};
 
 pub(super) use activity::{Activity, Labels};
 pub(super) use cell::{Live, NodeCell};
@@ -28,6 +29,8 @@ use super::spec::ChildId;
 
 /// More than there are threads that start nodes.
 const SHARDS: usize = 32;
+/// How many changes somebody who looks on may be behind.
+const CHANGES: usize = 1_024;
 
 /// A place in the tree: the ids from the root down, such as `brain/devices/7`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +86,7 @@ struct Forest {
     hasher: RandomState,
     /// The zero of all times in the tree.
     epoch: Instant,
+    changes: broadcast::Sender<Change>,
 }
 
 impl TreeView {
@@ -93,6 +97,7 @@ impl TreeView {
                 shards: std::array::from_fn(|_| RwLock::default()),
                 hasher: RandomState::new(),
                 epoch: Instant::now(),
+                changes: broadcast::Sender::new(CHANGES),
             }),
         }
     }
@@ -139,9 +144,23 @@ impl TreeView {
         self.find(path).is_some_and(|cell| cell.kill())
     }
 
-    /// Lets a node out of its quarantine. False if there is no such node.
+    /// Stops a node in good order and starts it again, with the siblings that its supervisor's
+    /// strategy names; one that waits or is quarantined starts at once.
+    ///
+    /// False if there is no such node, or if it is the root.
+    pub fn restart(&self, path: &str) -> bool {
+        self.find(path).is_some_and(|cell| cell.restart())
+    }
+
+    /// Lets a node out of its quarantine. False if there is no such node, or if it is in none.
     pub fn release(&self, path: &str) -> bool {
         self.find(path).is_some_and(|cell| cell.release())
+    }
+
+    /// Every change of a node's status from now on. Whoever falls behind is told how much was
+    /// missed, and looks at a [`snapshot`](Self::snapshot) again.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.forest.changes.subscribe()
     }
 
     /// The cell of a path; one that is already there keeps its record.
@@ -155,7 +174,17 @@ impl TreeView {
     }
 
     pub(super) fn remove(&self, path: &TreePath) {
-        self.shard(path.as_str()).write().unwrap_or_else(PoisonError::into_inner).remove(path);
+        let mut shard = self.shard(path.as_str()).write().unwrap_or_else(PoisonError::into_inner);
+        let removed = shard.remove(path);
+        drop(shard);
+        if let Some(cell) = removed {
+            cell.gone();
+        }
+    }
+
+    /// Where cells say that they changed.
+    pub(super) fn changed(&self) -> broadcast::Sender<Change> {
+        self.forest.changes.clone()
     }
 
     pub(super) fn epoch(&self) -> Instant {

@@ -10,7 +10,7 @@ use std::{
 
 use actors::supervise::{
     Address, Backoff, ChildPolicy, Context, Crash, CrashSink, Decision, Incarnation, Intensity,
-    Node, NodeError, NodeInfo, Reply, Shutdown, TreeView,
+    Node, NodeError, NodeInfo, Reply, Shutdown, TreeView, Verdict,
 };
 use tokio::time::{Instant, sleep};
 
@@ -192,7 +192,7 @@ pub(crate) async fn eventually(wanted: impl Fn() -> bool) {
 pub(crate) struct Journal(pub(crate) Mutex<Vec<(Crash, Decision)>>);
 
 impl CrashSink for Journal {
-    fn crashed(&self, crash: &Crash, decision: Decision) {
+    fn crashed(&self, crash: &Crash, Verdict { decision, .. }: Verdict) {
         self.0.lock().unwrap().push((crash.clone(), decision));
     }
 }

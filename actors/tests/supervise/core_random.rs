@@ -27,6 +27,7 @@ enum Step {
     Add(u8),
     Remove(u8),
     Release(u8),
+    Restart(u8),
     Pass(u8),
     Stop,
 }
@@ -49,6 +50,8 @@ struct World {
     /// In the order they were added.
     members: Vec<ChildSpec>,
     leaving: BTreeSet<ChildId>,
+    /// Somebody wanted them restarted.
+    renewed: BTreeSet<ChildId>,
     timers: Vec<(Duration, ChildId)>,
     past: Vec<Event>,
     latest: Incarnation,
@@ -78,6 +81,7 @@ impl World {
             lives: BTreeMap::new(),
             members,
             leaving: BTreeSet::new(),
+            renewed: BTreeSet::new(),
             timers: Vec::new(),
             past: Vec::new(),
             latest: Incarnation(0),
@@ -110,7 +114,10 @@ impl World {
             }
             Action::StopChild { id, incarnation, .. } => {
                 assert!(
-                    self.together || self.leaving.contains(&id) || self.youngers_are_gone(&id),
+                    self.together
+                        || self.leaving.contains(&id)
+                        || !self.grouped && self.renewed.contains(&id)
+                        || self.youngers_are_gone(&id),
                     "{id} is stopped before its youngers"
                 );
                 let life = self.lives.get_mut(&id).expect("it is alive");
@@ -218,6 +225,10 @@ impl World {
                 self.feed(Event::RemoveChild { id: any(number) });
             }
             Step::Release(number) => self.feed(Event::ReleaseQuarantine { id: any(number) }),
+            Step::Restart(number) => {
+                self.renewed.insert(any(number));
+                self.feed(Event::RestartChild { id: any(number) });
+            }
             Step::Pass(number) => self.pass(millis(u64::from(number))),
             Step::Stop => {
                 self.stop_sent = true;
@@ -279,6 +290,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(Step::Add),
         1 => any::<u8>().prop_map(Step::Remove),
         1 => any::<u8>().prop_map(Step::Release),
+        1 => any::<u8>().prop_map(Step::Restart),
         6 => (0..40u8).prop_map(Step::Pass),
     ]
 }
@@ -353,7 +365,8 @@ fn what_goes_wrong_while_stopping_is_told_unless_it_was_the_kill() {
         core.on(Event::Stop, millis(1));
         let exited = Event::ChildExited { id: id.clone(), incarnation, exit };
         let actions = core.on(exited, millis(2));
-        let decision = Action::Decide { id, incarnation, decision: Decision::Stopping };
+        let decision =
+            Action::Decide { id, incarnation, decision: Decision::Stopping, failures: 0 };
         assert_eq!(actions.contains(&decision), told);
         assert_eq!(actions.last(), Some(&Action::Stopped));
     }

@@ -10,8 +10,8 @@ use std::{
 
 use actors::supervise::{
     Address, AutoShutdown, Backoff, Budget, Child, ChildPolicy, Context, Decision, Env, Exhaustion,
-    Fault, Intensity, Node, NodeError, Restart, Root, RootError, SetPolicy, Status, Strategy,
-    Supervisor,
+    Fault, Intensity, Node, NodeError, NodeInfo, Restart, Root, RootError, SetPolicy, Status,
+    Strategy, Supervisor,
 };
 
 use tokio::time::sleep;
@@ -373,5 +373,46 @@ async fn the_death_of_the_root_is_told() {
     let (root, _, _) = alone(hardy()).await;
     assert!(root.tree().kill("root"));
     assert!(matches!(root.escalated().await, RootError::Died { .. }));
+    root.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_by_hand_is_in_good_order_and_costs_no_budget() {
+    let (root, [a, b, c], diary) = three(Strategy::OneForOne).await;
+    diary.take();
+    let mut changes = root.tree().changes();
+    for _ in 0..50 {
+        let before = life(&b).await;
+        assert!(root.tree().restart("root/b"));
+        let is_back = |info: &NodeInfo| info.incarnation > before && info.status == Status::Running;
+        until(root.tree(), "root/b", is_back).await;
+    }
+    let lines = without_loads(&diary);
+    assert_eq!((lines.len(), &*lines[0], &*lines[1]), (100, "stopping b", "start b"));
+    assert_eq!((life(&a).await.0, life(&c).await.0), (1, 3));
+    assert!(root.tree().get("root/b").unwrap().last_crash.is_none());
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let change = changes.recv().await.unwrap();
+        assert_eq!(change.path.as_str(), "root/b");
+        seen.extend(change.status);
+    }
+    use Status::{Restarting, Running, Starting, Stopping};
+    assert_eq!(seen, [Stopping, Restarting, Starting, Running]);
+    assert!(!root.tree().restart("root"), "nobody is there to start it again");
+    assert!(!root.tree().restart("root/nobody"));
+    root.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_by_hand_takes_the_younger_ones_along_where_the_strategy_says_so() {
+    let (root, [a, b, c], diary) = three(Strategy::RestForOne).await;
+    diary.take();
+    let (first, before) = (life(&a).await, life(&c).await);
+    assert!(root.tree().restart("root/b"));
+    let is_back = |info: &NodeInfo| info.incarnation > before && info.status == Status::Running;
+    until(root.tree(), "root/c", is_back).await;
+    assert_eq!(without_loads(&diary), ["stopping c", "stopping b", "start b", "start c"]);
+    assert_eq!((life(&a).await, sum(&b).await), (first, 0));
     root.stop().await;
 }

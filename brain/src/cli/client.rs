@@ -1,6 +1,7 @@
 //! Talking to a brain's API.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use anyhow::{Context, anyhow, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use ureq::http::Method;
+use ureq::http::{Method, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use url::Url;
 
@@ -39,6 +40,7 @@ pub(super) struct Client {
     agent: ureq::Agent,
     url: Url,
     token: String,
+    ca_file: Option<PathBuf>,
 }
 
 impl Client {
@@ -55,12 +57,24 @@ impl Client {
             ),
         };
         let ca_file = args.ca_file.clone().or(remembered.ca_file);
-        let agent = agent(ca_file.as_deref())?;
-        Ok(Self { agent, url, token: token.trim().to_owned() })
+        let agent = agent(ca_file.as_deref(), Some(TIME_MAX))?;
+        Ok(Self { agent, url, token: token.trim().to_owned(), ca_file })
     }
 
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.call(Method::GET, path, None)
+    }
+
+    /// Asks for something that has no answer but that it is done.
+    pub(super) fn order(&self, method: Method, path: &str) -> anyhow::Result<()> {
+        send(&self.agent, &self.url, Some(&self.token), method, path, None).map(drop)
+    }
+
+    /// Opens an answer that goes on for as long as it is read.
+    pub(super) fn stream(&self, path: &str) -> anyhow::Result<impl Read> {
+        let agent = agent(self.ca_file.as_deref(), None)?;
+        let response = send(&agent, &self.url, Some(&self.token), Method::GET, path, None)?;
+        Ok(response.into_body().into_reader())
     }
 
     pub(super) fn call<T: DeserializeOwned>(
@@ -82,7 +96,7 @@ pub(super) fn log_in(args: &ClientArgs, code: &str) -> anyhow::Result<()> {
     let remembered = recall();
     let url = address(args, &remembered)?;
     let ca_file = args.ca_file.clone().or(remembered.ca_file);
-    let agent = agent(ca_file.as_deref())?;
+    let agent = agent(ca_file.as_deref(), Some(TIME_MAX))?;
     let body = Some(json!({ "code": code }));
     let answer: LoggedIn = request(&agent, &url, None, Method::POST, "/api/v1/login", body)?;
     let path = remember(&url, &answer.token, ca_file)?;
@@ -123,9 +137,9 @@ fn address(args: &ClientArgs, remembered: &Remembered) -> anyhow::Result<Url> {
     given.map_or_else(|| Ok(Url::parse("http://127.0.0.1:7480")?), Ok)
 }
 
-fn agent(ca_file: Option<&Path>) -> anyhow::Result<ureq::Agent> {
+fn agent(ca_file: Option<&Path>, time_max: Option<Duration>) -> anyhow::Result<ureq::Agent> {
     let mut config =
-        ureq::Agent::config_builder().timeout_global(Some(TIME_MAX)).http_status_as_error(false);
+        ureq::Agent::config_builder().timeout_global(time_max).http_status_as_error(false);
     if let Some(file) = ca_file {
         let pem = fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
         let authority = Certificate::from_pem(&pem)?;
@@ -143,6 +157,18 @@ fn request<T: DeserializeOwned>(
     path: &str,
     body: Option<Value>,
 ) -> anyhow::Result<T> {
+    Ok(send(agent, url, token, method, path, body)?.body_mut().read_json()?)
+}
+
+/// Sends a request; an answer that is no success becomes the error that it tells of.
+fn send(
+    agent: &ureq::Agent,
+    url: &Url,
+    token: Option<&str>,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> anyhow::Result<Response<ureq::Body>> {
     let target = url.join(path)?;
     let mut request = ureq::http::Request::builder().method(method).uri(target.as_str());
     if let Some(token) = token {
@@ -159,7 +185,7 @@ fn request<T: DeserializeOwned>(
         format!("no brain answers at {url}: is it running? (`brain serve`, or --url)")
     })?;
     if response.status().is_success() {
-        return Ok(response.body_mut().read_json()?);
+        return Ok(response);
     }
     let problem: Value = response.body_mut().read_json().unwrap_or_default();
     let text = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();

@@ -37,6 +37,32 @@ pub(super) fn time(ms: u64) -> String {
     }
 }
 
+/// The time of day of a moment in UTC, to the millisecond.
+pub(super) fn time_of_day(ms: u64) -> String {
+    let moment = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    moment.map_or_else(|| "-".to_owned(), |moment| moment.strftime("%H:%M:%S%.3fZ").to_string())
+}
+
+/// A span of time in the unit that suits it.
+pub(super) fn duration(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{:.1} s", ms as f64 / 1e3),
+        60_000..3_600_000 => format!("{} min {} s", ms / 60_000, ms / 1_000 % 60),
+        _ => format!("{} h {} min", ms / 3_600_000, ms / 60_000 % 60),
+    }
+}
+
+/// The beginning of a text, on one line.
+pub(super) fn shortened(text: &str, letters_max: usize) -> String {
+    let mut letters = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut short: String = letters.by_ref().take(letters_max).collect();
+    if letters.next().is_some() {
+        short.push('…');
+    }
+    short
+}
+
 /// A leaf's value, short.
 pub(super) fn value(value: &Value) -> String {
     match value {

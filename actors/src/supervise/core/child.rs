@@ -16,6 +16,8 @@ pub(super) struct Child {
     pub(super) state: State,
     /// It leaves the set as soon as it is gone.
     pub(super) leaving: bool,
+    /// It is started again as soon as it is gone.
+    pub(super) renewing: bool,
     restarts: Window,
     /// Restarts in a row, each before the child had run for long.
     streak: u32,
@@ -48,6 +50,7 @@ impl Child {
             spec,
             state: State::Down,
             leaving: false,
+            renewing: false,
             restarts: Window::default(),
             streak: 0,
             quarantines: 0,
@@ -74,13 +77,13 @@ impl Child {
         }
     }
 
-    /// Counts a failure against the child's own budget.
+    /// Counts a failure against the child's own budget, and says how many those are.
     pub(super) fn fail(
         &mut self,
         exit: &Exit,
         quarantine: &Quarantine,
         now: Duration,
-    ) -> Result<(), Exhaustion> {
+    ) -> (u32, Result<(), Exhaustion>) {
         if let State::Running { since, .. } = self.state {
             let uptime = now.saturating_sub(since);
             if uptime >= self.spec.policy.backoff.reset {
@@ -91,15 +94,17 @@ impl Child {
             }
         }
         let budget = self.spec.policy.intensity;
-        if self.restarts.push(now, budget.within) <= budget.restarts {
-            return Ok(());
+        let failures = self.restarts.push(now, budget.within);
+        if failures <= budget.restarts {
+            return (failures, Ok(()));
         }
-        Err(Exhaustion::Child {
+        let exhausted = Exhaustion::Child {
             id: self.spec.id.clone(),
             restarts: budget.restarts,
             within: budget.within,
             last: exit.clone(),
-        })
+        };
+        (failures, Err(exhausted))
     }
 
     /// The wait before its next restart.

@@ -61,6 +61,12 @@ pub enum Event {
         /// The child.
         id: ChildId,
     },
+    /// Somebody wants a child stopped in good order and started again, with the siblings that
+    /// the strategy names. It counts against no budget.
+    RestartChild {
+        /// The child.
+        id: ChildId,
+    },
     /// The supervisor is to stop, with all its children.
     Stop,
 }
@@ -173,6 +179,8 @@ pub enum Action {
         incarnation: Incarnation,
         /// The decision.
         decision: Decision,
+        /// How often the child failed within the window of its budget, this time included.
+        failures: u32,
     },
     /// All children are gone and the supervisor gives up. The last action.
     Escalate {

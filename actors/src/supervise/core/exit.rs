@@ -25,22 +25,29 @@ impl SupervisorCore {
             return;
         };
         // A member of a group that is being stopped is gone a little early.
-        let expected = !running || child.leaving || stop_from.is_some_and(|from| age >= from);
+        let expected = !running
+            || child.leaving
+            || child.renewing
+            || stop_from.is_some_and(|from| age >= from);
         if expected {
-            let gone = child.leaving || child.spec.policy.restart == Restart::Temporary;
+            let renewed = std::mem::take(&mut child.renewing) && running && !child.leaving;
+            let temporary = child.spec.policy.restart == Restart::Temporary;
+            let gone = child.leaving || temporary && !renewed;
             child.state = if running { State::Down } else { State::Finished };
             // That it had to be killed is what its shutdown policy says.
             if exit.abnormal() && *exit != Exit::Killed {
-                out.push(decided(id, life, Decision::Stopping));
+                out.push(decided(id, life, Decision::Stopping, 0));
             }
             if gone || !running && self.policy.strategy == Strategy::Dynamic {
                 self.forget(age, out);
+            } else if renewed && !self.grouped() {
+                self.start_child(age, out);
             }
         } else if child.restarts_after(exit) {
             self.fail(age, life, exit, now, out);
         } else {
             if exit.abnormal() {
-                out.push(decided(id, life, Decision::LetGo));
+                out.push(decided(id, life, Decision::LetGo, 0));
             }
             self.finish(age, out);
         }
@@ -60,7 +67,7 @@ impl SupervisorCore {
             return;
         };
         let id = child.spec.id.clone();
-        let own = child.fail(exit, &self.policy.quarantine, now);
+        let (failures, own) = child.fail(exit, &self.policy.quarantine, now);
         let set = self.spend(age, &id, exit, now);
         let put_away = self.policy.exhausted == Exhausted::Quarantine && !self.grouped();
         let Some(child) = self.children.get_mut(&age) else {
@@ -69,17 +76,17 @@ impl SupervisorCore {
         match (set, own) {
             (Ok(()), Ok(())) => {
                 let after = child.back_off(now, &mut self.chance);
-                out.push(decided(&id, life, Decision::Restart { after }));
+                out.push(decided(&id, life, Decision::Restart { after }, failures));
                 self.restart(age, after, out);
             }
             (Ok(()), Err(reason)) if put_away => {
                 let lasting = child.quarantine(&self.policy.quarantine, now);
-                out.push(decided(&id, life, Decision::Quarantine { lasting }));
+                out.push(decided(&id, life, Decision::Quarantine { lasting }, failures));
                 out.push(Action::Quarantine { id, reason, until: now + lasting });
             }
             (Err(reason), _) | (Ok(()), Err(reason)) => {
                 child.state = State::Finished;
-                out.push(decided(&id, life, Decision::Escalate));
+                out.push(decided(&id, life, Decision::Escalate, failures));
                 self.end(End::Escalated(reason), out);
             }
         }
@@ -152,6 +159,6 @@ impl SupervisorCore {
     }
 }
 
-fn decided(id: &ChildId, incarnation: Incarnation, decision: Decision) -> Action {
-    Action::Decide { id: id.clone(), incarnation, decision }
+fn decided(id: &ChildId, incarnation: Incarnation, decision: Decision, failures: u32) -> Action {
+    Action::Decide { id: id.clone(), incarnation, decision, failures }
 }

@@ -16,7 +16,8 @@ use super::{
     slot::Slot,
 };
 use crate::supervise::{
-    core::{Action, Decision, Event, Exit, Incarnation, SupervisorCore},
+    core::{Action, Event, Exit, Incarnation, SupervisorCore},
+    crash::Verdict,
     spec::{ChildId, ChildSpec, Strategy},
     tasks::Tasks,
     tree::{NodeCell, Status},
@@ -112,7 +113,9 @@ impl Charge {
                 }
                 self.due_in(&id, until.saturating_sub(self.env.tree.now()));
             }
-            Action::Decide { id, incarnation, decision } => self.record(&id, incarnation, decision),
+            Action::Decide { id, incarnation, decision, failures } => {
+                self.record(&id, incarnation, Verdict { decision, failures });
+            }
             Action::Retire { id } => {
                 if let Some(slot) = self.slots.get(&id) {
                     slot.cell.set_status(Status::Stopped);
@@ -165,7 +168,7 @@ impl Charge {
         }
     }
 
-    fn record(&mut self, id: &ChildId, incarnation: Incarnation, decision: Decision) {
+    fn record(&mut self, id: &ChildId, incarnation: Incarnation, verdict: Verdict) {
         let Some(crash) = self.slots.get_mut(id).and_then(|slot| slot.crash.take()) else {
             return;
         };
@@ -175,10 +178,10 @@ impl Charge {
             kind = crash.kind,
             label = crash.label,
             fault = %crash.fault,
-            ?decision,
+            decision = ?verdict.decision,
             "node crashed"
         );
-        self.env.crashes.crashed(&crash, decision);
+        self.env.crashes.crashed(&crash, verdict);
     }
 
     /// All children are gone, and so will be this supervisor.

@@ -191,6 +191,6 @@ impl<N: Node> ChildFactory for NodeFactory<N> {
 pub(super) fn not_spawned(error: SpawnErr) -> Cause {
     match error {
         SpawnErr::StartupFailed(error) => fault_of(error),
-        other => Cause::Seen(Fault::from_error(&other)),
+        other => Cause::Seen(Fault::of(&other)),
     }
 }

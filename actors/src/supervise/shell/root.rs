@@ -94,7 +94,7 @@ impl Root {
         let path = TreePath::root(name);
         let tree = env.tree.clone();
         let cell = tree.register(&path, || {
-            NodeCell::new(path.clone(), ChildId::from(name), "supervisor", None)
+            NodeCell::new(path.clone(), ChildId::from(name), "supervisor", None, tree.changed())
         });
         let life = Incarnation(1);
         cell.begin(life, tree.now());

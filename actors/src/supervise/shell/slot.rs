@@ -64,7 +64,7 @@ pub(super) fn fault_of(error: ActorProcessingErr) -> Cause {
         Ok(crash) => Cause::Told(crash),
         Err(error) => match error.downcast::<Ended>() {
             Ok(ended) => Cause::Seen(Fault::GaveUp { message: ended.to_string() }),
-            Err(error) => Cause::Seen(Fault::from_error(&*error)),
+            Err(error) => Cause::Seen(Fault::of(&*error)),
         },
     }
 }
@@ -78,7 +78,13 @@ impl Slot {
     ) -> Self {
         let path = parent.child(&spec.id);
         let cell = tree.register(&path, || {
-            NodeCell::new(path.clone(), spec.id.clone(), factory.kind(), factory.gauge())
+            NodeCell::new(
+                path.clone(),
+                spec.id.clone(),
+                factory.kind(),
+                factory.gauge(),
+                tree.changed(),
+            )
         });
         Self {
             factory,
@@ -116,6 +122,8 @@ impl Slot {
                 incarnation,
                 // A handler that was dropped half way left its label behind.
                 label: self.cell.activity().current().map(|(label, _)| label),
+                digest: None,
+                trace_id: None,
                 fault,
                 uptime: now.saturating_sub(self.cell.born()),
             }),

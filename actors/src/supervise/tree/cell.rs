@@ -13,10 +13,11 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use ractor::{ActorCell, ActorRef};
+use tokio::sync::broadcast;
 
 use super::{
     Activity, TreePath,
-    info::{Handling, NodeInfo, Status},
+    info::{Change, Handling, NodeInfo, Status},
 };
 use crate::supervise::{
     address::Gauge, context::Life, core::Incarnation, crash::Crash, shell::ShellMsg, spec::ChildId,
@@ -39,6 +40,7 @@ pub(crate) struct NodeCell {
     gauge: Option<Weak<dyn Gauge>>,
     last_crash: ArcSwapOption<Crash>,
     control: Mutex<Control>,
+    changes: broadcast::Sender<Change>,
 }
 
 /// Whom to tell when somebody looking at the tree wants something done.
@@ -72,6 +74,7 @@ impl NodeCell {
         id: ChildId,
         kind: &'static str,
         gauge: Option<Weak<dyn Gauge>>,
+        changes: broadcast::Sender<Change>,
     ) -> Self {
         Self {
             path,
@@ -86,6 +89,7 @@ impl NodeCell {
             gauge,
             last_crash: ArcSwapOption::empty(),
             control: Mutex::default(),
+            changes,
         }
     }
 
@@ -112,7 +116,22 @@ impl NodeCell {
     }
 
     pub(crate) fn set_status(&self, status: Status) {
-        self.status.store(status as u8, SeqCst);
+        if self.status.swap(status as u8, SeqCst) != status as u8 {
+            self.tell(Some(status));
+        }
+    }
+
+    /// It has left the tree.
+    pub(crate) fn gone(&self) {
+        self.tell(None);
+    }
+
+    fn tell(&self, status: Option<Status>) {
+        if self.changes.receiver_count() > 0 {
+            let (path, incarnation) = (self.path.clone(), self.incarnation());
+            // Whoever looked on may have gone this moment.
+            let _ = self.changes.send(Change { path, kind: self.kind, status, incarnation });
+        }
     }
 
     /// A life is about to begin.
@@ -158,12 +177,20 @@ impl NodeCell {
         live.inspect(Live::kill).is_some()
     }
 
+    pub(crate) fn restart(&self) -> bool {
+        self.ask_supervisor(ShellMsg::Restart(self.id.clone()))
+    }
+
     pub(crate) fn release(&self) -> bool {
+        let quarantined = self.status.load(SeqCst) == Status::Quarantined as u8;
+        quarantined && self.ask_supervisor(ShellMsg::Release(self.id.clone()))
+    }
+
+    fn ask_supervisor(&self, wish: ShellMsg) -> bool {
         let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let supervisor = control.supervisor.clone();
         drop(control);
-        let release = ShellMsg::Release(self.id.clone());
-        supervisor.is_some_and(|supervisor| tell(&supervisor, release).is_ok())
+        supervisor.is_some_and(|supervisor| tell(&supervisor, wish).is_ok())
     }
 
     pub(crate) fn info(&self, now: Duration) -> NodeInfo {

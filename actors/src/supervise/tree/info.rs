@@ -74,6 +74,19 @@ pub struct NodeInfo {
     pub last_crash: Option<Crash>,
 }
 
+/// A node's status as it has just become.
+#[derive(Clone, Debug, Serialize)]
+pub struct Change {
+    /// Its place in the tree.
+    pub path: TreePath,
+    /// What it is.
+    pub kind: &'static str,
+    /// Its status; none where it has left the tree.
+    pub status: Option<Status>,
+    /// Which of its lives this is.
+    pub incarnation: Incarnation,
+}
+
 /// A message that is being handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Handling {
