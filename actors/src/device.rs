@@ -23,7 +23,7 @@ use tracing::Span;
 
 use crate::account::{InFlight, Outcome, Reason};
 use crate::ports::{CommitDone, CommitError, Evidence, LinkEvent, LinkSender, TreeCommit};
-use crate::supervise::{Address, Context, Node, NodeError, Reply};
+use crate::supervise::{Address, Context, Digest, Node, NodeError, Reply};
 use crate::trace::{self, Spans};
 use crate::traced_span;
 
@@ -174,6 +174,13 @@ impl Node for DeviceActor {
             DeviceMsg::SealDue => "seal_due",
             DeviceMsg::IdleDue => "idle_due",
         }
+    }
+
+    /// Entries that this actor fails at are sent again by their device, until it is known which.
+    fn digest(msg: &DeviceMsg) -> Option<Digest> {
+        let DeviceMsg::EntriesCame { entries, .. } = msg else { return None };
+        let (id, _) = entries.first()?;
+        id.0.first_chunk().map(|beginning| Digest(*beginning))
     }
 
     fn senders(msg: &DeviceMsg) -> Vec<TraceContext> {

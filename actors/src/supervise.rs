@@ -95,6 +95,7 @@ mod spec;
 mod tasks;
 mod tell;
 mod tree;
+mod watchdog;
 
 pub use self::{
     address::{Address, AskError, CastError, Refusal, Reply, Traffic},

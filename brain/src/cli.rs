@@ -100,7 +100,12 @@ struct DataDir {
 
 /// Runs the command line: 0 is success, 1 a failure, 2 a wrong call.
 pub(crate) fn run() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if !matches!(command, Command::Serve(_) | Command::Dev(_)) {
+        // Whoever reads only the beginning of a list has not made a mistake.
+        sigpipe::reset();
+    }
+    let result = match command {
         Command::Init(args) => init::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Dev(args) => dev::run(&args),

@@ -289,6 +289,16 @@ impl Running {
         self.login.issue(self.clock.now().wall_ms)
     }
 
+    /// Has a thread watch that the brain still moves; see [`Root::watch`].
+    pub fn watch(
+        &self,
+        patience: Duration,
+        alive: impl FnMut() + Send + 'static,
+        stalled: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
+        self.root.watch(patience, alive, stalled)
+    }
+
     /// Runs until `stop` comes, and ends in good order; or until the store or the tree fails.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
         let Self { root, crashes, store, .. } = self;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::supervise::{
-    Child, ChildPolicy, Env, Node, Root, RootError, SetPolicy, Strategy, Supervisor, TreeView,
+    Child, ChildPolicy, CrashJournal, Env, JournalError, JournalLimits, Node, Root, RootError,
+    SetPolicy, Strategy, Supervisor, TreeView,
 };
 use actors::trace::{Sampler, context_of};
 use protocol::DeviceId;
@@ -30,6 +31,10 @@ use crate::spool::{self, Place, SpoolError, SpoolNode, Store};
 use crate::status::{Board, Status};
 use crate::track::{self, Limits, Track, WriteError};
 use crate::uplink::{self, Uplink};
+
+/// What is kept of crashes: flash is small, and a week without anybody looking is not long.
+const CRASHES: JournalLimits =
+    JournalLimits { bytes_max: 1 << 20, age_max: Duration::from_secs(90 * 24 * 60 * 60) };
 
 /// Everything that an agent is made from.
 #[derive(Debug, Clone)]
@@ -84,6 +89,9 @@ pub enum StartError {
     /// The spool cannot be opened.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// There is no crash journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The parts do not start.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -104,6 +112,7 @@ pub struct Agent {
     clock: Clock,
     sampler: Sampler,
     track: actors::supervise::Address<track::Msg>,
+    crashes: Option<CrashJournal>,
 }
 
 /// The device's state at one moment.
@@ -155,6 +164,7 @@ struct Ground {
     enrolment: Option<Enrolment>,
     store: Store,
     clock: Clock,
+    crashes: Option<CrashJournal>,
 }
 
 impl Agent {
@@ -162,7 +172,7 @@ impl Agent {
     pub async fn start(config: AgentConfig) -> Result<Self, StartError> {
         let before = config.clone();
         let ground = tokio::task::spawn_blocking(move || prepare(&before)).await??;
-        let Ground { opened, enrolment, store, clock } = ground;
+        let Ground { opened, enrolment, store, clock, crashes } = ground;
         let identity::Opened { identity, copied_from, id_not_taken } = opened;
         if let Some(asked) = id_not_taken {
             tracing::warn!(%asked, ours = %identity.device, "device id is not taken");
@@ -180,11 +190,17 @@ impl Agent {
         });
         tracing::info!(device_id = %identity.device, enrolled = enrolment.is_some(), "agent starts");
         let track = actors::supervise::Address::new(Track::CAPACITY);
-        let parts = Parts { config, identity, enrolment, store, clock, board, track };
-        let root = Root::start("edge", parts.supervisor(), Env::default()).await?;
-        let Parts { config, identity, clock, board, track, .. } = parts;
+        let tree = TreeView::new();
+        let mut env = Env { tree: tree.clone(), ..Env::default() };
+        if let Some(crashes) = crashes.clone() {
+            env.crashes = Arc::new(crashes);
+        }
+        let parts =
+            Parts { config, identity, enrolment, store, clock, board, track, tree, crashes };
+        let root = Root::start("edge", parts.supervisor(), env).await?;
+        let Parts { config, identity, clock, board, track, crashes, .. } = parts;
         let sampler = config.sampler;
-        let agent = Self { root, identity, board, clock, sampler, track };
+        let agent = Self { root, identity, board, clock, sampler, track, crashes };
         agent.report_start(copied_from).await?;
         Ok(agent)
     }
@@ -240,6 +256,16 @@ impl Agent {
         track::write(&self.track, draft, span.as_ref().and_then(context_of)).await
     }
 
+    /// Has a thread watch that the agent still moves; see [`Root::watch`].
+    pub fn watch(
+        &self,
+        patience: Duration,
+        alive: impl FnMut() + Send + 'static,
+        stalled: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<()> {
+        self.root.watch(patience, alive, stalled)
+    }
+
     /// Comes back when the agent gives up, which an orderly stop is not.
     pub async fn gave_up(&self) -> RootError {
         self.root.escalated().await
@@ -248,6 +274,10 @@ impl Agent {
     /// Seals, ends the session, marks the stop as clean, and closes the spool.
     pub async fn stop(self) {
         self.root.stop().await;
+        if let Some(crashes) = self.crashes {
+            // A panic there has been reported by the panic hook.
+            let _ = tokio::task::spawn_blocking(move || crashes.flush()).await;
+        }
         tracing::info!("agent is stopped");
     }
 
@@ -279,7 +309,12 @@ fn prepare(config: &AgentConfig) -> Result<Ground, StartError> {
         let behind_ms = author.clock_floor_ms.saturating_sub(clock.wall_ms());
         clock.correct(i64::try_from(behind_ms).unwrap_or(0));
     }
-    Ok(Ground { opened, enrolment, store, clock })
+    // Of simulated devices there are many, and nobody asks them.
+    let crashes = config.local_api.then(|| {
+        let clock = clock.clone();
+        CrashJournal::open(config.data_dir.join("crashes"), CRASHES, move || clock.wall_ms())
+    });
+    Ok(Ground { opened, enrolment, store, clock, crashes: crashes.transpose()? })
 }
 
 /// What the nodes are built from.
@@ -291,6 +326,8 @@ struct Parts {
     clock: Clock,
     board: Board,
     track: actors::supervise::Address<track::Msg>,
+    tree: TreeView,
+    crashes: Option<CrashJournal>,
 }
 
 impl Parts {
@@ -378,6 +415,8 @@ impl Parts {
                 metrics_listen: config.metrics_listen,
                 board: self.board.clone(),
                 track: self.track.clone(),
+                tree: self.tree.clone(),
+                crashes: self.crashes.clone(),
             }),
         );
         supervisor.child(local_api)

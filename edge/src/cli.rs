@@ -4,6 +4,7 @@ mod enroll;
 mod run;
 mod simulate;
 mod status;
+mod tree;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -72,6 +73,10 @@ enum Command {
     Enroll(enroll::Arguments),
     /// Tells how the running agent is doing.
     Status,
+    /// Shows the running agent's parts: which run, which failed, what waits.
+    Tree,
+    /// Lists what failed in the running agent, and what was decided about it, newest first.
+    Crashes,
     /// Runs many simulated devices in one process, for trials and load tests.
     Simulate(simulate::Arguments),
 }
@@ -85,6 +90,10 @@ pub(crate) struct UsageError(pub(crate) &'static str);
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments { common, command } = arguments;
     let mut flags = common.flags();
+    if !matches!(command, Command::Run(_) | Command::Simulate(_)) {
+        // Whoever reads only the beginning of a list has not made a mistake.
+        sigpipe::reset();
+    }
     match command {
         Command::Run(arguments) => {
             flags.extend(arguments.flags());
@@ -100,6 +109,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Status => {
             let config = Config::load(common.config.as_deref(), &flags)?;
             status::run(&config, common.output)
+        }
+        Command::Tree => {
+            let config = Config::load(common.config.as_deref(), &flags)?;
+            tree::tree(&config, common.output)
+        }
+        Command::Crashes => {
+            let config = Config::load(common.config.as_deref(), &flags)?;
+            tree::crashes(&config, common.output)
         }
         Command::Simulate(arguments) => {
             let config = Config::load(common.config.as_deref(), &flags)?;
@@ -166,6 +183,14 @@ fn print_table(rows: &[(&str, String)]) {
     for (name, value) in rows {
         table.add_row([name, value.as_str()]);
     }
+    println!("{table}");
+}
+
+/// Prints rows below a heading.
+fn print_list<const N: usize>(heading: [&str; N], rows: impl Iterator<Item = [String; N]>) {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(heading.map(str::to_uppercase));
+    table.add_rows(rows);
     println!("{table}");
 }
 

@@ -1,6 +1,7 @@
 //! What the device's own users may ask: a Unix socket beside the data, for its owner only.
 //!
-//! It speaks HTTP, one request a connection: `/status` is the agent's [`Status`] as JSON,
+//! It speaks HTTP, one request a connection: `/status` is the agent's [`Status`] as JSON, `/tree`
+//! its actors, `/crashes` what failed lately,
 //! `/metrics` its figures for Prometheus, `/healthz` whether it runs, `/readyz` whether it keeps
 //! what it is given. Where it is configured, the last three are answered over TCP as well.
 
@@ -14,8 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::supervise::{Address, Context, Node, NodeError};
+use actors::supervise::{
+    Address, Context, CrashJournal, CrashQuery, Fault, Node, NodeError, TreeView,
+};
 use data_encoding::HEXLOWER;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -28,13 +32,15 @@ pub use readiness::{Readiness, readiness};
 
 /// A user who does not read is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// No status is longer.
-const STATUS_BYTES_MAX: u64 = 64 << 10;
+/// No answer is longer.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// So many crashes are shown, the latest.
+const CRASHES: usize = 100;
 /// So that a full table of descriptors does not become a busy loop.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(200);
 
 /// What the local API is built from.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Args {
     /// Where the socket is, if there is one.
     pub socket: Option<PathBuf>,
@@ -44,6 +50,10 @@ pub struct Args {
     pub board: Board,
     /// For the tree's root.
     pub track: Address<track::Msg>,
+    /// The agent's parts, live.
+    pub tree: TreeView,
+    /// What failed, where that is kept.
+    pub crashes: Option<CrashJournal>,
 }
 
 /// What the local API is told.
@@ -147,13 +157,18 @@ pub fn socket_in(data_dir: &Path) -> PathBuf {
 
 /// Asks the agent of a data folder how it is.
 pub async fn ask_status(data_dir: &Path) -> Result<Status, StatusError> {
+    ask(data_dir, "/status").await
+}
+
+/// Asks the agent of a data folder for what it shows at a path.
+pub async fn ask<T: DeserializeOwned>(data_dir: &Path, path: &str) -> Result<T, StatusError> {
     let socket = socket_in(data_dir);
     let stream = UnixStream::connect(&socket).await;
     let mut stream = stream.map_err(|source| StatusError::NotRunning { socket, source })?;
     let mut answer = Vec::new();
     let ask = async {
-        stream.write_all(b"GET /status HTTP/1.0\r\n\r\n").await?;
-        stream.take(STATUS_BYTES_MAX).read_to_end(&mut answer).await
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+        stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await
     };
     match timeout(PATIENCE, ask).await {
         Ok(Ok(_)) => {}
@@ -218,6 +233,8 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, args: &Args, au
 async fn respond(path: &str, args: &Args, audience: Audience) -> Response {
     match (path, audience) {
         ("/status", Audience::Owner) => Response::json(200, &status(args).await),
+        ("/tree", Audience::Owner) => Response::json(200, &args.tree.snapshot()),
+        ("/crashes", Audience::Owner) => crashes(args).await,
         ("/metrics", _) => match args.board.metrics().scrape() {
             Some(text) => Response::new(200, telemetry::TEXT_CONTENT_TYPE, text),
             None => Response::text(503, "the agent is starting\n"),
@@ -229,7 +246,21 @@ async fn respond(path: &str, args: &Args, audience: Audience) -> Response {
             let readiness = readiness(metrics.spool_fails(), metrics.queue_is_full(), online);
             Response::json(if readiness.ready { 200 } else { 503 }, &readiness)
         }
-        _ => Response::text(404, "ask for /status, /metrics, /healthz or /readyz\n"),
+        _ => {
+            Response::text(404, "ask for /status, /tree, /crashes, /metrics, /healthz or /readyz\n")
+        }
+    }
+}
+
+async fn crashes(args: &Args) -> Response {
+    let Some(journal) = args.crashes.clone() else {
+        return Response::json(200, &[(); 0]);
+    };
+    let query = CrashQuery { path: None, since_ms: 0, limit: CRASHES };
+    match tokio::task::spawn_blocking(move || journal.read(&query)).await {
+        Ok(Ok(crashes)) => Response::json(200, &crashes),
+        Ok(Err(error)) => Response::text(500, &format!("{}\n", Fault::of(&error))),
+        Err(_) => Response::text(503, "the agent is stopping\n"),
     }
 }
 

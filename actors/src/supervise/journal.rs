@@ -8,7 +8,7 @@ mod files;
 mod record;
 
 use std::{
-    io,
+    fmt, io,
     path::PathBuf,
     sync::{
         Arc,
@@ -66,7 +66,7 @@ pub struct CrashJournal {
     commands: SyncSender<Command>,
     lost: Arc<AtomicU64>,
     news: broadcast::Sender<CrashRecord>,
-    wall_ms: fn() -> u64,
+    wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 enum Command {
@@ -82,7 +82,7 @@ impl CrashJournal {
     pub fn open(
         folder: impl Into<PathBuf>,
         limits: JournalLimits,
-        wall_ms: fn() -> u64,
+        wall_ms: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Result<Self, JournalError> {
         let folder = folder.into();
         let failed = |source| JournalError { action: "opened", folder: folder.clone(), source };
@@ -94,7 +94,8 @@ impl CrashJournal {
             .name("crash-journal".into())
             .spawn(move || write(files, &waiting, &of_thread))
             .map_err(failed)?;
-        Ok(Self { folder, commands, lost, news: broadcast::Sender::new(NEWS), wall_ms })
+        let (news, wall_ms) = (broadcast::Sender::new(NEWS), Arc::new(wall_ms));
+        Ok(Self { folder, commands, lost, news, wall_ms })
     }
 
     /// The latest crashes that a query asks for, newest first. Reads files.
@@ -120,6 +121,12 @@ impl CrashJournal {
             // When the disk hangs there is nothing else to be done.
             let _ = wait.recv_timeout(FLUSH_TIME_MAX);
         }
+    }
+}
+
+impl fmt::Debug for CrashJournal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CrashJournal").field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 

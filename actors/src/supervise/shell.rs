@@ -14,7 +14,7 @@ mod root;
 mod slot;
 mod supervisor;
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc::SyncSender};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::{oneshot, watch};
@@ -36,6 +36,7 @@ use super::{
     guard::catch,
     spec::{ChildId, ChildSpec},
     tree::NodeCell,
+    watchdog,
 };
 
 /// Given as the reason to ractor when a supervisor stops somebody.
@@ -55,6 +56,8 @@ pub(crate) enum ShellMsg {
     Release(ChildId),
     /// Somebody wants a child restarted.
     Restart(ChildId),
+    /// The watchdog wants to know whether it still handles messages.
+    Ping(SyncSender<()>),
     /// Time to look for stuck children.
     Look,
     /// Stop with all children; those who stop for good need no address any more.
@@ -126,6 +129,10 @@ impl Actor for Shell {
             }
             ShellMsg::Release(id) => charge.drive(Event::ReleaseQuarantine { id }).await,
             ShellMsg::Restart(id) => charge.drive(Event::RestartChild { id }).await,
+            ShellMsg::Ping(ping) => {
+                watchdog::answer(&ping);
+                Ok(())
+            }
             ShellMsg::Look => {
                 charge.look();
                 Ok(())

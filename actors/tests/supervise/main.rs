@@ -11,3 +11,4 @@ mod mailbox;
 mod restart;
 mod stopping;
 mod tree;
+mod watchdog;

@@ -7,6 +7,7 @@
 mod collector;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -14,11 +15,13 @@ use super::ack::{self, Round};
 use super::fleet::Fleet;
 use super::measure::Spread;
 use super::report::{Section, figure, spread};
-use super::{Settings, Shape, Workspace, note};
+use super::{Settings, Shape, Workspace, note, pause};
 use collector::{Collector, Manner};
 
 /// The share of updates that is traced.
 const SHARE: f64 = 0.01;
+/// How long the disk rests between two rounds.
+const REST: Duration = Duration::from_millis(500);
 /// What tracing may cost of the updates in a second.
 const TARGET: f64 = 0.97;
 
@@ -95,7 +98,11 @@ fn compare(
         collected("1 %, slow collector", Manner::Slow)?,
     ];
     for number in 1..=settings.rounds {
-        for variant in &mut variants {
+        // What one leaves to its disk falls on the next: each round begins with another.
+        let first = number as usize % variants.len();
+        let (after, before) = variants.split_at_mut(first);
+        for variant in before.iter_mut().chain(after) {
+            pause(REST);
             note(format!("tracing: {shape}, {}, round {number}", variant.name));
             ack::begin(&mut variant.fleet, settings, shape)?;
             let round = ack::round(&mut variant.fleet, settings.round_time());

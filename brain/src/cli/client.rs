@@ -1,7 +1,6 @@
 //! Talking to a brain's API.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,7 +70,7 @@ impl Client {
     }
 
     /// Opens an answer that goes on for as long as it is read.
-    pub(super) fn stream(&self, path: &str) -> anyhow::Result<impl Read> {
+    pub(super) fn stream(&self, path: &str) -> anyhow::Result<ureq::BodyReader<'static>> {
         let agent = agent(self.ca_file.as_deref(), None)?;
         let response = send(&agent, &self.url, Some(&self.token), Method::GET, path, None)?;
         Ok(response.into_body().into_reader())

@@ -1,5 +1,6 @@
 //! `brain dev`: everything at once, for a first look.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -212,21 +213,26 @@ async fn stop_edges(edges: &mut [Edge]) {
 
 fn say(running: &Running, data: &Path, remembered: &Path, temporary: bool, edges: &[Edge]) {
     let edges = edges.iter().map(|edge| edge.what.as_str()).collect::<Vec<_>>().join(", ");
-    println!("page           {}", running.page_url());
-    println!("one-time code  {}", running.login_code());
-    println!("devices        wss://{} ({edges})", running.device_address);
-    println!(
-        "data           {}{}",
-        data.display(),
-        if temporary { " (removed at the end)" } else { "" }
+    let (page, code, devices) = (running.page_url(), running.login_code(), running.device_address);
+    let (data, token) = (data.display(), remembered.display());
+    let removed = if temporary { " (removed at the end)" } else { "" };
+    // It runs on where nobody reads any more.
+    let _ = write!(
+        std::io::stdout(),
+        "page           {page}
+one-time code  {code}
+devices        wss://{devices} ({edges})
+data           {data}{removed}
+
+In another terminal (the token for it is in {token}):
+  brain device list
+  brain device history NAME
+  brain device set NAME sense/machine/period_ms=2000
+  brain tree --watch
+
+Ctrl-C stops everything.
+"
     );
-    println!();
-    println!("In another terminal (the token for it is in {}):", remembered.display());
-    println!("  brain device list");
-    println!("  brain device history NAME");
-    println!("  brain device set NAME sense/machine/period_ms=2000");
-    println!();
-    println!("Ctrl-C stops everything.");
 }
 
 /// The `edge` beside this binary, else the one in the path.

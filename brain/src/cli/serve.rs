@@ -1,15 +1,20 @@
 //! `brain serve`.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use brain::config::{Config, Overrides};
 use brain::identity::Identity;
-use brain::serve::Start;
+use brain::serve::{Running, Start};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::DataDir;
 use super::logging::Logging;
+
+/// How long the root of the supervision tree may handle no message.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {
@@ -60,10 +65,13 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         let running = brain::serve::start(&args.data.data_dir, &config, asked, meters).await?;
         tracing::info!(devices = %running.device_address, api = running.page_url(), "the brain is ready");
         if args.login_code {
-            println!("page: {}\none-time code: {}", running.page_url(), running.login_code());
+            let (page, code) = (running.page_url(), running.login_code());
+            // It runs on where nobody reads any more.
+            let _ = writeln!(std::io::stdout(), "page: {page}\none-time code: {code}");
         }
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        watch(&running)?;
         running.run_until(stop_signal()?).await?;
         tracing::info!("the brain has stopped");
         Ok(())
@@ -77,6 +85,22 @@ pub(super) fn print_config(file: Option<&Path>) -> anyhow::Result<()> {
     let config = Config::read(file, &Overrides::default())?;
     print!("{}", toml::to_string_pretty(&config)?);
     Ok(())
+}
+
+/// Ends the process when nothing moves any more, for the service manager to start it again; and
+/// shows the service manager that it does, where that wants to know.
+fn watch(running: &Running) -> std::io::Result<()> {
+    let asked = sd_notify::watchdog_enabled();
+    let patience = asked.map_or(STALLED_AFTER, |asked| asked.min(STALLED_AFTER));
+    let alive = || {
+        // Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+    };
+    running.watch(patience, alive, move || {
+        tracing::error!(?patience, "nothing moves any more; the process ends");
+        // Whatever is to be waited for now would not come.
+        std::process::abort();
+    })
 }
 
 /// Comes back at SIGTERM or SIGINT.

@@ -163,7 +163,7 @@ pub(super) fn quarantine(client: &ClientArgs, command: QuarantineCommand) -> any
 
 fn show(client: &Client, view: &TreeView) -> anyhow::Result<()> {
     // Listening first: nothing that happens in between is missed.
-    let events = view.watch.then(|| client.stream("/api/v1/tree/events")).transpose()?;
+    let events = view.watch.then(|| client.stream(follow::PATH)).transpose()?;
     let nodes: Vec<Value> = client.get("/api/v1/tree")?;
     let nodes: Vec<Value> = nodes
         .into_iter()
@@ -179,7 +179,7 @@ fn show(client: &Client, view: &TreeView) -> anyhow::Result<()> {
         }
     }
     match events {
-        Some(events) => follow::follow(events, view),
+        Some(events) => follow::follow(client, events, view),
         None => Ok(()),
     }
 }

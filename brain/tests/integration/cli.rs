@@ -1,6 +1,6 @@
 //! The command line, as people type it.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use benches::brain::Brain;
 use serde_json::Value;
@@ -76,6 +76,23 @@ fn failures_say_what_to_do_and_exit_with_one() {
     let again = again.expect("runs");
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("nothing was changed"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_who_leaves_early_is_no_failure_to_shout_about() {
+    let brain = brain();
+    let _device = device(&brain).await;
+    let mut listing = Command::new(BRAIN)
+        .args(["device", "list"])
+        .env("FLEET_BRAIN_URL", format!("http://{}", brain.api))
+        .env("FLEET_BRAIN_TOKEN_FILE", brain.data().join("admin.token"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    drop(listing.stdout.take());
+    let said = listing.wait_with_output().expect("ends").stderr;
+    assert_eq!(String::from_utf8_lossy(&said), "");
 }
 
 #[test]

@@ -20,5 +20,6 @@ mod seals;
 mod store;
 mod storm;
 mod traces;
+mod tree;
 mod twins;
 mod wire;

@@ -1,6 +1,7 @@
 //! `edge run`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use actors::trace::Sampler;
 use anyhow::Context;
@@ -15,6 +16,9 @@ use serde_json::{Value, json};
 use telemetry::{Log, LogLevel, Service, Telemetry};
 
 use super::{asked_to_end, block_on};
+
+/// How long the root of the supervision tree may handle no message.
+const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -63,6 +67,7 @@ pub(super) fn run(config: &Config, log: &Log) -> anyhow::Result<()> {
         agent.metrics().observe(started.meters());
         telemetry = Some(started);
         notify(&[sd_notify::NotifyState::Ready]);
+        watch(&agent)?;
         let outcome = tokio::select! {
             reason = asked_to_end() => {
                 tracing::info!(reason = reason?, "agent is asked to stop");
@@ -109,6 +114,22 @@ fn agent_config(config: &Config, log_level: LogLevel) -> anyhow::Result<AgentCon
     agent.metrics_listen = config.metrics_listen;
     agent.log_level = Some(log_level);
     Ok(agent)
+}
+
+/// Ends the process when nothing moves any more, for the service manager to start it again; and
+/// shows the service manager that it does, where that wants to know.
+fn watch(agent: &Agent) -> std::io::Result<()> {
+    let asked = sd_notify::watchdog_enabled();
+    let patience = asked.map_or(STALLED_AFTER, |asked| asked.min(STALLED_AFTER));
+    agent.watch(
+        patience,
+        || notify(&[sd_notify::NotifyState::Watchdog]),
+        move || {
+            tracing::error!(?patience, "nothing moves any more; the process ends");
+            // Whatever is to be waited for now would not come.
+            std::process::abort();
+        },
+    )
 }
 
 /// Outside of systemd nobody listens, which is no failure.

@@ -81,6 +81,12 @@ async fn an_agent_runs_tells_its_status_and_stops_in_good_order() {
     assert!(metrics.contains("fleet_queue_enqueued_total"), "{metrics}");
     assert!(metrics.contains("service_instance_id=\"00112233445566778899aabbccddeeff\""));
     assert!(ask(dir.path(), "/etc/passwd").starts_with("HTTP/1.1 404 "));
+    let tree = edge(dir.path()).args(["tree", "--output", "json"]).output().expect("runs");
+    let tree: Vec<serde_json::Value> = serde_json::from_slice(&tree.stdout).expect("JSON");
+    let running = |path| tree.iter().any(|n| n["path"] == path && n["status"] == "running");
+    assert!(running("edge/spool") && running("edge/track"), "{tree:?}");
+    let crashes = edge(dir.path()).arg("crashes").output().expect("runs");
+    assert_eq!(String::from_utf8_lossy(&crashes.stdout), "nothing has crashed\n");
     let table = edge(dir.path()).arg("status").output().expect("runs");
     assert!(text(&table).contains("not enrolled"));
     let socket = std::fs::metadata(dir.path().join("edge.sock")).expect("a socket");
@@ -108,7 +114,7 @@ fn ask(dir: &std::path::Path, path: &str) -> String {
 #[test]
 fn every_command_has_help() {
     let dir = folder();
-    for command in ["run", "enroll", "status", "simulate"] {
+    for command in ["run", "enroll", "status", "tree", "crashes", "simulate"] {
         let output = edge(dir.path()).args([command, "--help"]).output().expect("runs");
         assert_eq!(output.status.code(), Some(0));
         assert!(text(&output).contains("--data-dir"), "{command}");

@@ -143,12 +143,15 @@ async fn two_agents_do_not_share_a_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parts_that_are_killed_come_back_and_lose_nothing() {
+async fn parts_that_are_killed_come_back_lose_nothing_and_are_in_the_journal() {
+    const PARTS: [&str; 5] = ["track", "spool", "uplink", "apply", "sense"];
     let (dir, peer) = (folder(), Peer::start().await);
-    let agent = Agent::start(joining(&dir, &peer)).await.expect("starts");
+    let mut config = joining(&dir, &peer);
+    config.local_api = true;
+    let agent = Agent::start(config).await.expect("starts");
     let device = agent.device_id();
     let mut next = 1;
-    for part in ["track", "spool", "uplink", "apply", "sense"] {
+    for part in PARTS {
         enqueue(&agent, next..=next + 2).await;
         next += 3;
         assert!(agent.tree().kill(&format!("edge/{part}")), "{part} is there");
@@ -160,6 +163,14 @@ async fn parts_that_are_killed_come_back_and_lose_nothing() {
     let restarts: u64 = agent.tree().snapshot().iter().map(|node| node.restarts).sum();
     assert!(restarts >= 5);
     agent.stop().await;
+    let journal = std::fs::read_to_string(dir.path().join("crashes/crashes-00000001.jsonl"));
+    let journal = journal.expect("a journal");
+    for part in PARTS {
+        let told = |line: &str| {
+            line.contains(&format!("\"path\":\"edge/{part}\"")) && line.contains("\"killed\"")
+        };
+        assert!(journal.lines().any(told), "{part} in {journal}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

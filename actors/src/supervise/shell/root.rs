@@ -3,6 +3,7 @@
 use std::{
     fmt,
     hash::{BuildHasher, RandomState},
+    io,
     sync::Arc,
     time::Duration,
 };
@@ -18,6 +19,7 @@ use crate::supervise::{
     spec::ChildId,
     tell::tell,
     tree::{Live, NodeCell, TreePath, TreeView},
+    watchdog,
 };
 
 /// What all supervisors of a tree share.
@@ -132,6 +134,20 @@ impl Root {
         // Without a timeout this cannot fail.
         let _ = self.actor.wait(None).await;
         self.blueprint.close();
+    }
+
+    /// Has a thread watch that the root still handles messages.
+    ///
+    /// `alive` is called each time it has shown that it does, several times within `patience`,
+    /// until the tree ends. Once it has not for so long, `stalled` is called, and nothing more:
+    /// it should end the process without waiting for anybody. Both run on that thread.
+    pub fn watch(
+        &self,
+        patience: Duration,
+        alive: impl FnMut() + Send + 'static,
+        stalled: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        watchdog::watch(self.actor.clone(), patience, alive, stalled)
     }
 
     /// Comes back with the reason when the root gives up; after an orderly end

@@ -1,19 +1,52 @@
 //! The tree's changes, as they happen.
 
 use std::io::{BufRead, BufReader, Read};
+use std::time::{Duration, Instant};
 
 use actors::supervise::CrashRecord;
-use anyhow::bail;
 use serde_json::Value;
+use ureq::BodyReader;
 
 use super::{TreeView, decision, what_happened};
+use crate::cli::client::Client;
 use crate::cli::output::{self, Output};
 
-/// Prints events until the brain ends the stream.
-pub(super) fn follow(events: impl Read, view: &TreeView) -> anyhow::Result<()> {
+/// Where the brain tells of changes.
+pub(super) const PATH: &str = "/api/v1/tree/events";
+/// How long a brain that is gone is tried again.
+const PATIENCE: Duration = Duration::from_secs(60);
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// Prints events until it is interrupted, or the brain stays away.
+pub(super) fn follow(
+    client: &Client,
+    mut events: BodyReader<'static>,
+    view: &TreeView,
+) -> anyhow::Result<()> {
+    loop {
+        print_all(events, view)?;
+        eprintln!("the stream has ended; `brain crashes` tells what is missed here");
+        events = again(client)?;
+    }
+}
+
+/// Opens the stream again.
+fn again(client: &Client) -> anyhow::Result<BodyReader<'static>> {
+    let began = Instant::now();
+    loop {
+        std::thread::sleep(AGAIN_AFTER);
+        match client.stream(PATH) {
+            Ok(events) => return Ok(events),
+            Err(error) if began.elapsed() > PATIENCE => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+fn print_all(events: impl Read, view: &TreeView) -> anyhow::Result<()> {
     let mut name = String::new();
-    for line in BufReader::new(events).lines() {
-        let line = line?;
+    // An error in the middle is an end as well.
+    for line in BufReader::new(events).lines().map_while(Result::ok) {
         // https://html.spec.whatwg.org/multipage/server-sent-events.html, as far as it is sent.
         if let Some(event) = line.strip_prefix("event:") {
             name = event.trim().to_owned();
@@ -21,7 +54,7 @@ pub(super) fn follow(events: impl Read, view: &TreeView) -> anyhow::Result<()> {
             print(&name, &serde_json::from_str(data.trim())?, view)?;
         }
     }
-    bail!("the brain has ended the stream; is it being restarted?")
+    Ok(())
 }
 
 fn print(name: &str, data: &Value, view: &TreeView) -> anyhow::Result<()> {

@@ -1,0 +1,186 @@
+//! The supervision tree, seen and touched from outside, on a real brain.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use benches::brain::Brain;
+use protocol::state::Value as Leaf;
+use serde_json::Value;
+
+use crate::harness::{BRAIN, brain, device};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn command(brain: &Brain, args: &[&str]) -> Command {
+    let mut command = Command::new(BRAIN);
+    command
+        .args(args)
+        .env("FLEET_BRAIN_URL", format!("http://{}", brain.api))
+        .env("FLEET_BRAIN_TOKEN_FILE", brain.data().join("admin.token"));
+    command
+}
+
+fn json(brain: &Brain, args: &[&str]) -> Value {
+    let output = command(brain, args).args(["--output", "json"]).output().expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn order(brain: &Brain, args: &[&str]) -> String {
+    let output = command(brain, args).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+fn refused(brain: &Brain, args: &[&str]) -> String {
+    let output = command(brain, args).output().expect("runs");
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn node(brain: &Brain, path: &str) -> Option<Value> {
+    let nodes = brain.get("/api/v1/tree").expect("a tree");
+    nodes.as_array().into_iter().flatten().find(|node| node["path"] == path).cloned()
+}
+
+/// Waits until a node looks as wanted.
+fn until(brain: &Brain, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let began = Instant::now();
+    loop {
+        let found = node(brain, path);
+        if let Some(node) = found.as_ref().filter(|node| wanted(node)) {
+            return node.clone();
+        }
+        assert!(began.elapsed() < SOON, "{path} never was as wanted: {found:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn is_running(node: &Value) -> bool {
+    node["status"] == "running"
+}
+
+/// The path of the only device's twin.
+fn twin(brain: &Brain) -> String {
+    let nodes = brain.get("/api/v1/tree").expect("a tree");
+    let mut twins = nodes.as_array().into_iter().flatten().filter(|node| node["kind"] == "device");
+    let path = twins.next().expect("a twin")["path"].as_str().expect("text").to_owned();
+    assert!(twins.next().is_none(), "only one device");
+    path
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_twin_comes_back_and_the_journal_tells_of_it_also_after_a_restart() {
+    let mut brain = brain();
+    let mut device = device(&brain).await;
+    device.connect().await.expect("connects");
+    device.write("reported/n", Leaf::from(1)).expect("written");
+    device.offer().await.expect("offered");
+    device.run_until(|device| device.stored() == 1, SOON).await.expect("stored");
+    let path = twin(&brain);
+    let said = order(&brain, &["tree", "kill", &path]);
+    assert!(said.contains("brain crashes"), "{said}");
+    let back = until(&brain, &path, |node| node["restarts"] == 1 && is_running(node));
+    assert_eq!(back["last_crash"]["fault"]["fault"], "killed");
+    device.disconnect();
+    device.connect().await.expect("connects again");
+    device.write("reported/n", Leaf::from(2)).expect("written");
+    device.offer().await.expect("offered");
+    device.run_until(|device| device.stored() == 2, SOON).await.expect("stored");
+    for restarted in [false, true] {
+        if restarted {
+            brain.kill().expect("dies");
+            brain.restart().expect("starts again");
+            brain.wait_ready().expect("is ready");
+        }
+        let crashes = json(&brain, &["crashes", "--below", &path]);
+        assert_eq!(crashes.as_array().map(Vec::len), Some(1), "{crashes}");
+        let crash = &crashes[0];
+        assert_eq!((&crash["kind"], &crash["fault"]), (&"device".into(), &"killed".into()));
+        assert_eq!((&crash["decision"], &crash["failures"]), (&"restart".into(), &1.into()));
+        assert!(crash["delay_ms"].is_u64() && crash["at_ms"].as_u64() > Some(0), "{crash}");
+        assert_eq!(json(&brain, &["crashes", "--below", "brain/ingress"]), Value::Array(vec![]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_twin_that_fails_too_often_is_quarantined_and_can_be_let_out() {
+    let brain = brain();
+    let mut device = device(&brain).await;
+    device.connect().await.expect("connects");
+    let path = twin(&brain);
+    let began = Instant::now();
+    let quarantined = loop {
+        let listed = json(&brain, &["quarantine", "list"]);
+        if let Some(node) = listed.as_array().and_then(|nodes| nodes.first()) {
+            break node.clone();
+        }
+        assert!(began.elapsed() < SOON, "it is never quarantined");
+        if node(&brain, &path).as_ref().is_some_and(is_running) {
+            order(&brain, &["tree", "kill", &path]);
+        }
+    };
+    assert_eq!(
+        (&quarantined["path"], &quarantined["reason"]),
+        (&path.clone().into(), &"killed".into())
+    );
+    assert!(quarantined["remaining_ms"].as_u64() > Some(0), "{quarantined}");
+    let last = &json(&brain, &["crashes", "--below", &path, "--limit", "1"])[0];
+    assert_eq!(last["decision"], "quarantine", "{last}");
+    order(&brain, &["quarantine", "release", &path]);
+    until(&brain, &path, is_running);
+    assert_eq!(json(&brain, &["quarantine", "list"]), Value::Array(vec![]));
+    let why = refused(&brain, &["quarantine", "release", &path]);
+    assert!(why.contains("is running and cannot be released"), "{why}");
+    device.disconnect();
+    device.connect().await.expect("connects again");
+}
+
+#[test]
+fn a_restart_takes_those_along_that_build_on_it_and_is_no_crash() {
+    let brain = brain();
+    let before = node(&brain, "brain/enrolment").expect("is there");
+    order(&brain, &["tree", "restart", "brain/enrolment"]);
+    let newer = |than: &Value| {
+        let than = than["incarnation"].as_u64();
+        move |node: &Value| node["incarnation"].as_u64() > than && is_running(node)
+    };
+    until(&brain, "brain/enrolment", newer(&before));
+    until(&brain, "brain/ingress/api", is_running);
+    assert_eq!(json(&brain, &["crashes"]), Value::Array(vec![]));
+    assert_eq!(node(&brain, "brain/store").expect("is there")["restarts"], 0, "it is older");
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_with_a_reason() {
+    let brain = brain();
+    let nobody = refused(&brain, &["tree", "kill", "brain/nobody"]);
+    assert!(nobody.contains("brain tree"), "{nobody}");
+    let root = refused(&brain, &["tree", "restart", "brain"]);
+    assert!(root.contains("restart the service"), "{root}");
+    let (status, _) = brain.call("GET", "/api/v1/crashes?limit=0", None).expect("answers");
+    assert_eq!(status, 400);
+}
+
+#[test]
+fn whoever_watches_sees_the_crash_the_decision_and_the_return() {
+    let brain = brain();
+    let mut watching = command(&brain, &["tree", "--watch", "--below", "brain/ingress"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut lines = BufReader::new(watching.stdout.take().expect("piped")).lines();
+    let mut next = move || lines.next().expect("a line").expect("text");
+    while !next().contains("running") {}
+    order(&brain, &["tree", "kill", "brain/ingress/device-listener"]);
+    let mut seen = Vec::new();
+    while !seen.last().is_some_and(|line: &String| line.contains("  running (life ")) {
+        seen.push(next());
+    }
+    watching.kill().expect("ends");
+    watching.wait().expect("ended");
+    let crash = seen.iter().find(|line| line.contains("crashed")).expect("the crash");
+    assert!(crash.contains("killed -> restart in ") && crash.contains("failure 1"), "{seen:?}");
+}
