@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::harness::{BRAIN, edge_binary};
+use crate::harness::{BRAIN, edge_binary, pause};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -69,9 +69,4 @@ fn command(client: &Path, args: &[&str]) -> Value {
 fn interrupt(process: &mut Child) {
     let id = Pid::from_raw(process.id() as i32).expect("a process has a number");
     kill_process(id, Signal::INT).expect("is interrupted");
-}
-
-#[expect(clippy::disallowed_methods, reason = "this test has no runtime")]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(200));
 }

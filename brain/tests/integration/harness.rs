@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use benches::brain::Brain;
 use benches::device::{LightDevice, Membership, Way, random};
@@ -42,4 +43,10 @@ pub(crate) async fn device(brain: &Brain) -> LightDevice {
 /// The leaf that tests write, with a number.
 pub(crate) fn count(n: u64) -> Value {
     Value::from(n as i64)
+}
+
+/// Waits a moment before somebody looks again.
+#[expect(clippy::disallowed_methods, reason = "tests without a runtime, or with threads to spare")]
+pub(crate) fn pause() {
+    std::thread::sleep(Duration::from_millis(50));
 }

@@ -6,7 +6,7 @@ use benches::brain::Brain;
 use serde_json::{Value, json};
 
 use crate::edge_process::{Edge, enroll};
-use crate::harness::brain;
+use crate::harness::{brain, pause};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -25,11 +25,6 @@ fn wait_for(brain: &Brain, what: &str, fits: impl Fn(&Value, &Value) -> bool) ->
         assert!(Instant::now() < until, "{what}: {device} {state}");
         pause();
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "these tests have no runtime")]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(100));
 }
 
 #[test]

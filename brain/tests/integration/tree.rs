@@ -8,7 +8,7 @@ use benches::brain::Brain;
 use protocol::state::Value as Leaf;
 use serde_json::Value;
 
-use crate::harness::{BRAIN, brain, device};
+use crate::harness::{BRAIN, brain, device, pause};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -54,7 +54,7 @@ fn until(brain: &Brain, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
             return node.clone();
         }
         assert!(began.elapsed() < SOON, "{path} never was as wanted: {found:?}");
-        std::thread::sleep(Duration::from_millis(10));
+        pause();
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) fn follow(
 }
 
 /// Opens the stream again.
+#[expect(clippy::disallowed_methods, reason = "a command line without a runtime")]
 fn again(client: &Client) -> anyhow::Result<BodyReader<'static>> {
     let began = Instant::now();
     loop {
