@@ -107,7 +107,7 @@ pub use self::{
     shell::{Child, DynamicSupervisor, Env, Root, RootError, StartChildError, Supervisor},
     spec::{
         AutoShutdown, Backoff, Budget, ChildId, ChildPolicy, ChildSpec, Exhausted, Intensity,
-        Quarantine, Restart, SetPolicy, Shutdown, Strategy,
+        Quarantine, Restart, Rules, SetPolicy, Shutdown, Strategy,
     },
     tree::{Change, Handling, NodeInfo, Status, TreePath, TreeView},
 };

@@ -15,9 +15,9 @@ mod tokens;
 mod tree;
 mod writes;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use actors::supervise::{CrashJournal, TreeView};
+use actors::supervise::{CrashJournal, Rules, TreeView};
 use axum::Router;
 use axum::middleware;
 use axum::routing::get;
@@ -55,6 +55,8 @@ pub struct Api {
     pub devices: Devices,
     /// The supervision tree.
     pub tree: TreeView,
+    /// The rules of the tree, once it is made.
+    pub rules: Arc<OnceLock<Vec<Rules>>>,
     /// What failed.
     pub crashes: CrashJournal,
     /// Who the brain is.
@@ -93,6 +95,7 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(writes::save_state))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tree::show))
+        .routes(routes!(tree::policies))
         .routes(routes!(tree::events))
         .routes(routes!(tree::restart))
         .routes(routes!(tree::kill))

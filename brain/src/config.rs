@@ -3,10 +3,15 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use actors::supervise::Strategy;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use telemetry::{EndpointError, HeaderList, Otlp};
+
+mod supervision;
+
+pub use supervision::Supervision;
 
 /// What environment variables begin with: `FLEET_BRAIN_API_LISTEN`.
 const ENV_PREFIX: &str = "FLEET_BRAIN_";
@@ -48,6 +53,8 @@ pub struct Config {
     /// What the requests to it carry, as `name=value,name=value`.
     #[serde(skip_serializing)]
     pub otlp_headers: Option<HeaderList>,
+    /// The rules of the supervision tree.
+    pub supervision: Supervision,
 }
 
 impl Default for Config {
@@ -67,6 +74,7 @@ impl Default for Config {
             log_json: false,
             otlp_endpoint: None,
             otlp_headers: None,
+            supervision: Supervision::default(),
         }
     }
 }
@@ -96,6 +104,12 @@ pub enum ConfigError {
     /// The API would be open to the network in plain text.
     #[error("api_listen {0} is not a loopback address: set api_tls = true, or listen on 127.0.0.1")]
     PlainApi(SocketAddr),
+    /// A set of parts that build on each other is made one whose members come and go.
+    #[error("supervision.{set}.strategy cannot be dynamic: its children are always the same")]
+    Dynamic {
+        /// The table.
+        set: &'static str,
+    },
     /// Traces and metrics have nowhere to go.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -145,6 +159,12 @@ impl Config {
         if !self.api_tls && !self.api_listen.ip().is_loopback() {
             return Err(ConfigError::PlainApi(self.api_listen));
         }
+        let Supervision { root, devices, ingress, .. } = &self.supervision;
+        for (set, policy) in [("root", root), ("devices", devices), ("ingress", ingress)] {
+            if policy.strategy == Strategy::Dynamic {
+                return Err(ConfigError::Dynamic { set });
+            }
+        }
         for name in ["localhost", "127.0.0.1", "::1"] {
             if !self.names.iter().any(|known| known == name) {
                 self.names.push(name.to_owned());
@@ -184,6 +204,22 @@ mod tests {
                 assert!(text.contains(word), "{word} in {text}");
             }
         }
+    }
+
+    #[test]
+    fn a_rule_of_supervision_changes_alone_and_the_rest_stays() {
+        let (_folder, path) = file("[supervision.device.intensity]\nrestarts = 9");
+        let config = Config::read(Some(&path), &Overrides::default()).expect("valid");
+        let mut expected = Supervision::default();
+        expected.device.intensity.restarts = 9;
+        assert_eq!(config.supervision, expected);
+        let printed = toml::to_string_pretty(&config).expect("prints");
+        let (_folder, path) = file(&printed);
+        let again = Config::read(Some(&path), &Overrides::default()).expect("valid");
+        assert_eq!(again.supervision, expected);
+        let (_folder, path) = file("[supervision.root]\nstrategy = 'dynamic'");
+        let error = Config::read(Some(&path), &Overrides::default()).expect_err("unusable");
+        assert!(error.to_string().contains("supervision.root"), "{error}");
     }
 
     #[test]

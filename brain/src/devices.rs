@@ -5,16 +5,17 @@ use std::sync::Arc;
 use actors::device::{BrainAuthor, Clock, DeviceActor, DeviceArgs, DeviceMsg};
 use actors::ports::ReadError;
 use actors::supervise::{
-    Address, AskError, Child, ChildPolicy, DynamicSupervisor, Restart, SetPolicy, StartChildError,
-    Strategy, Supervisor,
+    Address, AskError, Child, ChildPolicy, DynamicSupervisor, SetPolicy, StartChildError,
+    Supervisor,
 };
 use protocol::{DeviceId, ErrorCode, ErrorSource, FleetId, Layer, SyncError};
 
+use crate::config::Supervision;
 use crate::store::{DeviceRecord, Store, not_found};
 
 /// So many supervisors share the twins: none is a bottleneck, and one that gives up takes only
 /// its own share along.
-const SHARDS: usize = 8;
+pub(crate) const SHARDS: usize = 8;
 /// So many twins may be in memory at once.
 const TWINS_MAX: usize = 100_000;
 
@@ -22,6 +23,7 @@ const TWINS_MAX: usize = 100_000;
 #[derive(Clone)]
 pub struct Devices {
     shards: Arc<[DynamicSupervisor<DeviceActor>]>,
+    policy: SetPolicy,
     fleet: FleetId,
     brain: BrainAuthor,
     store: Store,
@@ -65,16 +67,22 @@ impl TwinError {
 
 impl Devices {
     /// The twins, with what each is started from.
-    pub fn new(fleet: FleetId, brain: BrainAuthor, store: Store, clock: Arc<dyn Clock>) -> Self {
-        let policy = ChildPolicy { restart: Restart::Transient, ..ChildPolicy::default() };
-        let shard = |_| DynamicSupervisor::new(SetPolicy::dynamic(), policy, TWINS_MAX / SHARDS);
+    pub fn new(
+        fleet: FleetId,
+        brain: BrainAuthor,
+        store: Store,
+        clock: Arc<dyn Clock>,
+        rules: &Supervision,
+    ) -> Self {
+        let Supervision { devices, shard, device, .. } = *rules;
+        let shard = |_| DynamicSupervisor::new(shard, device, TWINS_MAX / SHARDS);
         let shards = (0..SHARDS).map(shard).collect();
-        Self { shards, fleet, brain, store, clock }
+        Self { shards, policy: devices, fleet, brain, store, clock }
     }
 
     /// The branch of the supervision tree that holds them.
     pub fn supervisor(&self) -> Supervisor {
-        let set = Supervisor::new(SetPolicy::with(Strategy::OneForOne));
+        let set = Supervisor::new(self.policy);
         self.shards.iter().enumerate().fold(set, |set, (n, shard)| {
             set.child(Child::dynamic(format!("shard-{n}"), ChildPolicy::supervisor(), shard))
         })

@@ -5,13 +5,13 @@ mod ground;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actors::device::{BrainAuthor, Clock};
 use actors::supervise::{
-    Address, Child, ChildPolicy, CrashJournal, CrashSink, Env, JournalError, JournalLimits, Root,
-    RootError, SetPolicy, Strategy, Supervisor,
+    Child, ChildPolicy, CrashJournal, CrashSink, Env, JournalError, JournalLimits, Root, RootError,
+    Supervisor,
 };
 use protocol::clock::ClockQuality;
 use protocol::session::Limits;
@@ -205,11 +205,12 @@ pub async fn start(
         epoch: crate::random_epoch(),
         brains: vec![identity.keypair.public()],
     };
-    let devices = Devices::new(identity.fleet, author, store.clone(), shared_clock.clone());
+    let rules = &config.supervision;
+    let devices = Devices::new(identity.fleet, author, store.clone(), shared_clock.clone(), rules);
     let enrolment_args =
         EnrolmentArgs { identity: identity.clone(), store: store.clone(), clock: shared_clock };
     let (enrolment, enrolment_address) =
-        Child::node::<Enrolment>("enrolment", ChildPolicy::default(), Arc::new(enrolment_args));
+        Child::node::<Enrolment>("enrolment", rules.part, Arc::new(enrolment_args));
     let wall_ms = || SystemClock::new(ClockQuality::Unsynchronised).now().wall_ms;
     let crashes = CrashJournal::open(data.join("crashes"), JournalLimits::default(), wall_ms)?;
     let sinks: Vec<Arc<dyn CrashSink>> = vec![metrics.clone(), Arc::new(crashes.clone())];
@@ -222,10 +223,13 @@ pub async fn start(
     };
     sources.observe(&meters);
     let login = Arc::new(LoginCode::default());
+    // The API is part of the tree whose rules it shows.
+    let made_rules = Arc::new(OnceLock::new());
     let api = Api {
         store: store.clone(),
         devices: devices.clone(),
         tree: env.tree.clone(),
+        rules: made_rules.clone(),
         crashes: crashes.clone(),
         identity: Arc::new(identity.clone()),
         tls_ca_sha256: tls.authority_sha256()?,
@@ -260,17 +264,19 @@ pub async fn start(
     };
     let api_args =
         ApiArgs { socket: api_socket, certificates: config.api_tls.then_some(certificates), api };
-    let tree = Supervisor::new(SetPolicy::with(Strategy::RestForOne))
-        .child(node::<ground::StoreWatch>("store", store.clone()).0)
+    let tree = Supervisor::new(rules.root)
+        .child(node::<ground::StoreWatch>("store", rules.part, store.clone()))
         .child(Child::supervisor("devices", ChildPolicy::supervisor(), devices.supervisor()))
         .child(enrolment)
         .child(Child::supervisor(
             "ingress",
             ChildPolicy::supervisor(),
-            Supervisor::new(SetPolicy::with(Strategy::OneForOne))
-                .child(node::<DeviceListener>("device-listener", listener).0)
-                .child(node::<ApiServer>("api", api_args).0),
+            Supervisor::new(rules.ingress)
+                .child(node::<DeviceListener>("device-listener", rules.part, listener))
+                .child(node::<ApiServer>("api", rules.part, api_args)),
         ));
+    // Nobody else sets it.
+    let _ = made_rules.set(tree.rules("brain"));
     let root = Root::start("brain", tree, env).await?;
     let (device_address, api_address) = addresses;
     let api_tls = config.api_tls;
@@ -335,8 +341,8 @@ impl Running {
     }
 }
 
-fn node<N: actors::supervise::Node>(id: &str, args: N::Args) -> (Child, Address<N::Msg>) {
-    Child::node::<N>(id, ChildPolicy::default(), Arc::new(args))
+fn node<N: actors::supervise::Node>(id: &str, policy: ChildPolicy, args: N::Args) -> Child {
+    Child::node::<N>(id, policy, Arc::new(args)).0
 }
 
 fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, ServeError> {

@@ -128,6 +128,17 @@ impl ChildPolicy {
     }
 }
 
+/// The rules that hold at one place in the tree.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rules {
+    /// The place; `*` stands for each child of a set whose children come and go.
+    pub path: String,
+    /// How its supervisor treats it; none for the root.
+    pub child: Option<ChildPolicy>,
+    /// What it does with all its children together, where it is a supervisor.
+    pub set: Option<SetPolicy>,
+}
+
 /// When an ended child is started again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -205,7 +216,7 @@ impl Backoff {
 /// `restarts` of them within `within` are fine; one more exhausts the budget.
 /// One that lies exactly `within` back still counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Intensity {
     /// How many restarts are fine.
     pub restarts: u32,
@@ -247,6 +258,18 @@ impl SetPolicy {
             strategy: Strategy::Dynamic,
             exhausted: Exhausted::Quarantine,
             budget: Budget::Distinct { children: 64, within: Duration::from_secs(10) },
+            ..Self::default()
+        }
+    }
+
+    /// The policy for so many sets of such members side by side: one that gives up is restarted
+    /// or quarantined by itself, and whatever the members do, nobody above hears of it.
+    pub fn shards(count: u32) -> Self {
+        Self {
+            strategy: Strategy::OneForOne,
+            exhausted: Exhausted::Quarantine,
+            // No more can fail than there are.
+            budget: Budget::Distinct { children: count, within: Duration::from_secs(60) },
             ..Self::default()
         }
     }

@@ -227,3 +227,45 @@ async fn ten_thousand_children_start_and_stop_within_seconds() {
     assert!(set.is_empty());
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
+
+#[tokio::test]
+async fn whatever_the_members_of_a_shard_do_nobody_above_hears_of_it() {
+    let [bad, good] =
+        [2, 2].map(|distinct| DynamicSupervisor::<Puppet>::new(policy(distinct), frail(), 100));
+    let shard = ChildPolicy {
+        intensity: Intensity { restarts: 2, within: SOON },
+        ..ChildPolicy::supervisor()
+    };
+    let shards = Supervisor::new(SetPolicy::shards(2))
+        .child(Child::dynamic("bad", shard, &bad))
+        .child(Child::dynamic("good", shard, &good));
+    let none = Budget::Restarts(Intensity { restarts: 0, within: SOON });
+    let supervisor = Supervisor::new(SetPolicy { budget: none, ..SetPolicy::default() })
+        .child(Child::supervisor("devices", ChildPolicy::supervisor(), shards));
+    let rules = supervisor.rules("root");
+    let places: Vec<&str> = rules.iter().map(|rules| &*rules.path).collect();
+    let below =
+        ["root/devices/bad", "root/devices/bad/*", "root/devices/good", "root/devices/good/*"];
+    assert_eq!(places, [&["root", "root/devices"][..], &below[..]].concat());
+    assert_eq!(rules[3].child, Some(frail()));
+    let root = Root::start("root", supervisor, Env::default()).await.unwrap();
+    let well = good.start_child("well", strings()).unwrap();
+    well.try_cast(Msg::Add(1)).unwrap();
+    let is_away =
+        || root.tree().get("root/devices/bad").is_some_and(|i| i.status == Status::Quarantined);
+    for number in 0..10_000 {
+        if is_away() {
+            break;
+        }
+        if let Ok(address) = bad.start_child(number.to_string(), strings()) {
+            let _ = address.try_cast(Msg::Panic);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(is_away(), "a shard that gives up again and again is put away");
+    assert_eq!(sum(&well).await, 1, "the other one has noticed nothing");
+    for above in ["root", "root/devices"] {
+        assert_eq!(root.tree().get(above).unwrap().restarts, 0);
+    }
+    root.stop().await;
+}

@@ -2,7 +2,7 @@
 
 mod events;
 
-use actors::supervise::{CrashQuery, CrashRecord, Fault, NodeInfo, Status};
+use actors::supervise::{CrashQuery, CrashRecord, Fault, NodeInfo, Rules, Status};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -52,6 +52,14 @@ pub struct Quarantined {
     responses((status = 200, description = "The nodes, by path")))]
 pub(super) async fn show(State(api): State<Api>) -> Json<Vec<NodeInfo>> {
     Json(api.tree.snapshot())
+}
+
+/// The rules that are in force, from the root down: how each place is restarted, and what its
+/// supervisor does when it fails too often.
+#[utoipa::path(get, path = "/api/v1/tree/policies", security(("bearer" = [])),
+    responses((status = 200, description = "The rules, by place")))]
+pub(super) async fn policies(State(api): State<Api>) -> Json<Vec<Rules>> {
+    Json(api.rules.get().cloned().unwrap_or_default())
 }
 
 /// Stop a node in good order and start it again, with the siblings that its supervisor's strategy

@@ -1,8 +1,9 @@
 //! `brain tree`, `brain crashes` and `brain quarantine`.
 
 mod follow;
+mod policies;
 
-use actors::supervise::CrashRecord;
+use actors::supervise::{CrashRecord, Rules};
 use brain::api::Quarantined;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,6 +25,9 @@ pub(super) struct TreeView {
     /// Go on with what happens, until it is interrupted
     #[arg(long)]
     watch: bool,
+    /// The rules instead: who is restarted when, and what follows when it fails too often
+    #[arg(long, conflicts_with_all = ["watch", "kind"])]
+    policies: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     output: Output,
@@ -92,6 +96,7 @@ pub(super) fn tree(
 ) -> anyhow::Result<()> {
     let client = Client::new(client)?;
     let (path, action) = match command {
+        None if view.policies => return policies(&client, view),
         None => return show(&client, view),
         Some(TreeCommand::Kill { path }) => (path, "kill"),
         Some(TreeCommand::Restart { path }) => (path, "restart"),
@@ -157,6 +162,16 @@ pub(super) fn quarantine(client: &ClientArgs, command: QuarantineCommand) -> any
             client.order(Method::POST, &target)?;
             eprintln!("{path} is let out; `brain tree --below {path}` shows how it does");
         }
+    }
+    Ok(())
+}
+
+fn policies(client: &Client, view: &TreeView) -> anyhow::Result<()> {
+    let mut rules: Vec<Rules> = client.get("/api/v1/tree/policies")?;
+    rules.retain(|rules| view.shows(Some(&rules.path), None));
+    match view.output {
+        Output::Json => println!("{}", json!(rules)),
+        Output::Table => println!("{}", policies::table(&rules)),
     }
     Ok(())
 }

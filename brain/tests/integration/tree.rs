@@ -154,6 +154,30 @@ fn a_restart_takes_those_along_that_build_on_it_and_is_no_crash() {
 }
 
 #[test]
+fn the_rules_in_force_are_shown_with_what_the_settings_changed() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let file = folder.path().join("brain.toml");
+    let rule = "[supervision.device.intensity]\nrestarts = 7\nwithin_ms = 1000\n";
+    std::fs::write(&file, rule).expect("writes");
+    let file = file.to_str().expect("text");
+    let brain = Brain::start_with(BRAIN, &[("FLEET_BRAIN_CONFIG", file)]).expect("starts");
+    brain.wait_ready().expect("is ready");
+    let rules = json(&brain, &["tree", "--policies"]);
+    let of = |path: &str| {
+        let mut rules = rules.as_array().into_iter().flatten();
+        rules.find(|rules| rules["path"] == path).cloned().expect("is listed")
+    };
+    assert_eq!(of("brain")["set"]["strategy"], "rest_for_one");
+    let device = of("brain/devices/shard-7/*");
+    assert_eq!(device["child"]["intensity"]["restarts"], 7);
+    assert_eq!(device["child"]["restart"], "transient");
+    assert_eq!(of("brain/devices")["set"]["exhausted"], "quarantine");
+    let table = command(&brain, &["tree", "--policies"]).output().expect("runs");
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("7 in 1.0 s") && table.contains("rest for one"), "{table}");
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_with_a_reason() {
     let brain = brain();
     let nobody = refused(&brain, &["tree", "kill", "brain/nobody"]);

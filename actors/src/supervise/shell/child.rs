@@ -21,7 +21,7 @@ use crate::supervise::{
     crash::Fault,
     guard::{Birth, Guard},
     node::Node,
-    spec::{ChildId, ChildPolicy, ChildSpec},
+    spec::{ChildId, ChildPolicy, ChildSpec, Rules, SetPolicy},
     tell::tell,
     tree::{Live, NodeCell},
 };
@@ -83,6 +83,12 @@ pub(crate) trait ChildFactory: Send + Sync + 'static {
     fn kind(&self) -> &'static str;
 
     fn gauge(&self) -> Option<Weak<dyn Gauge>>;
+
+    /// What it does with its children, and the rules of everybody below `path`, which is its own.
+    fn rules(&self, path: &str) -> Option<(SetPolicy, Vec<Rules>)> {
+        let _ = path;
+        None
+    }
 
     /// Starts it, linked under its supervisor.
     fn start(&self, launch: Launch) -> Starting<'_>;

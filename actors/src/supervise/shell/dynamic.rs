@@ -23,7 +23,7 @@ use crate::supervise::{
     address::{Address, Gauge},
     core::Incarnation,
     node::Node,
-    spec::{ChildId, ChildPolicy, ChildSpec, SetPolicy, Strategy},
+    spec::{ChildId, ChildPolicy, ChildSpec, Rules, SetPolicy, Strategy},
     tell::tell,
 };
 
@@ -264,6 +264,12 @@ impl<N: Node> ChildFactory for SetFactory<N> {
             }
             Ok(running)
         })
+    }
+
+    fn rules(&self, path: &str) -> Option<(SetPolicy, Vec<Rules>)> {
+        let (set, _) = self.set.supervisor.rules(path)?;
+        let each = Rules { path: format!("{path}/*"), child: Some(self.set.child), set: None };
+        Some((set, vec![each]))
     }
 
     fn over(&self, _life: Incarnation) {

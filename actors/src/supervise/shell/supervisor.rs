@@ -8,7 +8,11 @@ use super::{
     Commission, Report, Shell,
     child::{Child, ChildFactory, Launch, Running, Starting, not_spawned},
 };
-use crate::supervise::{address::Gauge, core::Incarnation, spec::SetPolicy};
+use crate::supervise::{
+    address::Gauge,
+    core::Incarnation,
+    spec::{Rules, SetPolicy},
+};
 
 /// What a supervisor is made from: its policy and its children.
 ///
@@ -32,6 +36,24 @@ impl Supervisor {
     pub fn child(mut self, child: Child) -> Self {
         self.children.push(child);
         self
+    }
+
+    /// The rules of everybody in the tree that [`Root::start`](super::Root::start) makes of it
+    /// under this name, from the root down.
+    pub fn rules(&self, name: &str) -> Vec<Rules> {
+        let root = Rules { path: name.to_owned(), child: None, set: Some(self.policy) };
+        std::iter::once(root).chain(self.rules_below(name)).collect()
+    }
+
+    fn rules_below(&self, path: &str) -> Vec<Rules> {
+        let mut rules = Vec::new();
+        for child in &self.children {
+            let path = format!("{path}/{}", child.spec.id);
+            let (set, below) = child.factory.rules(&path).unzip();
+            rules.push(Rules { path, child: Some(child.spec.policy), set });
+            rules.extend(below.into_iter().flatten());
+        }
+        rules
     }
 
     /// Closes the addresses of all who will not come back.
@@ -86,6 +108,10 @@ impl ChildFactory for SupervisorFactory {
             let (actor, _) = spawned.map_err(not_spawned)?;
             Ok(Running::Supervisor { actor })
         })
+    }
+
+    fn rules(&self, path: &str) -> Option<(SetPolicy, Vec<Rules>)> {
+        Some((self.blueprint.policy, self.blueprint.rules_below(path)))
     }
 
     fn over(&self, _life: Incarnation) {}
