@@ -89,9 +89,6 @@ pub enum StartError {
     /// The spool cannot be opened.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// There is no crash journal.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
     /// The parts do not start.
     #[error(transparent)]
     Root(#[from] RootError),
@@ -310,11 +307,18 @@ fn prepare(config: &AgentConfig) -> Result<Ground, StartError> {
         clock.correct(i64::try_from(behind_ms).unwrap_or(0));
     }
     // Of simulated devices there are many, and nobody asks them.
-    let crashes = config.local_api.then(|| {
-        let clock = clock.clone();
-        CrashJournal::open(config.data_dir.join("crashes"), CRASHES, move || clock.wall_ms())
-    });
-    Ok(Ground { opened, enrolment, store, clock, crashes: crashes.transpose()? })
+    let crashes = config.local_api.then(|| journal(config, clock.clone())).flatten();
+    Ok(Ground { opened, enrolment, store, clock, crashes })
+}
+
+/// A device does its work also where its crashes cannot be kept, such as on a full disk.
+fn journal(config: &AgentConfig, clock: Clock) -> Option<CrashJournal> {
+    let folder = config.data_dir.join("crashes");
+    let opened = CrashJournal::open(folder, CRASHES, move || clock.wall_ms());
+    let failed = |error: &JournalError| {
+        tracing::error!(error = error as &dyn std::error::Error, "crashes are not kept");
+    };
+    opened.inspect_err(failed).ok()
 }
 
 /// What the nodes are built from.
