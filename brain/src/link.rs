@@ -7,6 +7,7 @@
 mod accounts;
 mod admission;
 mod connection;
+mod drain;
 mod listener;
 mod metered;
 mod upgrade;
@@ -27,6 +28,7 @@ use crate::store::Store;
 
 pub use accounts::Accounts;
 pub use admission::Pace;
+pub use drain::{Drain, Exit, Farewell};
 pub use listener::{DeviceListener, ListenerArgs, ListenerMsg};
 
 /// How long a peer may take until it has proved itself.
@@ -61,6 +63,8 @@ pub struct Ingress {
     pub metrics: Arc<Metrics>,
     /// What became of the entries of each device.
     pub accounts: Accounts,
+    /// Lets connections go when the brain stops.
+    pub drain: Arc<Drain>,
     /// Bytes of entries that may still be taken in.
     ingest: Arc<Semaphore>,
 }
@@ -77,8 +81,20 @@ impl Ingress {
         limits: Limits,
         metrics: Arc<Metrics>,
         accounts: Accounts,
+        drain: Arc<Drain>,
     ) -> Self {
         let ingest = Arc::new(Semaphore::new(INGEST_BYTES_MAX));
-        Self { identity, store, devices, enrolment, clock, limits, metrics, accounts, ingest }
+        Self {
+            identity,
+            store,
+            devices,
+            enrolment,
+            clock,
+            limits,
+            metrics,
+            accounts,
+            drain,
+            ingest,
+        }
     }
 }

@@ -24,11 +24,13 @@ use crate::devices::Devices;
 use crate::enrolment::{Enrolment, EnrolmentArgs};
 use crate::files::{self, Readers};
 use crate::identity::{Identity, IdentityError};
-use crate::link::{Accounts, DeviceListener, Ingress, ListenerArgs};
+use crate::link::{Accounts, DeviceListener, Drain, Ingress, ListenerArgs};
 use crate::metrics::{Metrics, Sources};
 use crate::store::{OpenError, RegistryChange, Store, StoreConfig, StoreHealth, folder_in};
 use crate::tls::{Certificates, TlsError, TlsFiles};
 
+/// How long connections may take to go when the brain stops.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long `/readyz` tells of a failed store before the process ends.
 const FAILURE_SHOWN: Duration = Duration::from_secs(2);
 
@@ -101,6 +103,7 @@ pub enum ServeError {
 pub struct Running {
     root: Root,
     crashes: CrashJournal,
+    drain: Arc<Drain>,
     store: Store,
     clock: SystemClock,
     login: Arc<LoginCode>,
@@ -239,6 +242,7 @@ pub async fn start(
         accounts: accounts.clone(),
         login: login.clone(),
     };
+    let drain = Arc::new(Drain::new(config.connections_per_second));
     let limits = Limits { heartbeat_ms: config.heartbeat_ms, credit_bytes: config.credit_bytes };
     let ingress = Ingress::new(
         identity,
@@ -249,6 +253,7 @@ pub async fn start(
         limits,
         metrics,
         accounts,
+        drain.clone(),
     );
     let addresses =
         (local(&device_socket, config.device_listen), local(&api_socket, config.api_listen));
@@ -280,7 +285,7 @@ pub async fn start(
     let root = Root::start("brain", tree, env).await?;
     let (device_address, api_address) = addresses;
     let api_tls = config.api_tls;
-    Ok(Running { root, crashes, store, clock, login, api_tls, device_address, api_address })
+    Ok(Running { root, crashes, drain, store, clock, login, api_tls, device_address, api_address })
 }
 
 impl Running {
@@ -306,8 +311,15 @@ impl Running {
     }
 
     /// Runs until `stop` comes, and ends in good order; or until the store or the tree fails.
-    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
-        let Self { root, crashes, store, .. } = self;
+    ///
+    /// At `stop`, connections are let go in waves, each device with a time of its own to come
+    /// back; `hurry` cuts that short. Then the parts are stopped, the youngest first.
+    pub async fn run_until(
+        self,
+        stop: impl Future<Output = ()>,
+        hurry: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        let Self { root, crashes, drain, store, .. } = self;
         let mut health = store.watch_health();
         let failed = async move {
             let failed = |health: &StoreHealth| matches!(health, StoreHealth::Failed { .. });
@@ -328,6 +340,14 @@ impl Running {
                 // Long enough for monitoring to see why; nothing is acknowledged meanwhile.
                 tokio::time::sleep(FAILURE_SHOWN).await;
                 return Err(ServeError::StoreFailed { detail });
+            }
+        }
+        tracing::info!(connections = drain.connections(), "connections are let go");
+        tokio::select! {
+            () = drain.run() => {}
+            () = hurry => tracing::info!("asked again: not waiting for connections"),
+            () = tokio::time::sleep(DRAIN_TIME_MAX) => {
+                tracing::warn!(connections = drain.connections(), "connections are cut off");
             }
         }
         root.stop().await;

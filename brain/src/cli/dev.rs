@@ -85,7 +85,8 @@ async fn dev(
     let telemetry = telemetry.insert(logging.telemetry(identity.brain.to_string())?);
     let meters = telemetry.meters().clone();
     let running = brain::serve::start(&brain_data, config, Start::default(), meters).await?;
-    let stop = serve::stop_signal()?;
+    let asked = serve::Asked::listen()?;
+    let stop = asked.times(1);
     let token = std::fs::read_to_string(brain_data.join(ADMIN_TOKEN_FILE))?;
     let url = Url::parse(&running.page_url())?;
     let remembered = client::remember(&url, token.trim(), None)?;
@@ -93,13 +94,16 @@ async fn dev(
     say(&running, &data, &remembered, temporary, &edges);
     let mut crashed = None;
     let result = running
-        .run_until(async {
-            tokio::select! {
-                () = stop => {}
-                ended = first_end(&mut edges) => crashed = Some(ended),
-            }
-            stop_edges(&mut edges).await;
-        })
+        .run_until(
+            async {
+                tokio::select! {
+                    () = stop => {}
+                    ended = first_end(&mut edges) => crashed = Some(ended),
+                }
+                stop_edges(&mut edges).await;
+            },
+            asked.times(2),
+        )
         .await;
     if temporary {
         std::fs::remove_dir_all(&data)

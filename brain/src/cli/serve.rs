@@ -9,6 +9,7 @@ use brain::config::{Config, Overrides};
 use brain::identity::Identity;
 use brain::serve::{Running, Start};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::DataDir;
 use super::logging::Logging;
@@ -72,7 +73,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         watch(&running)?;
-        running.run_until(stop_signal()?).await?;
+        let asked = Asked::listen()?;
+        running.run_until(asked.times(1), asked.times(2)).await?;
         tracing::info!("the brain has stopped");
         Ok(())
     });
@@ -103,15 +105,36 @@ fn watch(running: &Running) -> std::io::Result<()> {
     })
 }
 
-/// Comes back at SIGTERM or SIGINT.
-pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// Counts how often the process was asked to end, by SIGTERM or SIGINT.
+pub(super) struct Asked(watch::Receiver<u32>);
+
+impl Asked {
+    /// Listens from now on. To be called in a runtime.
+    pub(super) fn listen() -> anyhow::Result<Self> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let (count, asked) = watch::channel(0);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                tracing::info!("stopping");
+                // Without a service manager there is nobody to tell.
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+                count.send_modify(|count| *count += 1);
+            }
+        });
+        Ok(Self(asked))
+    }
+
+    /// Comes back when it was asked so many times.
+    pub(super) fn times(&self, times: u32) -> impl Future<Output = ()> + use<> {
+        let mut asked = self.0.clone();
+        async move {
+            // The one that counts never ends.
+            let _ = asked.wait_for(|count| *count >= times).await;
         }
-        tracing::info!("stopping");
-    })
+    }
 }

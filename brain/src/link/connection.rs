@@ -29,6 +29,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
+use super::drain::Exit;
 use super::listener::Transport;
 use super::metered::{Allowance, Metered};
 use super::upgrade::{self, Admitted};
@@ -156,6 +157,7 @@ impl Stranger {
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
         let mut connection = Connection {
             session: Session::answerer(answerer),
+            exit: ingress.drain.enter(),
             ingress,
             socket,
             peer,
@@ -179,6 +181,7 @@ impl Stranger {
 
 struct Connection<S> {
     ingress: Arc<Ingress>,
+    exit: Exit,
     session: Session,
     socket: WebSocketStream<S>,
     peer: SocketAddr,
@@ -235,6 +238,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                     Some(Ok(Message::Close(_))) | Some(Err(_)) | None => return None,
                 },
+                retry_after = self.exit.turn() => {
+                    let error = error(ErrorCode::GoingAway, "serve", "the brain stops");
+                    let retry_after_ms = u32::try_from(retry_after.as_millis()).ok();
+                    self.feed(Input::Close { error, retry_after_ms })
+                }
                 () = sleep_until(tick.unwrap_or_else(far)) => {
                     if self.handshake.is_some() {
                         self.close(ErrorCode::TimedOut, "the handshake took too long")

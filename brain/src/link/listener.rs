@@ -133,7 +133,11 @@ async fn accept(
         while let Err(wait_ms) = pace.take(ingress.clock.now().mono_ms) {
             tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         }
-        let (stream, peer) = match socket.accept().await {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = ingress.drain.begins() => return std::future::pending().await,
+        };
+        let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be taken");

@@ -17,6 +17,7 @@ mod main_job;
 mod oracle;
 mod page;
 mod seals;
+mod stopping;
 mod store;
 mod storm;
 mod traces;
