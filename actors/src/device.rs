@@ -176,7 +176,7 @@ impl Node for DeviceActor {
         }
     }
 
-    /// Entries that this actor fails at are sent again by their device, until it is known which.
+    /// A device sends entries at which this actor failed once more: the first one's id tells that.
     fn digest(msg: &DeviceMsg) -> Option<Digest> {
         let DeviceMsg::EntriesCame { entries, .. } = msg else { return None };
         let (id, _) = entries.first()?;

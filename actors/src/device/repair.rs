@@ -76,8 +76,11 @@ impl DeviceActor {
         }
         let mut refold = self.twin_mut().cut_below(cut);
         tracing::warn!(%device, last_seq, "a log ends below entries that are here; folded again without them");
-        let logs: Vec<LogId> =
-            self.twin_mut().tree().logs().iter().map(|known| known.log).collect();
+        let logs: Vec<LogId> = match refold.is_empty() {
+            // Other entries have replaced all that was cut off.
+            true => Vec::new(),
+            false => self.twin_mut().tree().logs().iter().map(|known| known.log).collect(),
+        };
         for log in logs {
             let mut after = 0;
             loop {

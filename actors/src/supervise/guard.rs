@@ -153,9 +153,9 @@ impl<N: Node> Guarded<N> {
                 None => Ok(false),
             };
         }
-        if self.node.is_none() {
+        let Some(node) = &mut self.node else {
             return Ok(false);
-        }
+        };
         let mailbox = self.ctx.address().mailbox();
         let Some(envelope) = mailbox.take(self.ctx.incarnation()) else {
             return Ok(false);
@@ -175,9 +175,6 @@ impl<N: Node> Guarded<N> {
         let mut flight = Flight { address: self.ctx.address(), own, fate: Fate::Lost };
         let activity = self.cell.activity();
         activity.begin(self.labels.index(label, &self.cell), since);
-        let Some(node) = &mut self.node else {
-            return Ok(false);
-        };
         let handled =
             caught(node.handle(&self.ctx, message).instrument(span::<N>(label, &self.cell))).await;
         activity.end(now.elapsed());

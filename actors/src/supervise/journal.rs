@@ -12,7 +12,6 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
@@ -27,7 +26,7 @@ use files::Files;
 
 use super::crash::{Crash, CrashSink, Verdict};
 
-/// How many crashes may wait for the disk. What comes on top is counted as lost.
+/// How many crashes may wait for the disk. What comes on top is only in the log.
 const WAITING_MAX: usize = 1_024;
 /// How many crashes somebody who listens may be behind.
 const NEWS: usize = 256;
@@ -39,7 +38,7 @@ const FLUSH_TIME_MAX: Duration = Duration::from_secs(5);
 pub struct JournalLimits {
     /// The bytes of all files, about.
     pub bytes_max: u64,
-    /// The age of a file whose last crash is that old.
+    /// How old the last crash of a file may be.
     pub age_max: Duration,
 }
 
@@ -64,7 +63,6 @@ pub struct JournalError {
 pub struct CrashJournal {
     folder: PathBuf,
     commands: SyncSender<Command>,
-    lost: Arc<AtomicU64>,
     news: broadcast::Sender<CrashRecord>,
     wall_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -88,14 +86,12 @@ impl CrashJournal {
         let failed = |source| JournalError { action: "opened", folder: folder.clone(), source };
         let files = Files::open(&folder, limits).map_err(failed)?;
         let (commands, waiting) = sync_channel(WAITING_MAX);
-        let lost = Arc::new(AtomicU64::new(0));
-        let of_thread = Arc::clone(&lost);
         thread::Builder::new()
             .name("crash-journal".into())
-            .spawn(move || write(files, &waiting, &of_thread))
+            .spawn(move || write(files, &waiting))
             .map_err(failed)?;
         let (news, wall_ms) = (broadcast::Sender::new(NEWS), Arc::new(wall_ms));
-        Ok(Self { folder, commands, lost, news, wall_ms })
+        Ok(Self { folder, commands, news, wall_ms })
     }
 
     /// The latest crashes that a query asks for, newest first. Reads files.
@@ -107,11 +103,6 @@ impl CrashJournal {
     /// Crashes from now on, as soon as they are decided about.
     pub fn news(&self) -> broadcast::Receiver<CrashRecord> {
         self.news.subscribe()
-    }
-
-    /// How many crashes could not be written.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Relaxed)
     }
 
     /// Waits until what was noted is on disk, for five seconds at most. Blocks.
@@ -136,18 +127,17 @@ impl CrashSink for CrashJournal {
         // Nobody has to listen.
         let _ = self.news.send(record.clone());
         if self.commands.try_send(Command::Write(Box::new(record))).is_err() {
-            self.lost.fetch_add(1, Relaxed);
+            tracing::error!(path = %crash.path, "a crash is not in the journal: too many wait for the disk");
         }
     }
 }
 
 /// The thread that writes, until the last handle is gone.
-fn write(mut files: Files, waiting: &Receiver<Command>, lost: &AtomicU64) {
+fn write(mut files: Files, waiting: &Receiver<Command>) {
     while let Ok(command) = waiting.recv() {
         match command {
             Command::Write(record) => {
                 if let Err(error) = files.append(&record) {
-                    lost.fetch_add(1, Relaxed);
                     tracing::error!(%error, "a crash could not be written to the journal");
                 }
             }

@@ -82,7 +82,8 @@ impl Client {
         path: &str,
         body: Option<Value>,
     ) -> anyhow::Result<T> {
-        request(&self.agent, &self.url, Some(&self.token), method, path, body)
+        let token = Some(self.token.as_str());
+        Ok(send(&self.agent, &self.url, token, method, path, body)?.body_mut().read_json()?)
     }
 }
 
@@ -97,7 +98,8 @@ pub(super) fn log_in(args: &ClientArgs, code: &str) -> anyhow::Result<()> {
     let ca_file = args.ca_file.clone().or(remembered.ca_file);
     let agent = agent(ca_file.as_deref(), Some(TIME_MAX))?;
     let body = Some(json!({ "code": code }));
-    let answer: LoggedIn = request(&agent, &url, None, Method::POST, "/api/v1/login", body)?;
+    let mut response = send(&agent, &url, None, Method::POST, "/api/v1/login", body)?;
+    let answer: LoggedIn = response.body_mut().read_json()?;
     let path = remember(&url, &answer.token, ca_file)?;
     eprintln!("logged in to {url}; the token is kept in {}", path.display());
     Ok(())
@@ -146,17 +148,6 @@ fn agent(ca_file: Option<&Path>, time_max: Option<Duration>) -> anyhow::Result<u
         config = config.tls_config(tls.build());
     }
     Ok(config.build().into())
-}
-
-fn request<T: DeserializeOwned>(
-    agent: &ureq::Agent,
-    url: &Url,
-    token: Option<&str>,
-    method: Method,
-    path: &str,
-    body: Option<Value>,
-) -> anyhow::Result<T> {
-    Ok(send(agent, url, token, method, path, body)?.body_mut().read_json()?)
 }
 
 /// Sends a request; an answer that is no success becomes the error that it tells of.
