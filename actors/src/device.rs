@@ -2,16 +2,17 @@
 //!
 //! It owns the device's [`Twin`]: the brain's replica of its tree. The task that holds the
 //! device's connection, and the API, send it messages; it answers over the connection's channel.
-//! When it crashes or a commit fails, it is started again and loads the twin from the store; the
-//! connection's channel closes with it, and the device comes back and resumes from the heads.
+//! When it crashes or a commit fails, it is started again and loads the twin from the store. The
+//! connection's channel closes once the last of its commits is settled; the connection attaches
+//! again and tells what was not answered. One that is idle leaves memory and takes no notice.
 
 mod fencing;
+mod letters;
 mod message;
 mod repair;
 mod twin;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use protocol::history::{Change, Entry, Genesis, LogId, Provenance, Refusal, TreeKind};
@@ -23,16 +24,14 @@ use tracing::Span;
 
 use crate::account::{InFlight, Outcome, Reason};
 use crate::ports::{CommitDone, CommitError, Evidence, LinkEvent, LinkSender, TreeCommit};
-use crate::supervise::{Address, Context, Digest, Node, NodeError, Reply};
+use crate::supervise::{Address, Condemned, Context, Digest, Node, NodeError, Reply};
 use crate::trace::{self, Spans};
 use crate::traced_span;
 
 pub use fencing::{Fencing, Verdict};
-pub use message::{Clock, DeviceArgs, DeviceMsg, DeviceStatus, WriteOutcome};
+pub use message::{Clock, Commits, DeviceArgs, DeviceMsg, DeviceStatus, Link, WriteOutcome};
 pub use twin::{BrainAuthor, CutAnswer, Ingested, OwnEntries, Reissued, SaveError, Twin, Written};
 
-/// How long a twin without a connection stays in memory.
-const IDLE_AFTER: Duration = Duration::from_secs(60);
 /// How long the brain's own entries may stay unsigned: long enough to cover a burst with one
 /// signature, short enough that a device has them sealed within a second.
 const SEAL_AFTER: Duration = Duration::from_millis(200);
@@ -40,13 +39,6 @@ const SEAL_AFTER: Duration = Duration::from_millis(200);
 const DISK_FULL_RETRY_MS: u32 = 5_000;
 /// How long a device that refused an entry waits before it comes back.
 const REFUSED_RETRY_MS: u32 = 5_000;
-
-struct Link {
-    connection: u64,
-    peer: String,
-    since_ms: u64,
-    events: LinkSender,
-}
 
 /// Entries that came over the link.
 struct Came {
@@ -63,10 +55,6 @@ pub struct DeviceActor {
     link: Option<Link>,
     fencing: Fencing,
     seal_pending: bool,
-    /// Commits that are queued and not yet durable.
-    in_flight: Arc<AtomicUsize>,
-    /// Whether anybody needed the twin since the last look.
-    used: bool,
 }
 
 impl Node for DeviceActor {
@@ -82,16 +70,11 @@ impl Node for DeviceActor {
             link: None,
             fencing: Fencing::default(),
             seal_pending: false,
-            in_flight: Arc::default(),
-            used: true,
         })
     }
 
     async fn handle(&mut self, ctx: &Context<DeviceMsg>, msg: DeviceMsg) -> Result<(), NodeError> {
         let now = self.args.clock.now();
-        if !matches!(msg, DeviceMsg::IdleDue | DeviceMsg::Status { .. }) {
-            self.used = true;
-        }
         match msg {
             // What is rare is in a box: every actor keeps room for its longest handler.
             DeviceMsg::Load => Box::pin(self.load(ctx)).await?,
@@ -122,7 +105,7 @@ impl Node for DeviceActor {
             }
             DeviceMsg::Fetch { connection, log, after, bytes_max } => {
                 if self.is_current(connection) {
-                    Box::pin(self.fetch(log, after, bytes_max)).await?;
+                    Box::pin(self.fetch(ctx, log, after, bytes_max)).await?;
                 }
             }
             DeviceMsg::Write { changes, provenance, trace, reply } => {
@@ -142,8 +125,20 @@ impl Node for DeviceActor {
             DeviceMsg::Status { reply } => reply.send(self.status()),
             DeviceMsg::CommitFailed(error) => return Err(error.into()),
             DeviceMsg::SealDue => self.seal(ctx),
-            DeviceMsg::IdleDue => self.rest(ctx),
+            DeviceMsg::Rest => self.rest(ctx),
+            DeviceMsg::Resume(link) => self.link = Some(link),
+            DeviceMsg::Replay { letter, reply } => self.replay(ctx, letter, reply, now),
         }
+        Ok(())
+    }
+
+    async fn condemned(
+        &mut self,
+        _: &Context<DeviceMsg>,
+        msg: DeviceMsg,
+        why: Condemned,
+    ) -> Result<(), NodeError> {
+        self.put_aside(msg, &why);
         Ok(())
     }
 
@@ -172,15 +167,14 @@ impl Node for DeviceActor {
             DeviceMsg::Status { .. } => "status",
             DeviceMsg::CommitFailed(_) => "commit_failed",
             DeviceMsg::SealDue => "seal_due",
-            DeviceMsg::IdleDue => "idle_due",
+            DeviceMsg::Rest => "rest",
+            DeviceMsg::Resume(_) => "resume",
+            DeviceMsg::Replay { .. } => "replay",
         }
     }
 
-    /// A device sends entries at which this actor failed once more: the first one's id tells that.
     fn digest(msg: &DeviceMsg) -> Option<Digest> {
-        let DeviceMsg::EntriesCame { entries, .. } = msg else { return None };
-        let (id, _) = entries.first()?;
-        id.0.first_chunk().map(|beginning| Digest(*beginning))
+        letters::digest(msg)
     }
 
     fn senders(msg: &DeviceMsg) -> Vec<TraceContext> {
@@ -199,17 +193,21 @@ impl Node for DeviceActor {
 
 impl DeviceActor {
     async fn load(&mut self, ctx: &Context<DeviceMsg>) -> Result<(), NodeError> {
-        let args = self.args.clone();
-        let loaded = tokio::task::spawn_blocking(move || {
-            let DeviceArgs { fleet, device, .. } = *args;
-            let genesis = Genesis { kind: TreeKind::Device, fleet, name: device.to_string() };
-            args.store.load(&genesis)
-        });
-        let loaded = loaded.await??;
+        let DeviceArgs { fleet, device, commits, store, .. } = &*self.args;
+        let genesis = Genesis { kind: TreeKind::Device, fleet: *fleet, name: device.to_string() };
+        let at_hand = commits.settled().then(|| store.load_from_memory(&genesis)).flatten();
+        let loaded = match at_hand {
+            Some(loaded) => loaded,
+            None => {
+                let store = store.clone();
+                let loading = tokio::task::spawn_blocking(move || store.load(&genesis));
+                ctx.waiting(loading).await??
+            }
+        };
+        commits.loaded();
         let DeviceArgs { device, device_keys, brain, epochs, .. } = &*self.args;
         let brain = brain.clone().in_open_log(&loaded.record.logs, epochs);
         self.twin = Some(Twin::new(*device, device_keys.clone(), brain, loaded));
-        ctx.cast_after(IDLE_AFTER, DeviceMsg::IdleDue);
         Ok(())
     }
 
@@ -246,7 +244,7 @@ impl DeviceActor {
         self.link = Some(Link { connection, peer, since_ms: now.wall_ms, events });
         // What a new connection is told must be on disk: it counts as acknowledged.
         let replica = self.twin_mut().replica();
-        if self.in_flight.load(Ordering::Acquire) == 0 {
+        if !self.args.commits.any() {
             self.answer_attached(replica, reply);
         } else {
             let commit = self.twin_mut().settle();
@@ -278,12 +276,14 @@ impl DeviceActor {
         now: Now,
     ) -> Result<(), NodeError> {
         let Came { log, entries, bytes, in_flight } = came;
+        #[cfg(feature = "chaos")]
+        letters::fail_at_poison(&entries);
         let came = entries.len() as u32;
         let mut result = self.twin_mut().ingest(entries, now);
         let mut unread = came - (result.new + result.known.len()) as u32;
         let contradicted = match result.known.is_empty() {
             true => None,
-            false => Box::pin(self.contradicted(&log, &result.known)).await?,
+            false => Box::pin(self.contradicted(ctx, &log, &result.known)).await?,
         };
         if let Some(seq) = contradicted {
             result.refused = Some((seq, Refusal::Equivocation { log, seq }));
@@ -302,7 +302,7 @@ impl DeviceActor {
                 self.commit(ctx, commit, news, spans, Some(settling(in_flight, outcome)));
             }
             // Nothing new, but what is here may still be on its way to disk.
-            None if self.in_flight.load(Ordering::Acquire) > 0 => {
+            None if self.args.commits.any() => {
                 let commit = self.twin_mut().settle();
                 self.commit(ctx, commit, news, spans, Some(settling(in_flight, outcome)));
             }
@@ -343,8 +343,14 @@ impl DeviceActor {
         }
     }
 
-    async fn fetch(&mut self, log: LogId, after: u64, bytes_max: usize) -> Result<(), NodeError> {
-        let read = self.read(&log, after, bytes_max).await?;
+    async fn fetch(
+        &mut self,
+        ctx: &Context<DeviceMsg>,
+        log: LogId,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<(), NodeError> {
+        let read = self.read(ctx, &log, after, bytes_max).await?;
         // The store keeps what lies above a cut; it is nobody's business any more.
         let last = self.twin_mut().tree().log(&log).map_or(0, |known| known.seq);
         let entries =
@@ -422,17 +428,16 @@ impl DeviceActor {
         }
     }
 
+    /// Leaves memory, unless something is under way. The connection does not notice: it is handed
+    /// to the next life.
     fn rest(&mut self, ctx: &Context<DeviceMsg>) {
         let now = self.args.clock.now();
-        let busy = self.used
-            || self.link.as_ref().is_some_and(|link| !link.events.is_closed())
+        let busy = self.seal_pending
             || self.fencing.quarantined_for_ms(now.mono_ms).is_some()
-            || self.in_flight.load(Ordering::Acquire) > 0;
-        if busy {
-            self.used = false;
-            ctx.cast_after(IDLE_AFTER, DeviceMsg::IdleDue);
-        } else {
-            ctx.stop("idle");
+            || self.args.commits.any();
+        if !busy {
+            let link = self.link.take().filter(|link| !link.events.is_closed());
+            ctx.rest(link.map(DeviceMsg::Resume));
         }
     }
 
@@ -473,14 +478,18 @@ impl DeviceActor {
     }
 
     fn queue(&mut self, ctx: &Context<DeviceMsg>, commit: TreeCommit, done: CommitDone) {
-        self.in_flight.fetch_add(1, Ordering::AcqRel);
-        let in_flight = self.in_flight.clone();
+        if ctx.is_killed() {
+            // Given up while it blocked its thread: another life may have loaded the tree.
+            return done(Err(CommitError::Superseded));
+        }
+        self.args.commits.begin();
+        let args = self.args.clone();
         let address = ctx.address().clone();
         let events = self.link.as_ref().map(|link| link.events.clone());
         self.args.store.commit(
             commit,
             Box::new(move |result| {
-                in_flight.fetch_sub(1, Ordering::AcqRel);
+                args.commits.end();
                 if let Err(error) = &result {
                     if let Some(events) = events {
                         let retry_after_ms = Some(DISK_FULL_RETRY_MS);

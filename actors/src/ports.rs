@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use protocol::history::{Cut, Entry, Genesis, Leaf, LogId, LogState, SignedHead};
-use protocol::state::{Path, StateSource, Version};
+use protocol::history::{
+    Change, Cut, Entry, Genesis, Leaf, LogId, LogState, Provenance, SignedHead,
+};
+use protocol::state::{Path, State, StateSource, Version, VersionedState};
 use protocol::trace::EntryTrace;
 use protocol::wire::{Batch, LogPosition};
 use protocol::{DeviceId, EntryId, ErrorCode, ErrorSource, Layer, SyncError};
@@ -103,6 +105,46 @@ pub struct Evidence {
     pub error: SyncError,
     /// What was refused, encoded.
     pub bytes: Vec<u8>,
+}
+
+/// A message that killed its actor three times and is not handled any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The device whose actor it was for.
+    pub device: DeviceId,
+    /// When it was put aside, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// What tells it from other messages of the device: the same message has the same.
+    pub digest: [u8; 8],
+    /// What the actor died of the last time; none where it has died of something else since.
+    pub fault: Option<String>,
+    /// What it asked for.
+    pub letter: Letter,
+}
+
+/// What a dead letter asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Letter {
+    /// Store entries of the device.
+    Entries(Batch),
+    /// Write leaves.
+    Write(Vec<Change>, Provenance),
+    /// Make `desired/` hold exactly these leaves.
+    SetState(State, Provenance),
+    /// Save a state under its version.
+    SaveState(VersionedState, Provenance),
+}
+
+impl Letter {
+    /// The kind of message that it was.
+    pub fn message(&self) -> &'static str {
+        match self {
+            Self::Entries(_) => "entries_came",
+            Self::Write(..) => "write",
+            Self::SetState(..) => "set_state",
+            Self::SaveState(..) => "save_state",
+        }
+    }
 }
 
 /// One atomic change of a tree.
@@ -207,6 +249,13 @@ pub trait TreeStore: Send + Sync + 'static {
     /// Reads the tree of a device, which is made where it is not there yet. Blocks.
     fn load(&self, genesis: &Genesis) -> Result<LoadedTree, ReadError>;
 
+    /// The same without blocking and without waiting for commits; none where something is not in
+    /// memory. Only for a tree of which no commit is under way.
+    fn load_from_memory(&self, genesis: &Genesis) -> Option<LoadedTree> {
+        let _ = genesis;
+        None
+    }
+
     /// Queues a commit. Commits are made durable in the order in which they are queued.
     fn commit(&self, commit: TreeCommit, done: CommitDone);
 
@@ -221,6 +270,10 @@ pub trait TreeStore: Send + Sync + 'static {
 
     /// Keeps evidence, best effort: the oldest goes when there is too much.
     fn keep_evidence(&self, evidence: Evidence);
+
+    /// Keeps a dead letter, in place of the same one where it was kept before; best effort, the
+    /// oldest goes when there are too many.
+    fn keep_dead_letter(&self, letter: DeadLetter);
 }
 
 /// Where news for a connection goes. A channel has room for 32 items from its beginning, and most

@@ -10,6 +10,7 @@
 //! | `spec` | the rules, as configuration |
 //! | `core` | the decisions, without clock, task or actor |
 //! | `node`, `context` | what an actor is, and what it can do |
+//! | `task_node` | tasks that are seen and accounted for like actors |
 //! | `address` | bounded queues that survive restarts |
 //! | `guard` | what is done around every handler |
 //! | `shell` | supervisors as actors, and the handles to them |
@@ -83,6 +84,8 @@
 //! ```
 
 mod address;
+#[cfg(feature = "chaos")]
+mod chaos;
 mod context;
 mod core;
 mod crash;
@@ -92,22 +95,25 @@ mod millis;
 mod node;
 mod shell;
 mod spec;
+mod task_node;
 mod tasks;
 mod tell;
 mod tree;
 mod watchdog;
 
+#[cfg(feature = "chaos")]
+pub use self::chaos::Chaos;
 pub use self::{
     address::{Address, AskError, CastError, Refusal, Reply, Traffic},
     context::{Context, Timer},
     core::{Action, Decision, Event, Exhaustion, Exit, Incarnation, SupervisorCore},
     crash::{Crash, CrashSink, Digest, Fault, TraceId, Verdict},
     journal::{CrashJournal, CrashQuery, CrashRecord, JournalError, JournalLimits},
-    node::{Node, NodeError},
-    shell::{Child, DynamicSupervisor, Env, Root, RootError, StartChildError, Supervisor},
+    node::{Condemned, Node, NodeError},
+    shell::{Child, DynamicSupervisor, Env, Root, RootError, StartChildError, Supervisor, Timings},
     spec::{
         AutoShutdown, Backoff, Budget, ChildId, ChildPolicy, ChildSpec, Exhausted, Intensity,
         Quarantine, Restart, Rules, SetPolicy, Shutdown, Strategy,
     },
-    tree::{Change, Handling, NodeInfo, Status, TreePath, TreeView},
+    tree::{Change, Dead, Handling, Idle, NodeInfo, Status, TreePath, TreeView},
 };

@@ -1,6 +1,7 @@
 //! REST under `/api/v1`, health, metrics and the status page.
 
 mod auth;
+mod dead_letters;
 mod devices;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -21,6 +22,8 @@ use actors::supervise::{CrashJournal, Rules, TreeView};
 use axum::Router;
 use axum::middleware;
 use axum::routing::get;
+#[cfg(feature = "chaos")]
+use axum::routing::post;
 use telemetry::Meters;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -31,11 +34,12 @@ use utoipa_swagger_ui::SwaggerUi;
 use crate::clock::SystemClock;
 use crate::devices::Devices;
 use crate::identity::Identity;
-use crate::link::Accounts;
+use crate::link::{Accounts, Presence};
 use crate::metrics::Metrics;
 use crate::store::Store;
 
 pub use auth::{LoginCode, new_api_token};
+pub use dead_letters::{DeadLetterContent, DeadLetterView};
 pub use devices::{DeviceDetail, DeviceList, DeviceSummary, EntryAccount, HistoryPage};
 pub use problem::Problem;
 pub use server::{ApiArgs, ApiMsg, ApiServer};
@@ -71,6 +75,8 @@ pub struct Api {
     pub meters: Meters,
     /// What became of the entries of each device.
     pub accounts: Accounts,
+    /// Which devices are connected.
+    pub presence: Presence,
     /// The one-time code of the page, where one was given out.
     pub login: Arc<LoginCode>,
 }
@@ -101,9 +107,15 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(tree::kill))
         .routes(routes!(tree::quarantine))
         .routes(routes!(tree::release))
+        .routes(routes!(tree::dead))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::show, dead_letters::discard))
+        .routes(routes!(dead_letters::replay))
         .routes(routes!(tree::crashes))
         .routes(routes!(health::metrics))
         .split_for_parts();
+    #[cfg(feature = "chaos")]
+    let protected = protected.route("/api/v1/tree/{path}/chaos/{fault}", post(tree::chaos));
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     document.components.get_or_insert_default().add_security_scheme("bearer", bearer);
     let protected =

@@ -6,6 +6,7 @@ mod device;
 mod init;
 mod logging;
 mod output;
+mod quarantine;
 mod serve;
 mod token;
 mod tree;
@@ -63,12 +64,12 @@ enum Command {
         #[command(flatten)]
         args: tree::CrashesArgs,
     },
-    /// See and release the actors that failed too often
+    /// See and release what failed too often: actors, and messages that killed theirs
     Quarantine {
         #[command(flatten)]
         client: ClientArgs,
         #[command(subcommand)]
-        command: tree::QuarantineCommand,
+        command: quarantine::QuarantineCommand,
     },
     /// Exchange a one-time code for a token and remember it for later commands
     Login {
@@ -113,7 +114,7 @@ pub(crate) fn run() -> ExitCode {
         Command::EnrollToken { client, command } => token::run(&client, command),
         Command::Tree { client, view, command } => tree::tree(&client, command, &view),
         Command::Crashes { client, args } => tree::crashes(&client, &args),
-        Command::Quarantine { client, command } => tree::quarantine(&client, command),
+        Command::Quarantine { client, command } => quarantine::run(&client, command),
         Command::Login { client, code } => client::log_in(&client, &code),
         Command::Config { config } => serve::print_config(config.as_deref()),
         Command::Completions { shell } => {

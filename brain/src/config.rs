@@ -9,6 +9,8 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use telemetry::{EndpointError, HeaderList, Otlp};
 
+use crate::residency::Residency;
+
 mod supervision;
 
 pub use supervision::Supervision;
@@ -55,6 +57,8 @@ pub struct Config {
     pub otlp_headers: Option<HeaderList>,
     /// The rules of the supervision tree.
     pub supervision: Supervision,
+    /// Which twins stay in memory.
+    pub residency: Residency,
 }
 
 impl Default for Config {
@@ -75,6 +79,7 @@ impl Default for Config {
             otlp_endpoint: None,
             otlp_headers: None,
             supervision: Supervision::default(),
+            residency: Residency::default(),
         }
     }
 }

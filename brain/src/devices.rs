@@ -1,12 +1,13 @@
 //! Finding a device's twin.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use actors::device::{BrainAuthor, Clock, DeviceActor, DeviceArgs, DeviceMsg};
+use actors::device::{BrainAuthor, Clock, Commits, DeviceActor, DeviceArgs, DeviceMsg};
 use actors::ports::ReadError;
 use actors::supervise::{
     Address, AskError, Child, ChildPolicy, DynamicSupervisor, SetPolicy, StartChildError,
-    Supervisor,
+    Supervisor, TreeView,
 };
 use protocol::{DeviceId, ErrorCode, ErrorSource, FleetId, Layer, SyncError};
 
@@ -16,7 +17,9 @@ use crate::store::{DeviceRecord, Store, not_found};
 /// So many supervisors share the twins: none is a bottleneck, and one that gives up takes only
 /// its own share along.
 pub(crate) const SHARDS: usize = 8;
-/// So many twins may be in memory at once.
+/// Where they are in the tree.
+const BRANCH: &str = "brain/devices";
+/// So many twins may be in the tree at once, most of them passive.
 const TWINS_MAX: usize = 100_000;
 
 /// The twins of the fleet, by device.
@@ -28,6 +31,7 @@ pub struct Devices {
     brain: BrainAuthor,
     store: Store,
     clock: Arc<dyn Clock>,
+    tree: TreeView,
 }
 
 /// Why a twin cannot be reached.
@@ -72,12 +76,13 @@ impl Devices {
         brain: BrainAuthor,
         store: Store,
         clock: Arc<dyn Clock>,
+        tree: TreeView,
         rules: &Supervision,
     ) -> Self {
         let Supervision { devices, shard, device, .. } = *rules;
         let shard = |_| DynamicSupervisor::new(shard, device, TWINS_MAX / SHARDS);
         let shards = (0..SHARDS).map(shard).collect();
-        Self { shards, policy: devices, fleet, brain, store, clock }
+        Self { shards, policy: devices, fleet, brain, store, clock, tree }
     }
 
     /// The branch of the supervision tree that holds them.
@@ -108,6 +113,7 @@ impl Devices {
                 store: Arc::new(self.store.clone()),
                 clock: self.clock.clone(),
                 epochs: crate::random_epoch,
+                commits: Commits::default(),
             })
         };
         Ok(self.shard(record.device).ensure_child(record.device.to_string(), args)?)
@@ -118,18 +124,37 @@ impl Devices {
         self.shard(device).find(&device.to_string()).filter(|address| !address.is_down())
     }
 
-    /// How many twins are in memory.
+    /// How long the twin of a device will still be left alone; none where it is not quarantined.
+    pub fn quarantined_for(&self, device: DeviceId) -> Option<Duration> {
+        self.tree.quarantined_for(&self.path(device))
+    }
+
+    /// The place of a device's twin in the tree.
+    pub fn path(&self, device: DeviceId) -> String {
+        format!("{BRANCH}/shard-{}/{device}", self.shard_of(device))
+    }
+
+    /// Has a twin leave the tree that nobody has needed for long. One that is in memory stays.
+    pub fn dismiss(&self, device: DeviceId) {
+        self.shard(device).dismiss_child(&device.to_string());
+    }
+
+    /// How many twins are in the tree.
     pub fn len(&self) -> usize {
         self.shards.iter().map(DynamicSupervisor::len).sum()
     }
 
-    /// Whether no twin is in memory.
+    /// Whether no twin is in the tree.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     fn shard(&self, device: DeviceId) -> &DynamicSupervisor<DeviceActor> {
+        &self.shards[self.shard_of(device)]
+    }
+
+    fn shard_of(&self, device: DeviceId) -> usize {
         // Device ids are hashes or random: any byte spreads them evenly.
-        &self.shards[usize::from(device.0[15]) % self.shards.len()]
+        usize::from(device.0[15]) % self.shards.len()
     }
 }

@@ -19,6 +19,7 @@ pub mod link;
 pub mod metrics;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
+pub mod residency;
 pub mod serve;
 pub mod store;
 pub mod tls;

@@ -7,9 +7,11 @@
 mod accounts;
 mod admission;
 mod connection;
+mod connections;
 mod drain;
 mod listener;
 mod metered;
+mod presence;
 mod upgrade;
 
 use std::sync::Arc;
@@ -28,8 +30,10 @@ use crate::store::Store;
 
 pub use accounts::Accounts;
 pub use admission::Pace;
+pub use connections::{Connections, ConnectionsMsg};
 pub use drain::{Drain, Exit, Farewell};
 pub use listener::{DeviceListener, ListenerArgs, ListenerMsg};
+pub use presence::{Presence, Present, Stay};
 
 /// How long a peer may take until it has proved itself.
 const UNAUTHENTICATED_TIME_MAX: Duration = Duration::from_secs(10);
@@ -63,6 +67,8 @@ pub struct Ingress {
     pub metrics: Arc<Metrics>,
     /// What became of the entries of each device.
     pub accounts: Accounts,
+    /// Which devices are connected.
+    pub presence: Presence,
     /// Lets connections go when the brain stops.
     pub drain: Arc<Drain>,
     /// Bytes of entries that may still be taken in.
@@ -81,6 +87,7 @@ impl Ingress {
         limits: Limits,
         metrics: Arc<Metrics>,
         accounts: Accounts,
+        presence: Presence,
         drain: Arc<Drain>,
     ) -> Self {
         let ingest = Arc::new(Semaphore::new(INGEST_BYTES_MAX));
@@ -93,6 +100,7 @@ impl Ingress {
             limits,
             metrics,
             accounts,
+            presence,
             drain,
             ingest,
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use actors::supervise::{Crash, CrashSink, Decision, Verdict};
+use actors::supervise::{Crash, CrashSink, Decision, Timings, Verdict};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Histogram, Meter};
 use protocol::ErrorCode;
@@ -25,6 +25,9 @@ pub use sources::Sources;
 /// handshake is given up.
 const SECONDS: [f64; 14] =
     [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// From ten microseconds, which most messages stay below, to what is stuck.
+const HANDLER_SECONDS: [f64; 9] =
+    [0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.01, 0.1, 1.0, 10.0];
 /// Up to the most commits that one `fsync` covers.
 const GROUP_SIZES: [f64; 11] =
     [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_000.0];
@@ -40,6 +43,7 @@ pub struct Metrics {
     acknowledgement_seconds: Histogram<f64>,
     request_seconds: Histogram<f64>,
     sync_seconds: Histogram<f64>,
+    handler_seconds: Histogram<f64>,
     sync_commits: Histogram<u64>,
 }
 
@@ -101,6 +105,12 @@ impl Metrics {
                 "fleet.store.sync.duration",
                 "Batches written to the database, each with its fsync",
             ),
+            handler_seconds: meter
+                .f64_histogram("fleet.actor.handler.duration")
+                .with_unit("s")
+                .with_description("Messages handled, by kind of actor and message")
+                .with_boundaries(HANDLER_SECONDS.to_vec())
+                .build(),
             sync_commits: meter
                 .u64_histogram("fleet.store.sync.commits")
                 .with_unit("{commit}")
@@ -121,15 +131,15 @@ impl Metrics {
         self.connections_refused.add(1, &[KeyValue::new("error.type", code.as_str())]);
     }
 
-    /// A device is connected; its handshake took so long.
-    pub fn link_opened(&self, handshake: Duration) {
+    /// A device is connected, until what is given back is dropped; its handshake took so long.
+    pub fn link_opened(self: &Arc<Self>, handshake: Duration) -> ActiveLink {
         self.frequent.links_opened.fetch_add(1, Ordering::Relaxed);
         self.frequent.links_active.fetch_add(1, Ordering::Relaxed);
         self.handshake_seconds.record(handshake.as_secs_f64(), &[]);
+        ActiveLink { metrics: self.clone(), reason: None }
     }
 
-    /// A device is disconnected, for a reason or without one.
-    pub fn link_closed(&self, code: Option<ErrorCode>) {
+    fn link_closed(&self, code: Option<ErrorCode>) {
         self.frequent.links_active.fetch_sub(1, Ordering::Relaxed);
         let reason = code.map_or("LOST", ErrorCode::as_str);
         self.links_closed.add(1, &[KeyValue::new("reason", reason)]);
@@ -166,6 +176,33 @@ impl Metrics {
     pub fn synced(&self, report: SyncReport) {
         self.sync_seconds.record(report.took.as_secs_f64(), &[]);
         self.sync_commits.record(report.commits, &[]);
+    }
+}
+
+/// A link that is counted as active.
+#[derive(Debug)]
+pub struct ActiveLink {
+    metrics: Arc<Metrics>,
+    reason: Option<ErrorCode>,
+}
+
+impl ActiveLink {
+    /// It ends, for a reason or without one.
+    pub fn close(mut self, reason: Option<ErrorCode>) {
+        self.reason = reason;
+    }
+}
+
+impl Drop for ActiveLink {
+    fn drop(&mut self) {
+        self.metrics.link_closed(self.reason);
+    }
+}
+
+impl Timings for Metrics {
+    fn handled(&self, kind: &'static str, label: &'static str, took: Duration) {
+        let attributes = [KeyValue::new("actor.kind", kind), KeyValue::new("message", label)];
+        self.handler_seconds.record(took.as_secs_f64(), &attributes);
     }
 }
 
@@ -270,24 +307,26 @@ mod tests {
     #[test]
     fn what_is_counted_is_shown_with_its_unit() {
         let meters = Meters::scraped_only();
-        let metrics = Metrics::new(&meters);
+        let metrics = Arc::new(Metrics::new(&meters));
         metrics.connection_accepted();
         metrics.connection_refused(ErrorCode::BadToken);
-        metrics.link_opened(Duration::from_millis(3));
-        metrics.link_closed(None);
-        metrics.link_closed(Some(ErrorCode::GoingAway));
+        let _lasting = metrics.link_opened(Duration::from_millis(3));
+        drop(metrics.link_opened(Duration::from_millis(3)));
+        metrics.link_opened(Duration::from_millis(3)).close(Some(ErrorCode::GoingAway));
+        metrics.handled("device", "write", Duration::from_micros(20));
         metrics.frame_sent(7);
         metrics.request("GET", Some("/api/v1/devices/{id}"), 200, Duration::from_millis(1));
         let text = meters.scrape();
         for line in [
             "fleet_connection_accepted_total 1",
             "fleet_connection_refused_total{error_type=\"BAD_TOKEN\"} 1",
-            "fleet_link_active -1",
+            "fleet_link_active 1",
             "fleet_link_closed_total{reason=\"GOING_AWAY\"} 1",
             "fleet_link_closed_total{reason=\"LOST\"} 1",
             "fleet_link_io_bytes_total{network_io_direction=\"transmit\"} 7",
             "fleet_link_handshake_duration_seconds_bucket{le=\"0.0025\"} 0",
-            "fleet_link_handshake_duration_seconds_bucket{le=\"0.005\"} 1",
+            "fleet_link_handshake_duration_seconds_bucket{le=\"0.005\"} 3",
+            "fleet_actor_handler_duration_seconds_count{actor_kind=\"device\",message=\"write\"} 1",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} in\n{text}");
         }

@@ -24,8 +24,9 @@ use crate::devices::Devices;
 use crate::enrolment::{Enrolment, EnrolmentArgs};
 use crate::files::{self, Readers};
 use crate::identity::{Identity, IdentityError};
-use crate::link::{Accounts, DeviceListener, Drain, Ingress, ListenerArgs};
+use crate::link::{Accounts, Connections, DeviceListener, Drain, Ingress, ListenerArgs, Presence};
 use crate::metrics::{Metrics, Sources};
+use crate::residency::{ResidencyArgs, ResidencyKeeper};
 use crate::store::{OpenError, RegistryChange, Store, StoreConfig, StoreHealth, folder_in};
 use crate::tls::{Certificates, TlsError, TlsFiles};
 
@@ -209,15 +210,26 @@ pub async fn start(
         brains: vec![identity.keypair.public()],
     };
     let rules = &config.supervision;
-    let devices = Devices::new(identity.fleet, author, store.clone(), shared_clock.clone(), rules);
-    let enrolment_args =
-        EnrolmentArgs { identity: identity.clone(), store: store.clone(), clock: shared_clock };
+    let presence = Presence::default();
+    let enrolment_args = EnrolmentArgs {
+        identity: identity.clone(),
+        store: store.clone(),
+        clock: shared_clock.clone(),
+    };
     let (enrolment, enrolment_address) =
         Child::node::<Enrolment>("enrolment", rules.part, Arc::new(enrolment_args));
     let wall_ms = || SystemClock::new(ClockQuality::Unsynchronised).now().wall_ms;
     let crashes = CrashJournal::open(data.join("crashes"), JournalLimits::default(), wall_ms)?;
     let sinks: Vec<Arc<dyn CrashSink>> = vec![metrics.clone(), Arc::new(crashes.clone())];
-    let env = Env { crashes: Arc::new(sinks), ..Env::default() };
+    let env = Env { crashes: Arc::new(sinks), timings: metrics.clone(), ..Env::default() };
+    let devices = Devices::new(
+        identity.fleet,
+        author,
+        store.clone(),
+        shared_clock.clone(),
+        env.tree.clone(),
+        rules,
+    );
     let sources = Sources {
         store: store.clone(),
         devices: devices.clone(),
@@ -240,11 +252,12 @@ pub async fn start(
         metrics: metrics.clone(),
         meters,
         accounts: accounts.clone(),
+        presence: presence.clone(),
         login: login.clone(),
     };
     let drain = Arc::new(Drain::new(config.connections_per_second));
     let limits = Limits { heartbeat_ms: config.heartbeat_ms, credit_bytes: config.credit_bytes };
-    let ingress = Ingress::new(
+    let ingress = Arc::new(Ingress::new(
         identity,
         store.clone(),
         devices.clone(),
@@ -253,8 +266,17 @@ pub async fn start(
         limits,
         metrics,
         accounts,
+        presence.clone(),
         drain.clone(),
-    );
+    ));
+    let (connections, connections_address) =
+        Child::node::<Connections>("connections", rules.part, ingress.clone());
+    let residency = ResidencyArgs {
+        rules: config.residency,
+        tree: env.tree.clone(),
+        devices: devices.clone(),
+        presence,
+    };
     let addresses =
         (local(&device_socket, config.device_listen), local(&api_socket, config.api_listen));
     let listener = ListenerArgs {
@@ -263,7 +285,8 @@ pub async fn start(
         names: config.names.clone(),
         connections_per_second: config.connections_per_second,
         handshakes_max: config.handshakes_max,
-        ingress: Arc::new(ingress),
+        ingress: ingress.clone(),
+        connections: connections_address,
         #[cfg(feature = "plain-text")]
         plain_text: asked.plain_text,
     };
@@ -277,9 +300,12 @@ pub async fn start(
             "ingress",
             ChildPolicy::supervisor(),
             Supervisor::new(rules.ingress)
+                .child(connections)
                 .child(node::<DeviceListener>("device-listener", rules.part, listener))
                 .child(node::<ApiServer>("api", rules.part, api_args)),
-        ));
+        ))
+        // The youngest: its restart takes nobody along.
+        .child(node::<ResidencyKeeper>("residency", rules.part, residency));
     // Nobody else sets it.
     let _ = made_rules.set(tree.rules("brain"));
     let root = Root::start("brain", tree, env).await?;

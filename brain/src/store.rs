@@ -6,6 +6,7 @@
 
 mod cache;
 mod commit;
+mod dead_letters;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -22,7 +23,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use actors::ports::{
-    CommitDone, Evidence, LoadedTree, ReadError, TreeCommit, TreeNumber, TreeRecord, TreeStore,
+    CommitDone, DeadLetter, Evidence, LoadedTree, ReadError, TreeCommit, TreeNumber, TreeRecord,
+    TreeStore,
 };
 use protocol::history::{Entry, Genesis};
 use protocol::{EntryId, ErrorCode, ErrorSource, FleetId, Layer, SyncError, TreeId};
@@ -33,7 +35,7 @@ pub use history::{HistoryEntry, SnapshotInfo, TreeAt, WhichVersion};
 pub use registry::{ApiToken, DeviceRecord, EnrolmentRecord, RegistryChange};
 
 use commit::Committer;
-use rocks::Rocks;
+use rocks::{Reach, Rocks};
 
 /// Settings of the store.
 #[derive(Debug, Clone)]
@@ -222,24 +224,37 @@ impl Store {
     }
 }
 
-impl TreeStore for Store {
-    fn load(&self, genesis: &Genesis) -> Result<LoadedTree, ReadError> {
-        // Commits of an earlier loading may still be queued; they must be in what is read.
-        self.committer.flush();
+impl Store {
+    fn read_tree(&self, genesis: &Genesis, from: Reach) -> Result<LoadedTree, ReadError> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        if let Some(number) = self.tree_number(genesis.tree_id())? {
+        let number = self.rocks.get_from(from, rocks::TREE_IDS, &genesis.tree_id().0)?;
+        if let Some(number) = number {
             let missing = || ReadError::Corrupt {
                 family: rocks::TREES,
                 detail: format!("tree {number} is named but has no row"),
             };
-            let record = self.tree_record(number)?.ok_or_else(missing)?;
-            let leaves = self.rocks.leaves(number)?;
+            let record = self.rocks.get_from(from, rocks::TREES, &keys::tree(number))?;
+            let record = record.ok_or_else(missing)?;
+            let leaves = self.rocks.leaves(from, number)?;
             return Ok(LoadedTree { number, generation, record, leaves });
         }
         let record = TreeRecord::new(genesis.clone());
         // The number is taken for good when the tree's first commit writes both its rows.
         let number = self.tree_numbers.fetch_add(1, Ordering::Relaxed);
         Ok(LoadedTree { number, generation, record, leaves: Default::default() })
+    }
+}
+
+impl TreeStore for Store {
+    fn load(&self, genesis: &Genesis) -> Result<LoadedTree, ReadError> {
+        // Commits of an earlier loading may still be queued; they must be in what is read.
+        self.committer.flush();
+        self.read_tree(genesis, Reach::Disk)
+    }
+
+    fn load_from_memory(&self, genesis: &Genesis) -> Option<LoadedTree> {
+        // Whatever is wrong, the reading that may go to the disk says what it is.
+        self.read_tree(genesis, Reach::Memory).ok()
     }
 
     fn commit(&self, commit: TreeCommit, done: CommitDone) {
@@ -254,6 +269,10 @@ impl TreeStore for Store {
         bytes_max: usize,
     ) -> Result<Vec<(EntryId, Entry)>, ReadError> {
         self.rocks.range(tree, log, after, bytes_max)
+    }
+
+    fn keep_dead_letter(&self, letter: DeadLetter) {
+        self.committer.dead_letter(letter);
     }
 
     fn keep_evidence(&self, evidence: Evidence) {

@@ -149,6 +149,8 @@ error_codes! {
     BadValue = 47, "BAD_VALUE", false;
     /// A tree with as many leaves or logs as it may have.
     TreeFull = 48, "TREE_FULL", false;
+    /// A message at which its receiver failed again and again; it is kept aside for people.
+    DeadLettered = 49, "DEAD_LETTERED", false;
 
     /// No such device, version or object.
     NotFound = 60, "NOT_FOUND", false;
@@ -175,6 +177,8 @@ error_codes! {
     GoingAway = 85, "GOING_AWAY", true;
     /// A bug on this side.
     Internal = 86, "INTERNAL", true;
+    /// What serves the device failed too often and is left alone for a while.
+    Quarantined = 87, "QUARANTINED", true;
 }
 
 impl ErrorCode {

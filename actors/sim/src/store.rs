@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actors::ports::{
-    CommitDone, CommitError, Evidence, LoadedTree, ReadError, TreeCommit, TreeNumber, TreeRecord,
-    TreeStore,
+    CommitDone, CommitError, DeadLetter, Evidence, LoadedTree, ReadError, TreeCommit, TreeNumber,
+    TreeRecord, TreeStore,
 };
 use protocol::history::{Entry, Genesis};
 use protocol::{EntryId, TreeId};
@@ -61,6 +61,7 @@ struct Inner {
     broken: Option<String>,
     loads_to_fail: u32,
     evidence: Vec<Evidence>,
+    dead_letters: Vec<DeadLetter>,
     violations: Vec<Violation>,
     commits: u64,
     fired: Fired,
@@ -86,6 +87,7 @@ impl MemoryStore {
             broken: None,
             loads_to_fail: 0,
             evidence: Vec::new(),
+            dead_letters: Vec::new(),
             violations: Vec::new(),
             commits: 0,
             fired: Fired::default(),
@@ -298,6 +300,12 @@ impl TreeStore for MemoryStore {
         bytes_max: usize,
     ) -> Result<Vec<(EntryId, Entry)>, ReadError> {
         Ok(self.lock().disk.range(tree, log, after, bytes_max))
+    }
+
+    fn keep_dead_letter(&self, letter: DeadLetter) {
+        let mut inner = self.lock();
+        inner.dead_letters.retain(|kept| kept.digest != letter.digest);
+        inner.dead_letters.push(letter);
     }
 
     fn keep_evidence(&self, evidence: Evidence) {

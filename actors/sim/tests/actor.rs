@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::device::{BrainAuthor, DeviceActor, DeviceArgs, DeviceMsg, WriteOutcome};
+use actors::device::{BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, WriteOutcome};
 use actors::ports::{LinkEvent, LinkReceiver};
 use actors::supervise::{
     Address, Backoff, Child, ChildPolicy, DynamicSupervisor, Env, Restart, Root, SetPolicy,
@@ -52,6 +52,7 @@ impl Rig {
                 store: Arc::new(self.store.clone()),
                 clock: Arc::new(self.clock.clone()),
                 epochs: || 7,
+                commits: Commits::default(),
             })
         };
         self.set.ensure_child("twin", args).expect("there is room")

@@ -1,6 +1,7 @@
 //! What a device's actor starts from, is told, and answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use protocol::history::{Change, Cut, Entry, LogId, Provenance, SignedHead};
 use protocol::session::{Now, Replica};
@@ -11,7 +12,7 @@ use protocol::{DeviceId, EntryId, FleetId, PublicKey, SyncError};
 
 use super::BrainAuthor;
 use crate::account::InFlight;
-use crate::ports::{CommitError, LinkSender, TreeStore};
+use crate::ports::{CommitError, Letter, LinkSender, TreeStore};
 use crate::supervise::Reply;
 
 /// Tells the time.
@@ -36,6 +37,41 @@ pub struct DeviceArgs {
     pub clock: Arc<dyn Clock>,
     /// Random numbers for new epochs.
     pub epochs: fn() -> u64,
+    /// What is under way, through all incarnations.
+    pub commits: Commits,
+}
+
+/// How many commits of a tree are queued and not yet durable.
+#[derive(Debug, Default)]
+pub struct Commits {
+    under_way: AtomicUsize,
+    /// Whether those of whoever wrote the tree before are known to be over.
+    begun: AtomicBool,
+}
+
+impl Commits {
+    pub(super) fn begin(&self) {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn end(&self) {
+        self.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether there are any.
+    pub(super) fn any(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) > 0
+    }
+
+    /// The tree was loaded after everything before.
+    pub(super) fn loaded(&self) {
+        self.begun.store(true, Ordering::Release);
+    }
+
+    /// Whether the tree can be loaded without waiting for anybody.
+    pub(super) fn settled(&self) -> bool {
+        self.begun.load(Ordering::Acquire) && !self.any()
+    }
 }
 
 /// What a device's actor is told.
@@ -150,8 +186,26 @@ pub enum DeviceMsg {
     CommitFailed(CommitError),
     /// Sign the brain's log.
     SealDue,
-    /// Look whether anybody still needs the twin.
-    IdleDue,
+    /// Nobody has needed the twin for a while: leave memory until somebody does.
+    Rest,
+    /// The twin is back in memory: this is the connection that it had.
+    Resume(Link),
+    /// Try a dead letter again.
+    Replay {
+        /// What it asked for.
+        letter: Letter,
+        /// What became of it, once it is durable.
+        reply: Reply<Result<WriteOutcome, SyncError>>,
+    },
+}
+
+/// A connection of the device, as its actor knows it.
+#[derive(Debug)]
+pub struct Link {
+    pub(super) connection: u64,
+    pub(super) peer: String,
+    pub(super) since_ms: u64,
+    pub(super) events: LinkSender,
 }
 
 /// What a write came to.

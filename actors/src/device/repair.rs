@@ -27,7 +27,7 @@ impl DeviceActor {
             twin.take_signed_head(signed)
         } else {
             // Signed long after it was written, for instance before an earlier connection broke.
-            let kept = self.read(&log, seq - 1, 1).await?;
+            let kept = self.read(ctx, &log, seq - 1, 1).await?;
             let proved = kept.first().is_some_and(|(kept, _)| *kept == id);
             proved.then(|| self.twin_mut().take_proved_head(signed)).flatten()
         };
@@ -68,7 +68,7 @@ impl DeviceActor {
             return Ok(None);
         }
         if last_seq > 0 {
-            let last = self.read(&log, last_seq - 1, 1).await?;
+            let last = self.read(ctx, &log, last_seq - 1, 1).await?;
             if last.first().is_none_or(|(id, _)| *id != last_id) {
                 tracing::warn!(%device, last_seq, "a cut names an entry that its log does not have");
                 return Ok(None);
@@ -84,7 +84,7 @@ impl DeviceActor {
         for log in logs {
             let mut after = 0;
             loop {
-                let page = self.read(&log, after, PLAIN_BYTES_MAX).await?;
+                let page = self.read(ctx, &log, after, PLAIN_BYTES_MAX).await?;
                 let Some((_, last)) = page.last() else { break };
                 after = last.seq;
                 let tree = self.twin_mut().tree();
@@ -125,7 +125,7 @@ impl DeviceActor {
             let entries = written.entry(log).or_default();
             loop {
                 let after = entries.last().map_or(0, |(_, entry)| entry.seq);
-                match self.read(&log, after, PLAIN_BYTES_MAX).await? {
+                match self.read(ctx, &log, after, PLAIN_BYTES_MAX).await? {
                     more if more.is_empty() => break,
                     more => entries.extend(more),
                 }
@@ -154,12 +154,13 @@ impl DeviceActor {
             let _ = done.send(result.is_ok());
         };
         self.queue(ctx, commit, Box::new(tell));
-        wait.await.unwrap_or(false)
+        ctx.waiting(wait).await.unwrap_or(false)
     }
 
     /// Reads entries of a log above `after` from the store.
     pub(super) async fn read(
         &mut self,
+        ctx: &Context<DeviceMsg>,
         log: &LogId,
         after: u64,
         bytes_max: usize,
@@ -169,17 +170,18 @@ impl DeviceActor {
         let Some(number) = twin.tree().log_number(log) else { return Ok(Vec::new()) };
         let store = self.args.store.clone();
         let read = move || store.range(tree, number, after, bytes_max);
-        Ok(tokio::task::spawn_blocking(read).await??)
+        Ok(ctx.waiting(tokio::task::spawn_blocking(read)).await??)
     }
 
     /// Looks up entries that are known by number, and finds the first that is another one.
     pub(super) async fn contradicted(
         &mut self,
+        ctx: &Context<DeviceMsg>,
         log: &LogId,
         known: &[(u64, EntryId)],
     ) -> Result<Option<u64>, NodeError> {
         let Some((first, _)) = known.first() else { return Ok(None) };
-        let kept = self.read(log, first - 1, PLAIN_BYTES_MAX).await?;
+        let kept = self.read(ctx, log, first - 1, PLAIN_BYTES_MAX).await?;
         let contradiction = known
             .iter()
             .find(|(seq, id)| kept.iter().any(|(kept, entry)| entry.seq == *seq && kept != id));

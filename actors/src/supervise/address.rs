@@ -36,7 +36,7 @@ pub use errors::{AskError, CastError, Refusal};
 pub use mailbox::Traffic;
 pub use reply::Reply;
 
-pub(super) use mailbox::{Envelope, Fate, Gauge, Mailbox, Wake};
+pub(super) use mailbox::{Envelope, Fate, Gauge, Mailbox, Rouse, Wake};
 
 /// Where to send messages to one node, through all its incarnations.
 pub struct Address<M> {
@@ -107,6 +107,11 @@ impl<M: Send + 'static> Address<M> {
     /// Whether the node has ended for good, as far as is known now.
     pub fn is_down(&self) -> bool {
         !self.mailbox.is_open()
+    }
+
+    /// Whether the node is passive: the next message has it started again.
+    pub fn is_passive(&self) -> bool {
+        self.mailbox.is_passive()
     }
 
     /// Whether both lead to the same node.

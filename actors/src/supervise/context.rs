@@ -3,29 +3,30 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::Acquire, Ordering::Release},
+        atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Release},
     },
     time::Duration,
 };
 
 use ractor::ActorRef;
-use tokio::{
-    task::AbortHandle,
-    time::{Instant, sleep},
-};
+use tokio::{task::AbortHandle, time::sleep};
 
 use super::{
     address::{Address, Wake},
     core::Incarnation,
-    crash::Fault,
+    crash::{Digest, Fault},
     guard::caught,
     node::NodeError,
+    shell::Env,
+    task_node::TaskNode,
     tasks::Tasks,
-    tree::{NodeCell, TreePath},
+    tree::{Live, NodeCell, Status, TreePath},
 };
 
 /// Given as the reason to ractor when a node stops by itself.
 pub(super) const NORMAL: &str = "normal";
+/// Given as the reason to ractor when a node leaves memory until it is needed.
+pub(super) const PASSIVE: &str = "passive";
 
 /// What a node knows about itself in one incarnation.
 ///
@@ -34,7 +35,7 @@ pub(super) const NORMAL: &str = "normal";
 pub struct Context<M> {
     address: Address<M>,
     cell: Arc<NodeCell>,
-    epoch: Instant,
+    env: Arc<Env>,
     incarnation: Incarnation,
     actor: ActorRef<Wake>,
     life: Arc<Life>,
@@ -47,6 +48,11 @@ pub struct Context<M> {
 pub(super) struct Life {
     /// Read before every message.
     interrupted: AtomicBool,
+    killed: AtomicBool,
+    /// It leaves without a goodbye: it will be back.
+    resting: AtomicBool,
+    /// The digest of the message in flight, as a number; 0 where it has none.
+    in_flight: AtomicU64,
     fault: Mutex<Option<(&'static str, Fault)>>,
 }
 
@@ -56,8 +62,29 @@ impl Life {
         self.interrupted.store(true, Release);
     }
 
+    /// It is being killed.
+    pub(super) fn kill(&self) {
+        self.killed.store(true, Release);
+        self.interrupt();
+    }
+
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupted.load(Acquire)
+    }
+
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting.load(Acquire)
+    }
+
+    /// A message is about to be handled.
+    pub(super) fn in_flight(&self, digest: Option<Digest>) {
+        self.in_flight.store(digest.map_or(0, |digest| u64::from_be_bytes(digest.0)), Release);
+    }
+
+    /// What tells the message that is being handled, or was last, from others.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        let digest = self.in_flight.load(Acquire);
+        (digest != 0).then(|| Digest(digest.to_be_bytes()))
     }
 
     /// What went wrong beside the handlers, and in which task.
@@ -75,12 +102,12 @@ impl<M: Send + 'static> Context<M> {
     pub(super) fn new(
         address: Address<M>,
         cell: Arc<NodeCell>,
-        epoch: Instant,
+        env: Arc<Env>,
         incarnation: Incarnation,
         actor: ActorRef<Wake>,
         life: Arc<Life>,
     ) -> Self {
-        Self { address, cell, epoch, incarnation, actor, life, tasks: Tasks::default() }
+        Self { address, cell, env, incarnation, actor, life, tasks: Tasks::default() }
     }
 
     /// Where this node is reached, through all its incarnations.
@@ -141,7 +168,43 @@ impl<M: Send + 'static> Context<M> {
     /// Says that a long handler still gets on, so that it is not taken for
     /// stuck.
     pub fn progress(&self) {
-        self.cell.activity().renew(self.epoch.elapsed());
+        self.cell.activity().renew(self.env.tree.now());
+    }
+
+    /// Waits for others, such as a store or somebody with a full mailbox: for as long as it takes
+    /// the node is not taken for stuck.
+    pub async fn waiting<T>(&self, on: impl Future<Output = T>) -> T {
+        let activity = self.cell.activity();
+        activity.excuse(true);
+        let done = on.await;
+        activity.excuse(false);
+        self.progress();
+        done
+    }
+
+    /// Whether it was killed, and goes on only because it has not awaited since.
+    pub fn is_killed(&self) -> bool {
+        self.life.killed.load(Acquire)
+    }
+
+    /// Says that the node lets go what it holds, before it stops.
+    pub fn drain(&self) {
+        self.cell.set_status(Status::Draining);
+    }
+
+    /// Runs a task as a node of its own, below this one in the tree: its panics and errors are
+    /// told like crashes, and it can be killed. It is not restarted, and ends with this node.
+    ///
+    /// A path that is taken gets a plus at its end.
+    pub fn spawn_node(
+        &self,
+        id: &str,
+        kind: &'static str,
+        task: impl Future<Output = Result<(), NodeError>> + Send + 'static,
+    ) {
+        let node = TaskNode::enter(&self.env, self.path(), id, kind);
+        let cell = Arc::clone(node.cell());
+        cell.live(Live::Task(self.tasks.spawn(node.run(task))), None);
     }
 
     /// Ends the node after this message, as an exit in good order.
@@ -149,6 +212,18 @@ impl<M: Send + 'static> Context<M> {
         tracing::debug!(path = %self.path(), reason, "node stops by itself");
         self.life.interrupt();
         self.actor.stop(Some(NORMAL.to_owned()));
+    }
+
+    /// Leaves memory after this message, until the next one comes from somebody else; the node
+    /// stays in the tree and does not say goodbye. What it needs to go on is handed over in
+    /// `keepsake`, which the next life gets before all that waits then.
+    pub fn rest(&self, keepsake: Option<M>) {
+        if let Some(keepsake) = keepsake {
+            self.address.mailbox().keep(self.incarnation, keepsake);
+        }
+        self.life.resting.store(true, Release);
+        self.life.interrupt();
+        self.actor.stop(Some(PASSIVE.to_owned()));
     }
 
     /// Ends the timers and tasks.

@@ -119,6 +119,7 @@ impl SupervisorCore {
             Event::RestartChild { id } => self.renew(&id, &mut out),
             Event::AddChild { spec } => self.add(spec, &mut out),
             Event::RemoveChild { id } => self.remove(&id, &mut out),
+            Event::WakeChild { id } => self.wake(&id, &mut out),
             Event::Stop => self.end(End::Stopped, &mut out),
         }
         out
@@ -188,7 +189,26 @@ impl SupervisorCore {
         if !ready || !matches!(self.phase, Phase::Running) {
             return;
         }
-        child.state = State::Down;
+        self.take_up(age, out);
+    }
+
+    /// Starts a child that went passive, because somebody needs it.
+    fn wake(&mut self, id: &ChildId, out: &mut Vec<Action>) {
+        let age = self.ages.get(id.as_str()).copied();
+        let passive =
+            |age: &u64| self.children.get(age).is_some_and(|child| child.state == State::Passive);
+        if let Some(age) = age.filter(passive)
+            && matches!(self.phase, Phase::Running)
+        {
+            self.take_up(age, out);
+        }
+    }
+
+    /// Starts a child that is down, when its turn comes.
+    fn take_up(&mut self, age: u64, out: &mut Vec<Action>) {
+        if let Some(child) = self.children.get_mut(&age) {
+            child.state = State::Down;
+        }
         if self.grouped() {
             self.advance_group(out);
         } else {
@@ -217,14 +237,10 @@ impl SupervisorCore {
                 child.renewing = true;
                 self.stop_child(age, out);
             }
-            State::Waiting { .. } | State::Quarantined { .. } | State::Finished => {
-                child.state = State::Down;
-                if grouped {
-                    self.advance_group(out);
-                } else {
-                    self.start_child(age, out);
-                }
-            }
+            State::Waiting { .. }
+            | State::Quarantined { .. }
+            | State::Passive
+            | State::Finished => self.take_up(age, out),
             State::Down | State::Starting { .. } | State::Stopping { .. } => {}
         }
     }
@@ -258,7 +274,11 @@ impl SupervisorCore {
         match child.state {
             State::Running { .. } => self.stop_child(age, out),
             State::Starting { .. } | State::Stopping { .. } => {}
-            State::Down | State::Waiting { .. } | State::Quarantined { .. } | State::Finished => {
+            State::Down
+            | State::Waiting { .. }
+            | State::Quarantined { .. }
+            | State::Passive
+            | State::Finished => {
                 self.forget(age, out);
                 self.advance(None, out);
             }

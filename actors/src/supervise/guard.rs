@@ -21,7 +21,8 @@ use super::{
     context::{Context, Life},
     core::Incarnation,
     crash::{Crash, Digest, Fault, TraceId},
-    node::{Node, NodeError},
+    node::{Condemned, Node, NodeError},
+    shell::Env,
     tell::tell,
     tree::{Labels, NodeCell},
 };
@@ -50,7 +51,7 @@ pub(super) struct Birth<N: Node> {
     pub(super) incarnation: Incarnation,
     pub(super) cell: Arc<NodeCell>,
     pub(super) life: Arc<Life>,
-    pub(super) epoch: Instant,
+    pub(super) env: Arc<Env>,
 }
 
 /// One life of a node.
@@ -62,7 +63,7 @@ pub(super) struct Guarded<N: Node> {
     labels: Labels,
     in_flight: InFlight,
     born: Instant,
-    epoch: Instant,
+    env: Arc<Env>,
 }
 
 /// What is noted of a message before a handler takes it.
@@ -128,10 +129,19 @@ impl<N: Node> Actor for Guard<N> {
 
 impl<N: Node> Guarded<N> {
     fn begin(birth: Birth<N>, actor: ActorRef<Wake>) -> Result<Self, Box<Crash>> {
-        let Birth { args, address, incarnation, cell, life, epoch } = birth;
-        let ctx = Context::new(address, Arc::clone(&cell), epoch, incarnation, actor, life);
+        let Birth { args, address, incarnation, cell, life, env } = birth;
+        let ctx =
+            Context::new(address, Arc::clone(&cell), Arc::clone(&env), incarnation, actor, life);
         let born = Instant::now();
-        let started = span::<N>("start", &cell).in_scope(|| catch(|| N::start(&args, &ctx)));
+        let started = span::<N>("start", &cell).in_scope(|| {
+            catch(|| {
+                #[cfg(feature = "chaos")]
+                if cell.starts_badly() {
+                    return Err("chaos: a bad start to order".into());
+                }
+                N::start(&args, &ctx)
+            })
+        });
         let mut guarded = Self {
             node: None,
             ctx,
@@ -139,7 +149,7 @@ impl<N: Node> Guarded<N> {
             labels: Labels::default(),
             in_flight: InFlight::default(),
             born,
-            epoch,
+            env,
         };
         guarded.node = Some(guarded.check("start", started)?);
         Ok(guarded)
@@ -153,6 +163,8 @@ impl<N: Node> Guarded<N> {
                 None => Ok(false),
             };
         }
+        #[cfg(feature = "chaos")]
+        self.strike().await?;
         let Some(node) = &mut self.node else {
             return Ok(false);
         };
@@ -169,15 +181,29 @@ impl<N: Node> Guarded<N> {
         let label = N::label(&message);
         let senders = N::senders(&message);
         let trace_id = senders.first().map(|sender| TraceId(sender.trace_id));
-        self.in_flight = InFlight { digest: N::digest(&message), trace_id };
+        let digest = N::digest(&message);
+        self.in_flight = InFlight { digest, trace_id };
+        self.ctx.life().in_flight(digest);
+        let condemned = digest.is_some_and(|digest| self.cell.is_condemned(digest));
         let _traced = traced::<N>(label, &senders, &self.cell);
-        let since = now.saturating_duration_since(self.epoch);
+        let since = now.saturating_duration_since(self.env.tree.epoch());
         let mut flight = Flight { address: self.ctx.address(), own, fate: Fate::Lost };
         let activity = self.cell.activity();
-        activity.begin(self.labels.index(label, &self.cell), since);
-        let handled =
-            caught(node.handle(&self.ctx, message).instrument(span::<N>(label, &self.cell))).await;
-        activity.end(now.elapsed());
+        activity.begin(self.labels.index(label, &self.cell), since, own);
+        let span = span::<N>(label, &self.cell);
+        let handled = match digest.filter(|_| condemned) {
+            None => caught(node.handle(&self.ctx, message).instrument(span)).await,
+            Some(digest) => {
+                let crash = self.cell.last_crash().filter(|crash| crash.digest == Some(digest));
+                let condemned = Condemned { digest, crash };
+                // Rare, and every actor would keep room for it.
+                let refused = Box::pin(node.condemned(&self.ctx, message, condemned));
+                caught(refused.instrument(span)).await
+            }
+        };
+        let took = now.elapsed();
+        activity.end(took);
+        self.env.timings.handled(N::KIND, label, took);
         if let Ok(Ok(())) = handled {
             flight.fate = Fate::Handled;
         }
@@ -187,12 +213,27 @@ impl<N: Node> Guarded<N> {
         Ok(true)
     }
 
+    /// Does the fault that was ordered, if any.
+    #[cfg(feature = "chaos")]
+    async fn strike(&mut self) -> Result<(), Box<Crash>> {
+        let Some(chaos) = self.cell.ordered() else { return Ok(()) };
+        let activity = self.cell.activity();
+        activity.begin(self.labels.index("chaos", &self.cell), self.env.tree.now(), false);
+        let struck = caught(chaos.strike()).await;
+        activity.end(std::time::Duration::ZERO);
+        self.check("chaos", struck)
+    }
+
     async fn say_goodbye(&mut self) -> Result<(), Box<Crash>> {
         let Some(mut node) = self.node.take() else {
             return Ok(());
         };
-        let goodbye = node.stopping(&self.ctx).instrument(span::<N>("stopping", &self.cell));
-        let said = caught(goodbye).await;
+        let said = if self.ctx.life().is_resting() {
+            Ok(())
+        } else {
+            let goodbye = node.stopping(&self.ctx).instrument(span::<N>("stopping", &self.cell));
+            caught(goodbye).await
+        };
         let given_up = self.give_up(node);
         self.check("stopping", said.and(given_up).map(Ok))
     }

@@ -4,12 +4,24 @@ use std::sync::Arc;
 
 use protocol::trace::TraceContext;
 
-use super::{context::Context, crash::Digest};
+use super::{
+    context::Context,
+    crash::{Crash, Digest},
+};
 
 /// Why a node could not start or handle a message.
 ///
 /// Any error does, so `?` works in handlers. Returning one is a crash.
 pub type NodeError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Why a message is not handled any more.
+#[derive(Clone, Debug)]
+pub struct Condemned {
+    /// What tells it from others.
+    pub digest: Digest,
+    /// How its node ended the last time, where that was the last crash.
+    pub crash: Option<Arc<Crash>>,
+}
 
 /// An actor under supervision.
 ///
@@ -63,6 +75,19 @@ pub trait Node: Sized + Send + 'static {
     fn digest(msg: &Self::Msg) -> Option<Digest> {
         let _ = msg;
         None
+    }
+
+    /// Deals with a message that has killed this node three times, in place of
+    /// [`handle`](Node::handle): keeps it for people to see, tells whoever sent it, and does
+    /// nothing else with it. Messages without a [`digest`](Node::digest) never come here.
+    fn condemned(
+        &mut self,
+        ctx: &Context<Self::Msg>,
+        msg: Self::Msg,
+        why: Condemned,
+    ) -> impl Future<Output = Result<(), NodeError>> + Send {
+        let _ = (ctx, msg, why);
+        async { Ok(()) }
     }
 
     /// The sampled spans that a message came from. The span of its handler is a root that links

@@ -13,6 +13,7 @@ mod ending;
 mod root;
 mod slot;
 mod supervisor;
+mod suspects;
 
 use std::sync::{Arc, mpsc::SyncSender};
 
@@ -21,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use child::Child;
 pub use dynamic::{DynamicSupervisor, StartChildError};
-pub use root::{Env, Root, RootError};
+pub use root::{Env, Root, RootError, Timings};
 pub use supervisor::Supervisor;
 
 use self::{
@@ -30,9 +31,9 @@ use self::{
     slot::fault_of,
 };
 use super::{
-    context::NORMAL,
+    context::{NORMAL, PASSIVE},
     core::{Event, Exhaustion, Exit, Incarnation},
-    crash::Fault,
+    crash::{Digest, Fault},
     guard::catch,
     spec::{ChildId, ChildSpec},
     tree::NodeCell,
@@ -52,8 +53,14 @@ pub(crate) enum ShellMsg {
     Add(ChildSpec, Arc<dyn ChildFactory>),
     /// A child is to leave; the other side learns when it has.
     Remove(ChildId, oneshot::Sender<()>),
+    /// A child that is passive and has nothing to do is to leave.
+    Dismiss(ChildId),
+    /// A passive child is needed.
+    Wake(ChildId),
     /// Somebody lets a child out of its quarantine.
     Release(ChildId),
+    /// Somebody wants a message handled again that killed a child.
+    Pardon(ChildId, Digest),
     /// Somebody wants a child restarted.
     Restart(ChildId),
     /// The watchdog wants to know whether it still handles messages.
@@ -127,7 +134,22 @@ impl Actor for Shell {
                 }
                 charge.drive(Event::RemoveChild { id }).await
             }
+            ShellMsg::Dismiss(id) => {
+                let passive =
+                    charge.slots.get(&id).is_some_and(|slot| slot.factory.close_passive());
+                match passive {
+                    true => charge.drive(Event::RemoveChild { id }).await,
+                    false => Ok(()),
+                }
+            }
+            ShellMsg::Wake(id) => charge.drive(Event::WakeChild { id }).await,
             ShellMsg::Release(id) => charge.drive(Event::ReleaseQuarantine { id }).await,
+            ShellMsg::Pardon(id, digest) => {
+                if let Some(slot) = charge.slots.get_mut(&id) {
+                    slot.pardon(digest);
+                }
+                Ok(())
+            }
             ShellMsg::Restart(id) => charge.drive(Event::RestartChild { id }).await,
             ShellMsg::Ping(ping) => {
                 watchdog::answer(&ping);
@@ -166,6 +188,7 @@ impl Actor for Shell {
                         (actor, Exit::Cancelled, Some(Fault::Cancelled.into()))
                     }
                     Some(NORMAL) => (actor, Exit::Normal, None),
+                    Some(PASSIVE) => (actor, Exit::Passive, None),
                     _ => (actor, Exit::Shutdown, None),
                 }
             }

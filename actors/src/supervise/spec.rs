@@ -168,11 +168,14 @@ pub enum Shutdown {
 
 /// How long to wait before something that failed is tried again.
 ///
-/// The n-th wait in a row is `min * factor^(n-1)`, at most `max`, shortened by
-/// a random share of up to `jitter`.
+/// The first `immediate` tries in a row come at once. The n-th wait after that is
+/// `min * factor^(n-1)`, at most `max`, shortened by a random share of up to
+/// `jitter`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Backoff {
+    /// How many tries in a row come without a wait.
+    pub immediate: u32,
     /// The first wait.
     #[serde(rename = "min_ms", with = "millis")]
     pub min: Duration,
@@ -191,6 +194,7 @@ pub struct Backoff {
 impl Default for Backoff {
     fn default() -> Self {
         Self {
+            immediate: 0,
             min: Duration::from_millis(50),
             max: Duration::from_secs(30),
             factor: 2.0,
@@ -203,6 +207,7 @@ impl Default for Backoff {
 impl Backoff {
     /// Restarts at once, as OTP does.
     pub const NONE: Self = Self {
+        immediate: 0,
         min: Duration::ZERO,
         max: Duration::ZERO,
         factor: 1.0,

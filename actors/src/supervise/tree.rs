@@ -9,10 +9,10 @@ mod cell;
 mod info;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque, hash_map::Entry},
     fmt,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -20,17 +20,19 @@ use serde::{Serialize, Serializer};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-pub use info::{Change, Handling, NodeInfo, Status};
+pub use info::{Change, Dead, Handling, Idle, NodeInfo, Status};
 
 pub(super) use activity::{Activity, Labels};
 pub(super) use cell::{Live, NodeCell};
 
-use super::spec::ChildId;
+use super::{crash::Digest, spec::ChildId};
 
 /// More than there are threads that start nodes.
 const SHARDS: usize = 32;
 /// How many changes somebody who looks on may be behind.
 const CHANGES: usize = 1_024;
+/// How many of those who left are remembered.
+const GRAVES: usize = 128;
 
 /// A place in the tree: the ids from the root down, such as `brain/devices/7`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +89,8 @@ struct Forest {
     /// The zero of all times in the tree.
     epoch: Instant,
     changes: broadcast::Sender<Change>,
+    /// Who left lately, and when.
+    graves: Mutex<VecDeque<(NodeInfo, Duration)>>,
 }
 
 impl TreeView {
@@ -98,6 +102,7 @@ impl TreeView {
                 hasher: RandomState::new(),
                 epoch: Instant::now(),
                 changes: broadcast::Sender::new(CHANGES),
+                graves: Mutex::default(),
             }),
         }
     }
@@ -134,6 +139,11 @@ impl TreeView {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How long a node will still be left alone; none where it is not quarantined.
+    pub fn quarantined_for(&self, path: &str) -> Option<Duration> {
+        self.find(path)?.quarantined_for(self.now())
     }
 
     /// Kills the current life of a node, to watch it come back.
@@ -173,13 +183,76 @@ impl TreeView {
         Arc::clone(shard.entry(path.clone()).or_insert_with(|| Arc::new(make())))
     }
 
+    /// The same for a path that must be free; none if it is not.
+    pub(super) fn enter(&self, path: &TreePath, cell: NodeCell) -> Option<Arc<NodeCell>> {
+        let mut shard = self.shard(path.as_str()).write().unwrap_or_else(PoisonError::into_inner);
+        match shard.entry(path.clone()) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(place) => Some(Arc::clone(place.insert(Arc::new(cell)))),
+        }
+    }
+
     pub(super) fn remove(&self, path: &TreePath) {
         let mut shard = self.shard(path.as_str()).write().unwrap_or_else(PoisonError::into_inner);
         let removed = shard.remove(path);
         drop(shard);
         if let Some(cell) = removed {
             cell.gone();
+            self.bury(&cell);
         }
+    }
+
+    /// The nodes that left the tree lately, the last one first, each with how long ago that was.
+    pub fn dead(&self) -> Vec<Dead> {
+        let now = self.now();
+        let graves = self.forest.graves.lock().unwrap_or_else(PoisonError::into_inner);
+        let dead = |(node, at): &(NodeInfo, Duration)| Dead {
+            node: node.clone(),
+            ago: now.saturating_sub(*at),
+        };
+        graves.iter().rev().map(dead).collect()
+    }
+
+    fn bury(&self, cell: &NodeCell) {
+        let now = self.now();
+        let mut graves = self.forest.graves.lock().unwrap_or_else(PoisonError::into_inner);
+        if graves.len() == GRAVES {
+            graves.pop_front();
+        }
+        graves.push_back((cell.info(now), now));
+    }
+
+    /// Has a message handled again that killed its node three times. False if there is no such
+    /// node.
+    pub fn pardon(&self, path: &str, digest: Digest) -> bool {
+        self.find(path).is_some_and(|cell| cell.pardon(digest))
+    }
+
+    /// Orders a fault from a node. False if there is no such node, or if it handles no messages.
+    #[cfg(feature = "chaos")]
+    pub fn order(&self, path: &str, chaos: super::chaos::Chaos) -> bool {
+        self.find(path).is_some_and(|cell| cell.order(chaos))
+    }
+
+    /// The nodes of a kind that are up or passive, each with how long ago it was last told
+    /// something by others.
+    pub fn idle(&self, kind: &str) -> Vec<Idle> {
+        let now = self.now();
+        let mut idle = Vec::new();
+        for shard in &self.forest.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            let of_kind = shard.values().filter(|cell| cell.kind() == kind);
+            idle.extend(of_kind.filter_map(|cell| {
+                let passive = match cell.status() {
+                    Status::Running => false,
+                    Status::Passive => true,
+                    _ => return None,
+                };
+                let idle = now.saturating_sub(cell.last_used());
+                Some(Idle { id: cell.id().clone(), passive, idle })
+            }));
+        }
+        idle
     }
 
     /// Where cells say that they changed.

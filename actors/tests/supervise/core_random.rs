@@ -23,6 +23,8 @@ enum Step {
     FinishStop(u8),
     Crash(u8),
     End(u8),
+    Rest(u8),
+    Wake(u8),
     Replay(u8),
     Add(u8),
     Remove(u8),
@@ -52,6 +54,8 @@ struct World {
     leaving: BTreeSet<ChildId>,
     /// Somebody wanted them restarted.
     renewed: BTreeSet<ChildId>,
+    /// They left memory of their own accord.
+    passive: BTreeSet<ChildId>,
     timers: Vec<(Duration, ChildId)>,
     past: Vec<Event>,
     latest: Incarnation,
@@ -82,6 +86,7 @@ impl World {
             members,
             leaving: BTreeSet::new(),
             renewed: BTreeSet::new(),
+            passive: BTreeSet::new(),
             timers: Vec::new(),
             past: Vec::new(),
             latest: Incarnation(0),
@@ -108,6 +113,7 @@ impl World {
                 assert!(!self.stop_sent && !self.giving_up, "start of {id} at the end");
                 assert!(incarnation > self.latest, "{incarnation} is not new");
                 self.latest = incarnation;
+                self.passive.remove(&id);
                 assert!(self.elders_are_up(&id), "{id} is started before its elders");
                 let before = self.lives.insert(id, (incarnation, Life::Starting));
                 assert_eq!(before, None, "two lives at once");
@@ -162,7 +168,9 @@ impl World {
                 Some((_, Life::Up | Life::Stopping)) => true,
                 Some((_, Life::Starting)) => false,
                 // Down: only one that ended on its own.
-                None => elder.policy.restart != Restart::Permanent,
+                None => {
+                    elder.policy.restart != Restart::Permanent || self.passive.contains(&elder.id)
+                }
             })
     }
 
@@ -203,6 +211,13 @@ impl World {
             Step::FinishStop(number) => self.exit(Life::Stopping, number, Exit::Shutdown),
             Step::Crash(number) => self.exit(Life::Up, number, Exit::Killed),
             Step::End(number) => self.exit(Life::Up, number, Exit::Normal),
+            Step::Rest(number) => {
+                if let Some((id, _)) = self.pick(Life::Up, number) {
+                    self.passive.insert(id);
+                }
+                self.exit(Life::Up, number, Exit::Passive);
+            }
+            Step::Wake(number) => self.feed(Event::WakeChild { id: any(number) }),
             Step::Replay(number) => {
                 let past = self.past.get(usize::from(number) % self.past.len().max(1));
                 if let Some(event) = past.filter(|event| self.is_over(event)).cloned() {
@@ -264,6 +279,10 @@ impl World {
         for _ in 0..200 {
             self.finish_start(0);
             self.exit(Life::Stopping, 0, Exit::Shutdown);
+            if let Some(id) = self.passive.first().cloned() {
+                self.passive.remove(&id);
+                self.feed(Event::WakeChild { id });
+            }
             self.pass(Duration::from_secs(600));
         }
     }
@@ -286,6 +305,8 @@ fn steps() -> impl Strategy<Value = Step> {
         6 => any::<u8>().prop_map(Step::FinishStop),
         4 => any::<u8>().prop_map(Step::Crash),
         1 => any::<u8>().prop_map(Step::End),
+        1 => any::<u8>().prop_map(Step::Rest),
+        1 => any::<u8>().prop_map(Step::Wake),
         2 => any::<u8>().prop_map(Step::Replay),
         1 => any::<u8>().prop_map(Step::Add),
         1 => any::<u8>().prop_map(Step::Remove),
@@ -369,5 +390,23 @@ fn what_goes_wrong_while_stopping_is_told_unless_it_was_the_kill() {
             Action::Decide { id, incarnation, decision: Decision::Stopping, failures: 0 };
         assert_eq!(actions.contains(&decision), told);
         assert_eq!(actions.last(), Some(&Action::Stopped));
+    }
+}
+
+#[test]
+fn who_went_passive_is_down_at_no_cost_until_somebody_needs_it() {
+    let policy = SetPolicy { strategy: Set::Dynamic, ..SetPolicy::dynamic() };
+    let mut core = SupervisorCore::new(policy, [spec(0, Restart::Transient)], Incarnation(1), 0);
+    let id = ChildId::from("0");
+    core.on(Event::Start, millis(0));
+    for life in 1..50 {
+        let incarnation = Incarnation(life);
+        core.on(Event::ChildStarted { id: id.clone(), incarnation }, millis(0));
+        let wake = || Event::WakeChild { id: id.clone() };
+        assert_eq!(core.on(wake(), millis(0)), [], "nobody wakes whoever is up");
+        let rested = Event::ChildExited { id: id.clone(), incarnation, exit: Exit::Passive };
+        assert_eq!(core.on(rested, millis(1)), []);
+        let started = Action::StartChild { id: id.clone(), incarnation: Incarnation(life + 1) };
+        assert_eq!(core.on(wake(), millis(1)), [started]);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::account::Account;
-use actors::device::{DeviceMsg, DeviceStatus};
+use actors::device::DeviceMsg;
 use actors::ports::TreeNumber;
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -386,14 +386,18 @@ fn overview(state: &TreeAt) -> BTreeMap<String, serde_json::Value> {
 }
 
 async fn with_status(api: &Api, mut summary: DeviceSummary) -> DeviceSummary {
-    let Some(twin) = api.devices.running(summary.id) else { return summary };
-    let status = twin.ask(|reply| DeviceMsg::Status { reply }, STATUS_TIME_MAX).await;
-    // A twin that is too busy to answer is shown without its connection.
-    if let Ok(DeviceStatus { connected_since_ms, peer, quarantined_until_ms, .. }) = status {
-        summary.online = connected_since_ms.is_some();
-        summary.connected_since = connected_since_ms;
-        summary.peer = peer;
-        summary.quarantined_until = quarantined_until_ms;
+    if let Some(present) = api.presence.of(summary.id) {
+        summary.online = true;
+        summary.connected_since = Some(present.since_ms);
+        summary.peer = Some(present.peer.to_string());
+        return summary;
     }
+    // A twin that keeps machines with one identity apart is in memory; no other is woken.
+    let Some(twin) = api.devices.running(summary.id).filter(|twin| !twin.is_passive()) else {
+        return summary;
+    };
+    let status = twin.ask(|reply| DeviceMsg::Status { reply }, STATUS_TIME_MAX).await;
+    // One that is too busy to answer is shown as away.
+    summary.quarantined_until = status.ok().and_then(|status| status.quarantined_until_ms);
     summary
 }

@@ -121,7 +121,10 @@ fn status_of(code: ErrorCode) -> StatusCode {
         E::SequenceGap | E::MissingCause | E::ClockAhead | E::TreeFull => StatusCode::CONFLICT,
         E::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         E::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-        E::StoreFailed | E::Overloaded | E::GoingAway => StatusCode::SERVICE_UNAVAILABLE,
+        E::StoreFailed | E::Overloaded | E::GoingAway | E::Quarantined => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        E::DeadLettered => StatusCode::UNPROCESSABLE_ENTITY,
         E::Corrupt | E::FormatNewer | E::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -143,6 +146,12 @@ fn guidance(code: ErrorCode) -> &'static str {
         }
         E::Corrupt => "stop the brain and restore the data folder from a backup",
         E::Overloaded | E::TimedOut | E::StoreFailed | E::GoingAway => "try again in a few seconds",
+        E::Quarantined => {
+            "see why with `brain quarantine list`; `brain quarantine release PATH` ends it at once"
+        }
+        E::DeadLettered => {
+            "it is kept: `brain quarantine list` shows it, `brain quarantine replay ID` tries again"
+        }
         _ => "see /api/v1/docs",
     }
 }

@@ -2,7 +2,7 @@
 
 mod events;
 
-use actors::supervise::{CrashQuery, CrashRecord, Fault, NodeInfo, Rules, Status};
+use actors::supervise::{CrashQuery, CrashRecord, Dead, Fault, NodeInfo, Rules, Status};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -87,6 +87,23 @@ pub(super) async fn kill(
     let node = below_root(&api, &path)?;
     tracing::warn!(path, "a node is killed on request");
     done(api.tree.kill(&path), &node, "killed")
+}
+
+/// The nodes that left the tree lately, the last one first.
+#[utoipa::path(get, path = "/api/v1/tree/dead", security(("bearer" = [])),
+    responses((status = 200, description = "The nodes, as they were when they left")))]
+pub(super) async fn dead(State(api): State<Api>) -> Json<Vec<Dead>> {
+    Json(api.tree.dead())
+}
+
+/// Order a fault from a node, in builds for tests.
+#[cfg(feature = "chaos")]
+pub(super) async fn chaos(
+    State(api): State<Api>,
+    Path((path, fault)): Path<(String, actors::supervise::Chaos)>,
+) -> Result<StatusCode, Problem> {
+    let node = below_root(&api, &path)?;
+    done(api.tree.order(&path, fault), &node, "made to fail")
 }
 
 /// The nodes that failed too often and are left alone for a while.

@@ -1,10 +1,9 @@
-//! `brain tree`, `brain crashes` and `brain quarantine`.
+//! `brain tree` and `brain crashes`.
 
 mod follow;
 mod policies;
 
 use actors::supervise::{CrashRecord, Rules};
-use brain::api::Quarantined;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use ureq::http::Method;
@@ -25,6 +24,9 @@ pub(super) struct TreeView {
     /// Go on with what happens, until it is interrupted
     #[arg(long)]
     watch: bool,
+    /// Those who left the tree lately instead
+    #[arg(long, conflicts_with_all = ["watch", "policies"])]
+    dead: bool,
     /// The rules instead: who is restarted when, and what follows when it fails too often
     #[arg(long, conflicts_with_all = ["watch", "kind"])]
     policies: bool,
@@ -58,21 +60,6 @@ pub(super) struct CrashesArgs {
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     output: Output,
-}
-
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum QuarantineCommand {
-    /// List the nodes that failed too often and are left alone for a while
-    List {
-        /// How to print
-        #[arg(long, value_enum, default_value_t)]
-        output: Output,
-    },
-    /// Let a node out: it starts at once, with a clean record
-    Release {
-        /// Its path, as the list shows it
-        path: String,
-    },
 }
 
 /// A node, as the API shows it.
@@ -137,35 +124,6 @@ pub(super) fn crashes(client: &ClientArgs, args: &CrashesArgs) -> anyhow::Result
     Ok(())
 }
 
-pub(super) fn quarantine(client: &ClientArgs, command: QuarantineCommand) -> anyhow::Result<()> {
-    let client = Client::new(client)?;
-    match command {
-        QuarantineCommand::List { output } => {
-            let nodes: Vec<Quarantined> = client.get("/api/v1/quarantine")?;
-            match output {
-                Output::Json => println!("{}", json!(nodes)),
-                Output::Table if nodes.is_empty() => println!("nobody is quarantined"),
-                Output::Table => {
-                    let heading = ["path", "kind", "for", "handling", "reason"];
-                    let rows = nodes.into_iter().map(|node| {
-                        let dash = || "-".to_owned();
-                        let lasting = output::duration(node.remaining_ms);
-                        let message = node.message.unwrap_or_else(dash);
-                        [node.path, node.kind, lasting, message, node.reason.unwrap_or_else(dash)]
-                    });
-                    println!("{}", output::table(heading, rows));
-                }
-            }
-        }
-        QuarantineCommand::Release { path } => {
-            let target = format!("/api/v1/quarantine/{}/release", encode(&path));
-            client.order(Method::POST, &target)?;
-            eprintln!("{path} is let out; `brain tree --below {path}` shows how it does");
-        }
-    }
-    Ok(())
-}
-
 fn policies(client: &Client, view: &TreeView) -> anyhow::Result<()> {
     let mut rules: Vec<Rules> = client.get("/api/v1/tree/policies")?;
     rules.retain(|rules| view.shows(Some(&rules.path), None));
@@ -177,6 +135,9 @@ fn policies(client: &Client, view: &TreeView) -> anyhow::Result<()> {
 }
 
 fn show(client: &Client, view: &TreeView) -> anyhow::Result<()> {
+    if view.dead {
+        return dead(client, view);
+    }
     // Listening first: nothing that happens in between is missed.
     let events = view.watch.then(|| client.stream(follow::PATH)).transpose()?;
     let nodes: Vec<Value> = client.get("/api/v1/tree")?;
@@ -199,6 +160,32 @@ fn show(client: &Client, view: &TreeView) -> anyhow::Result<()> {
     }
 }
 
+fn dead(client: &Client, view: &TreeView) -> anyhow::Result<()> {
+    let mut nodes: Vec<Value> = client.get("/api/v1/tree/dead")?;
+    nodes.retain(|node| view.shows(node["path"].as_str(), node["kind"].as_str()));
+    match view.output {
+        Output::Json => println!("{}", json!(nodes)),
+        Output::Table if nodes.is_empty() => println!("nobody left the tree"),
+        Output::Table => {
+            let heading = ["path", "kind", "left", "restarts", "last crash"];
+            let text = |node: &Value, name: &str| output::value(&node[name]);
+            let rows = nodes.iter().map(|node| {
+                let ago = output::duration(node["ago_ms"].as_u64().unwrap_or_default());
+                let crash = (!node["last_crash"].is_null()).then_some(&node["last_crash"]);
+                [
+                    text(node, "path"),
+                    text(node, "kind"),
+                    format!("{ago} ago"),
+                    text(node, "restarts"),
+                    last_crash(crash),
+                ]
+            });
+            println!("{}", output::table(heading, rows));
+        }
+    }
+    Ok(())
+}
+
 impl TreeView {
     fn shows(&self, path: Option<&str>, kind: Option<&str>) -> bool {
         let below = self.below.as_deref().is_none_or(|below| {
@@ -217,11 +204,6 @@ fn row(node: &Node) -> [String; 8] {
         let lasting = output::duration(handling["lasting_ms"].as_u64().unwrap_or_default());
         format!("{} for {lasting}", output::value(&handling["label"]))
     });
-    let crash = node.last_crash.as_ref().map_or_else(dash, |crash| {
-        let fault = &crash["fault"];
-        let text = fault["message"].as_str().or(fault["fault"].as_str());
-        output::shortened(text.unwrap_or_default(), 40)
-    });
     [
         format!("{}{name}", "  ".repeat(depth)),
         node.kind.clone(),
@@ -230,8 +212,19 @@ fn row(node: &Node) -> [String; 8] {
         node.restarts.to_string(),
         if node.capacity == 0 { dash() } else { format!("{}/{}", node.depth, node.capacity) },
         now,
-        crash,
+        last_crash(node.last_crash.as_ref()),
     ]
+}
+
+fn last_crash(crash: Option<&Value>) -> String {
+    crash.map_or_else(
+        || "-".to_owned(),
+        |crash| {
+            let fault = &crash["fault"];
+            let text = fault["message"].as_str().or(fault["fault"].as_str());
+            output::shortened(text.unwrap_or_default(), 40)
+        },
+    )
 }
 
 fn what_happened(crash: &CrashRecord) -> String {
@@ -251,7 +244,7 @@ fn decision(crash: &CrashRecord) -> String {
     }
 }
 
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     // In a path a plus is a plus; no name has a space.
     byte_serialize(text.as_bytes()).collect()
 }

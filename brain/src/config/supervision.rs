@@ -1,9 +1,14 @@
 //! The rules of the brain's supervision tree.
 
-use actors::supervise::{ChildPolicy, Restart, SetPolicy, Strategy};
+use std::time::Duration;
+
+use actors::supervise::{Backoff, ChildPolicy, Restart, SetPolicy, Strategy};
 use serde::{Deserialize, Serialize};
 
 use crate::devices::SHARDS;
+
+/// A device's actor that is at one message for so long is restarted.
+const DEVICE_STUCK_AFTER: Duration = Duration::from_secs(30);
 
 /// Who is restarted when, in each branch of the tree.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,7 +36,14 @@ impl Default for Supervision {
             ingress: SetPolicy::with(Strategy::OneForOne),
             devices: SetPolicy::shards(SHARDS as u32),
             shard: SetPolicy::dynamic(),
-            device: ChildPolicy { restart: Restart::Transient, ..ChildPolicy::default() },
+            device: ChildPolicy {
+                restart: Restart::Transient,
+                // Its connection and its device wait for it.
+                backoff: Backoff { immediate: 1, ..Backoff::default() },
+                // It answers within microseconds, and what it waits for does not count.
+                stuck_after: Some(DEVICE_STUCK_AFTER),
+                ..ChildPolicy::default()
+            },
         }
     }
 }

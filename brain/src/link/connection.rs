@@ -1,60 +1,53 @@
 //! One connection, from the first byte to the last.
 
+mod attach;
+mod goodbye;
+mod unanswered;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actors::account::{Ledger, Reason};
 use actors::device::{Clock, DeviceMsg};
 use actors::ports::{LinkEvent, LinkReceiver, LinkSender};
-use actors::supervise::{Address, CastError};
+use actors::supervise::{Address, CastError, NodeError};
 use actors::trace::Spans;
 use futures_util::{SinkExt, StreamExt};
 use protocol::compress::Compression;
 use protocol::session::handshake::{Answerer, EXPORTER_BYTES, EXPORTER_LABEL};
-use protocol::session::{Ended, Input, Output, PeerDevice, Session, error};
+use protocol::session::{Ended, Input, Output, Session, error};
 use protocol::trace::EntryTrace;
-use protocol::wire::TokenProof;
-use protocol::{DeviceId, ErrorCode, SyncError};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use protocol::{DeviceId, ErrorCode};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
+use super::connections::Taken;
 use super::drain::Exit;
 use super::listener::Transport;
 use super::metered::{Allowance, Metered};
 use super::upgrade::{self, Admitted};
-use super::{Ingress, SEND_TIME_MAX, UNAUTHENTICATED_BYTES_MAX, UNAUTHENTICATED_TIME_MAX};
+use super::{Ingress, SEND_TIME_MAX, Stay, UNAUTHENTICATED_BYTES_MAX, UNAUTHENTICATED_TIME_MAX};
+use crate::metrics::ActiveLink;
+
+use attach::Away;
+use unanswered::{Open, Unanswered};
 
 /// How much news may wait for a connection's task. Its credit keeps a device well below.
-const EVENTS_MAX: usize = 1_024;
-/// How long a connection lingers after its last frame, so that the peer can read it.
-const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
-/// How many bytes of the peer are thrown away meanwhile.
-const GOODBYE_BYTES_MAX: usize = 256 << 10;
+const EVENTS_MAX: usize = 4_096;
 /// How long a twin may take to answer.
 const TWIN_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Numbers connections; later starts of the brain go on above earlier ones by the clock.
-static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
-
 /// Serves a connection until it ends. `handshake` is held until the peer has proved itself.
-pub(super) async fn serve(
-    ingress: Arc<Ingress>,
-    transport: Transport,
-    stream: TcpStream,
-    peer: SocketAddr,
-    handshake: OwnedSemaphorePermit,
-) {
+pub(super) async fn serve(ingress: Arc<Ingress>, taken: Taken) -> Result<(), NodeError> {
+    let Taken { transport, stream, peer, handshake } = taken;
     let stranger = Stranger {
         ingress,
         peer,
@@ -76,6 +69,7 @@ pub(super) async fn serve(
             Box::pin(stranger.serve(stream, super::PLAIN_TEXT_EXPORTER)).await;
         }
     }
+    Ok(())
 }
 
 async fn secure(
@@ -166,13 +160,16 @@ impl Stranger {
             handshake: Some((handshake, deadline)),
             twin: None,
             device: None,
+            stay: None,
+            active: None,
             number: 0,
             events_in: Some(events_in),
             held: None,
             traces: Vec::new(),
             acknowledging: Spans::default(),
             ledger: Arc::default(),
-            received: VecDeque::new(),
+            frame: Bytes::new(),
+            unanswered: Unanswered::default(),
         };
         let ended = connection.run(events).await;
         Box::pin(connection.finish(ended)).await;
@@ -191,8 +188,12 @@ struct Connection<S> {
     handshake: Option<(OwnedSemaphorePermit, Instant)>,
     twin: Option<Address<DeviceMsg>>,
     device: Option<DeviceId>,
+    /// Others see that the device is here.
+    stay: Option<Stay>,
+    active: Option<ActiveLink>,
     number: u64,
-    /// Given to the twin: when the twin is gone, the channel closes.
+    /// Given to the twin: when the twin is gone, and all that it had queued is settled, the
+    /// channel closes.
     events_in: Option<LinkSender>,
     /// The share of the brain's memory that this connection's entries take.
     held: Option<OwnedSemaphorePermit>,
@@ -202,8 +203,10 @@ struct Connection<S> {
     acknowledging: Spans,
     /// What became of the device's entries.
     ledger: Arc<Ledger>,
-    /// When batches came that are not acknowledged yet.
-    received: VecDeque<Instant>,
+    /// The frame that is being taken in.
+    frame: Bytes,
+    /// What the twin was told and has not answered.
+    unanswered: Unanswered,
 }
 
 /// What ended a connection.
@@ -221,13 +224,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 biased;
                 event = events.recv() => match event {
                     Some(event) => self.event(*event),
-                    // The twin crashed or gave up; the device comes back and resumes.
-                    None => self.close(ErrorCode::GoingAway, "the device's actor restarts"),
+                    None => match Box::pin(self.attach_again()).await {
+                        Ok((again, outputs)) => {
+                            events = again;
+                            outputs
+                        }
+                        Err(Away { error, retry_after_ms }) => {
+                            self.feed(Input::Close { error, retry_after_ms })
+                        }
+                    },
                 },
                 message = self.socket.next() => match message {
                     Some(Ok(Message::Binary(frame))) => {
                         self.ingress.metrics.frame_received(frame.len());
-                        self.feed(Input::Frame(&frame))
+                        let outputs = self.feed(Input::Frame(&frame));
+                        self.frame = frame;
+                        outputs
                     }
                     Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                     Some(Ok(Message::Text(_))) => {
@@ -254,6 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if let Err(end) = self.perform(outputs).await {
                 return end;
             }
+            self.frame = Bytes::new();
             self.acknowledging = Spans::default();
         }
     }
@@ -266,13 +279,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Output::Authorise(peer) => queue.extend(Box::pin(self.authorise(peer)).await),
                 Output::Enrol(peer, proof) => queue.extend(Box::pin(self.enrol(peer, proof)).await),
                 Output::Fetch { log, after, bytes_max } => {
-                    let connection = self.number;
-                    self.tell(DeviceMsg::Fetch { connection, log, after, bytes_max }).await?;
+                    self.ask(Open::Fetch { log, after, bytes_max }).await?;
                 }
                 Output::Traced { traces, .. } => self.traces = traces,
                 Output::Ingest { log, entries, bytes } => {
                     let in_flight = self.ledger.take(entries.len() as u32);
-                    self.received.push_back(Instant::now());
+                    self.unanswered.batch(self.frame.clone(), Instant::now());
                     self.hold(bytes).await;
                     let connection = self.number;
                     let traces = std::mem::take(&mut self.traces);
@@ -286,14 +298,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     };
                     self.tell(came).await?;
                 }
-                Output::TakeSignedHead(signed) => {
-                    self.tell(DeviceMsg::SignedHeadCame(signed)).await?;
-                }
-                Output::TakeCut(cut) => self.tell(DeviceMsg::CutCame(cut)).await?,
-                Output::PeerRefused(refuse) => {
-                    let connection = self.number;
-                    self.tell(DeviceMsg::PeerRefused { connection, refuse }).await?;
-                }
+                Output::TakeSignedHead(signed) => self.ask(Open::SignedHead(signed)).await?,
+                Output::TakeCut(cut) => self.ask(Open::Cut(cut)).await?,
+                Output::PeerRefused(refuse) => self.ask(Open::Refused(refuse)).await?,
                 Output::Closed(ended) => return Err(Some(ended)),
                 Output::Acked { .. }
                 | Output::OwnLogBehind { .. }
@@ -318,79 +325,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    async fn authorise(&mut self, peer: PeerDevice) -> Vec<Output> {
-        match self.attach(&peer).await {
-            Ok(replica) => {
-                self.allowance.lift();
-                if let Some((_, deadline)) = self.handshake.take() {
-                    let began = deadline - UNAUTHENTICATED_TIME_MAX;
-                    self.ingress.metrics.link_opened(began.elapsed());
-                }
-                self.device = Some(peer.device);
-                self.ledger = self.ingress.accounts.of(peer.device);
-                tracing::info!(device = %peer.device, peer = %self.peer, connection = self.number, "device connected");
-                let connection = self.number;
-                self.feed(Input::Authorised { connection, replica })
-            }
-            Err(error) => self.feed(Input::Denied(error)),
-        }
-    }
-
-    async fn attach(&mut self, peer: &PeerDevice) -> Result<protocol::session::Replica, SyncError> {
-        let denied = |code, text: &str| error(code, "authorise", text);
-        if self.admitted != Admitted::Link(peer.device) {
-            let text = "the API key is not that of the device that calls";
-            return Err(denied(ErrorCode::Unauthenticated, text));
-        }
-        let record = self.ingress.store.device(peer.device).map_err(|e| e.to_sync_error())?;
-        let record = record.filter(|record| record.key == peer.key).ok_or_else(|| {
-            denied(ErrorCode::Unauthenticated, "this key does not speak for the device")
-        })?;
-        let now_ms = self.ingress.clock.now().wall_ms;
-        let later = |last: u64| Some(now_ms.max(last + 1));
-        let before = CONNECTIONS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
-        self.number = now_ms.max(before.unwrap_or_default() + 1);
-        let twin = self.ingress.devices.twin_of(&record).map_err(|e| e.to_sync_error())?;
-        let link = self.events_in.take().ok_or_else(|| {
-            denied(ErrorCode::UnexpectedFrame, "the connection is attached already")
-        })?;
-        let (connection, peer) = (self.number, self.peer.to_string());
-        let attach = |reply| DeviceMsg::Attach { connection, peer, link, reply };
-        let asked = twin.ask(attach, TWIN_TIME_MAX).await;
-        let replica = asked.map_err(|error| {
-            denied(ErrorCode::Overloaded, &format!("the device's actor: {error}"))
-        })??;
-        self.twin = Some(twin);
-        Ok(replica)
-    }
-
-    async fn enrol(&mut self, peer: PeerDevice, proof: TokenProof) -> Vec<Output> {
-        if self.admitted != Admitted::Enrol {
-            let text = format!("enrolment takes place at {}", upgrade::ENROL_PATH);
-            return self.feed(Input::Denied(error(ErrorCode::WrongRole, "enrol", text)));
-        }
-        let ask = |reply| crate::enrolment::EnrolmentMsg::Enrol { peer, proof, reply };
-        match self.ingress.enrolment.ask(ask, TWIN_TIME_MAX).await {
-            Ok(Ok(enrolled)) => {
-                let mut outputs = self.feed(Input::EnrolmentGranted(Box::new(enrolled)));
-                outputs.extend(self.close(ErrorCode::GoingAway, "enrolled; connect as a device"));
-                outputs
-            }
-            Ok(Err(denied)) => self.feed(Input::Denied(denied)),
-            Err(failed) => {
-                let text = format!("enrolment is not possible now: {failed}");
-                self.feed(Input::Denied(error(ErrorCode::Overloaded, "enrol", text)))
-            }
-        }
-    }
-
     fn event(&mut self, event: LinkEvent) -> Vec<Output> {
         match event {
             LinkEvent::Stored { log, position, consumed_bytes, acknowledging } => {
                 self.release(consumed_bytes);
                 self.acknowledging = acknowledging;
+                self.unanswered.stored(&position);
                 if consumed_bytes > 0
-                    && let Some(received) = self.received.pop_front()
+                    && let Some(received) = self.unanswered.batch_done()
                 {
                     self.ingress.metrics.acknowledged(received.elapsed());
                 }
@@ -400,10 +342,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.release(consumed_bytes);
                 self.feed(Input::Refused { log, seq, error, consumed_bytes, fatal })
             }
-            LinkEvent::Fetched { log, entries } => self.feed(Input::Fetched { log, entries }),
+            LinkEvent::Fetched { log, entries } => {
+                self.unanswered.fetched(log);
+                self.feed(Input::Fetched { log, entries })
+            }
             LinkEvent::Sealed(signed) => self.feed(Input::Sealed(signed)),
             LinkEvent::Traced { log, trace } => self.feed(Input::Traced { log, trace }),
-            LinkEvent::CutMade(cut) => self.feed(Input::CutMade(cut)),
+            LinkEvent::CutMade(cut) => {
+                self.unanswered.cut_made(cut.log);
+                self.feed(Input::CutMade(cut))
+            }
             LinkEvent::Close { error, retry_after_ms } => {
                 self.feed(Input::Close { error, retry_after_ms })
             }
@@ -438,6 +386,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// Tells the twin something that it may have to be told again.
+    async fn ask(&mut self, open: Open) -> Result<(), End> {
+        self.unanswered.tell(open.clone());
+        self.tell(open.into_msg(self.number)).await
+    }
+
     async fn tell(&mut self, msg: DeviceMsg) -> Result<(), End> {
         let Some(twin) = &self.twin else { return Ok(()) };
         match twin.cast(msg, TWIN_TIME_MAX).await {
@@ -451,60 +405,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(Some(Ended { error, by_peer: false, retry_after_ms: None }))
             }
         }
-    }
-
-    async fn finish(&mut self, ended: End) {
-        if let Some(twin) = self.twin.take() {
-            let connection = self.number;
-            // A twin that is down has no connection to forget.
-            let _ = twin.cast(DeviceMsg::Detached { connection }, TWIN_TIME_MAX).await;
-            self.ingress.metrics.link_closed(ended.as_ref().map(|ended| ended.error.code));
-        } else if let Some(Ended { error, by_peer: false, .. }) = &ended
-            && (self.admitted != Admitted::Enrol || error.code != ErrorCode::GoingAway)
-        {
-            self.ingress.metrics.connection_refused(error.code);
-        }
-        let (code, reason) = match &ended {
-            Some(Ended { error, by_peer, .. }) => {
-                tracing::info!(device = ?self.device, peer = %self.peer, code = %error.code, by_peer, detail = error.message, "connection ended");
-                (close_code(error.code), error.code.as_str())
-            }
-            None => {
-                tracing::info!(device = ?self.device, peer = %self.peer, "connection lost");
-                (CloseCode::Normal, "")
-            }
-        };
-        let frame = CloseFrame { code, reason: reason.into() };
-        let goodbye = async {
-            // The peer may be gone already.
-            if self.socket.close(Some(frame)).await.is_ok() {
-                linger(self.socket.get_mut()).await;
-            }
-        };
-        let _ = timeout(GOODBYE_TIME_MAX, goodbye).await;
-    }
-}
-
-/// Reads what the peer still had on its way. A socket closed with unread bytes is reset, and the
-/// peer would never see why.
-async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
-    // Not within the task, which every connection would have to make room for.
-    let mut unread = vec![0; 4 << 10];
-    let mut left = GOODBYE_BYTES_MAX;
-    while let Ok(read @ 1..) = stream.read(&mut unread).await {
-        left = left.saturating_sub(read);
-        if left == 0 {
-            return;
-        }
-    }
-}
-
-fn close_code(code: ErrorCode) -> CloseCode {
-    match code {
-        ErrorCode::GoingAway => CloseCode::Away,
-        ErrorCode::Overloaded | ErrorCode::DiskFull => CloseCode::Again,
-        ErrorCode::TooLarge => CloseCode::Size,
-        ErrorCode::Malformed | ErrorCode::UnexpectedFrame => CloseCode::Protocol,
-        _ => CloseCode::Policy,
     }
 }

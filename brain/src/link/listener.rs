@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::device::Clock;
-use actors::supervise::{Context, Node, NodeError};
+use actors::supervise::{Address, Context, Node, NodeError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use super::admission::Pace;
-use super::{Ingress, connection};
+use super::connections::Taken;
+use super::{ConnectionsMsg, Ingress};
 use crate::tls::{Certificates, TlsError};
 
 /// How often certificate files are looked at.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(60);
+/// How long a connection waits for whoever holds them.
+const HANDED_OVER_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait when the system refuses a connection, for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -33,6 +36,8 @@ pub struct ListenerArgs {
     pub handshakes_max: u32,
     /// What every connection needs.
     pub ingress: Arc<Ingress>,
+    /// Who holds the connections.
+    pub connections: Address<ConnectionsMsg>,
     /// Whether devices are taken without TLS.
     #[cfg(feature = "plain-text")]
     pub plain_text: bool,
@@ -147,7 +152,11 @@ async fn accept(
         };
         ingress.metrics.connection_accepted();
         set_options(&stream, peer);
-        tokio::spawn(connection::serve(ingress.clone(), transport.clone(), stream, peer, permit));
+        let taken = Taken { transport: transport.clone(), stream, peer, handshake: permit };
+        let took = ConnectionsMsg::Took(Box::new(taken));
+        if args.connections.cast(took, HANDED_OVER_WITHIN).await.is_err() {
+            tracing::warn!(%peer, "a connection is dropped: nobody holds connections now");
+        }
     }
 }
 

@@ -7,16 +7,16 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use actors::ports::{CommitDone, CommitError, Evidence, TreeCommit, TreeNumber};
+use actors::ports::{CommitDone, CommitError, DeadLetter, Evidence, TreeCommit, TreeNumber};
 use parking::Slot;
 use rocksdb::WriteBatch;
 use tokio::sync::watch;
 
-use super::keys;
 use super::mark::MarkFile;
 use super::registry::RegistryChange;
 use super::rocks::{self, Rocks};
 use super::space::DiskSpace;
+use super::{dead_letters, keys};
 
 mod parking;
 
@@ -71,6 +71,7 @@ enum Job {
     Tree(Box<TreeCommit>, CommitDone),
     Registry(Vec<RegistryChange>, CommitDone),
     Evidence(Evidence),
+    DeadLetter(Box<DeadLetter>),
     Flush(Sender<()>),
     Stop,
 }
@@ -143,6 +144,10 @@ impl Committer {
         self.send(Job::Evidence(evidence));
     }
 
+    pub(super) fn dead_letter(&self, letter: DeadLetter) {
+        self.send(Job::DeadLetter(Box::new(letter)));
+    }
+
     /// Waits until everything queued before has been dealt with.
     pub(super) fn flush(&self) {
         let (done, wait) = mpsc::channel();
@@ -194,7 +199,7 @@ impl Job {
     fn fail(self, error: &CommitError) {
         match self {
             Job::Tree(_, done) | Job::Registry(_, done) => done(Err(error.clone())),
-            Job::Evidence(_) | Job::Flush(_) | Job::Stop => {}
+            Job::Evidence(_) | Job::DeadLetter(_) | Job::Flush(_) | Job::Stop => {}
         }
     }
 }
@@ -238,6 +243,9 @@ impl Writer {
                 (Job::Flush(done), _) => flushed.push(done),
                 (Job::Stop, _) => stop = true,
                 (Job::Evidence(evidence), None) => self.add_evidence(&mut batch, &evidence),
+                (Job::DeadLetter(letter), None) => {
+                    dead_letters::add(&self.rocks, &mut batch, &letter);
+                }
                 (Job::Registry(changes, done), None) => {
                     for change in &changes {
                         change.add_to(&mut batch, &self.rocks);

@@ -10,7 +10,7 @@ use protocol::state::{State, StateSource, Version};
 use rocksdb::Direction;
 use serde::Serialize;
 
-use super::rocks::{HISTORY, SNAPSHOTS, unpack};
+use super::rocks::{HISTORY, Reach, SNAPSHOTS, unpack};
 use super::{Store, keys};
 
 /// Which state of a tree.
@@ -205,7 +205,7 @@ impl Store {
         version: Version,
     ) -> Result<TreeAt, ReadError> {
         if version == record.version {
-            let leaves = self.rocks.leaves(number)?;
+            let leaves = self.rocks.leaves(Reach::Disk, number)?;
             // Leaves and row are two reads; a commit between them shows as another version.
             let again = self.tree_record(number)?.map_or(0, |record| record.version);
             if again == record.version {

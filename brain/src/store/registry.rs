@@ -8,8 +8,8 @@ use protocol::{DeviceId, PublicKey};
 use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
 
-use super::rocks::{API_TOKENS, DEVICES, ENROLMENTS, Rocks};
-use super::{Store, StoreHealth};
+use super::rocks::{API_TOKENS, DEAD_LETTERS, DEVICES, ENROLMENTS, Rocks};
+use super::{Store, StoreHealth, dead_letters};
 
 /// A device of the fleet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +71,8 @@ pub enum RegistryChange {
     Enrolment(EnrolmentRecord),
     /// Adds an API token.
     ApiToken(ApiToken),
+    /// Forgets the dead letter with this digest.
+    DeadLetterGone([u8; 8], DeviceId),
 }
 
 impl RegistryChange {
@@ -81,6 +83,9 @@ impl RegistryChange {
                 rocks.put(batch, ENROLMENTS, &token.number.to_be_bytes(), token);
             }
             Self::ApiToken(token) => rocks.put(batch, API_TOKENS, &token.sha256, token),
+            Self::DeadLetterGone(digest, device) => {
+                rocks.delete(batch, DEAD_LETTERS, &dead_letters::key(*digest, *device));
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use protocol::state::Path;
 use protocol::{EntryId, FleetId};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    Direction, IteratorMode, Options, WriteBatch, WriteOptions,
+    Direction, IteratorMode, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
 };
 use serde::de::DeserializeOwned;
 
@@ -42,15 +42,47 @@ pub(super) const API_TOKENS: &str = "api_tokens";
 /// A running number to [`Evidence`](actors::ports::Evidence).
 pub(super) const EVIDENCE: &str = "evidence";
 
-const FAMILIES: [&str; 11] = [
-    META, TREE_IDS, TREES, HISTORY, LOG_ENDS, LEAVES, SNAPSHOTS, DEVICES, ENROLMENTS, API_TOKENS,
+/// Digest and device to [`DeadLetter`](actors::ports::DeadLetter).
+pub(super) const DEAD_LETTERS: &str = "dead_letters";
+
+const FAMILIES: [&str; 12] = [
+    META,
+    TREE_IDS,
+    TREES,
+    HISTORY,
+    LOG_ENDS,
+    LEAVES,
+    SNAPSHOTS,
+    DEVICES,
+    ENROLMENTS,
+    API_TOKENS,
     EVIDENCE,
+    DEAD_LETTERS,
 ];
 
 /// How much all memtables together may take: what a crash has to replay and a full disk to hold.
 const MEMTABLES_BYTES: usize = 64 << 20;
 /// How much of the write-ahead log may be kept.
 const WAL_BYTES_MAX: u64 = 128 << 20;
+
+/// How far a read may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// To the disk, which may take long.
+    Disk,
+    /// To what is in memory.
+    Memory,
+}
+
+impl Reach {
+    fn options(self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        if self == Self::Memory {
+            options.set_read_tier(ReadTier::BlockCache);
+        }
+        options
+    }
+}
 
 /// The open database.
 pub(super) struct Rocks {
@@ -134,7 +166,19 @@ impl Rocks {
         family: &'static str,
         key: &[u8],
     ) -> Result<Option<T>, ReadError> {
-        let found = self.db.get_pinned_cf(self.family(family), key).map_err(read_error)?;
+        self.get_from(Reach::Disk, family, key)
+    }
+
+    /// The same, from as far as `reach`; beyond it, it fails.
+    pub(super) fn get_from<T: DeserializeOwned>(
+        &self,
+        reach: Reach,
+        family: &'static str,
+        key: &[u8],
+    ) -> Result<Option<T>, ReadError> {
+        let family_handle = self.family(family);
+        let found = self.db.get_pinned_cf_opt(family_handle, key, &reach.options());
+        let found = found.map_err(read_error)?;
         found.map(|record| record::open(family, key, &record)).transpose()
     }
 
@@ -145,8 +189,18 @@ impl Rocks {
         from: &[u8],
         direction: Direction,
     ) -> impl Iterator<Item = Result<(Box<[u8]>, T), ReadError>> {
+        self.scan_from(Reach::Disk, family, from, direction)
+    }
+
+    fn scan_from<T: DeserializeOwned>(
+        &self,
+        reach: Reach,
+        family: &'static str,
+        from: &[u8],
+        direction: Direction,
+    ) -> impl Iterator<Item = Result<(Box<[u8]>, T), ReadError>> {
         let mode = IteratorMode::From(from, direction);
-        self.db.iterator_cf(self.family(family), mode).map(move |row| {
+        self.db.iterator_cf_opt(self.family(family), reach.options(), mode).map(move |row| {
             let (key, value) = row.map_err(read_error)?;
             let value = record::open(family, &key, &value)?;
             Ok((key, value))
@@ -178,9 +232,14 @@ impl Rocks {
             .map_or(0, |last| last + 1)
     }
 
-    pub(super) fn leaves(&self, tree: TreeNumber) -> Result<BTreeMap<Path, Leaf>, ReadError> {
+    pub(super) fn leaves(
+        &self,
+        reach: Reach,
+        tree: TreeNumber,
+    ) -> Result<BTreeMap<Path, Leaf>, ReadError> {
         let mut leaves = BTreeMap::new();
-        for row in self.scan::<Leaf>(LEAVES, &keys::tree(tree), Direction::Forward) {
+        let from = keys::tree(tree);
+        for row in self.scan_from::<Leaf>(reach, LEAVES, &from, Direction::Forward) {
             let (key, leaf) = row?;
             if !key.starts_with(&keys::tree(tree)) {
                 break;

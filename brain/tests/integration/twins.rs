@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::device::{BrainAuthor, DeviceActor, DeviceArgs, DeviceMsg, WriteOutcome};
+use actors::device::{BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, WriteOutcome};
 use actors::supervise::{
     Address, Child, ChildPolicy, DynamicSupervisor, Env, Root, SetPolicy, Strategy, Supervisor,
 };
@@ -51,6 +51,7 @@ async fn rig() -> Rig {
         store: Arc::new(store.clone()),
         clock: Arc::new(SystemClock::new(ClockQuality::Synchronised)),
         epochs: brain::random_epoch,
+        commits: Commits::default(),
     };
     let twin = devices.start_child("twin", Arc::new(args)).expect("starts");
     Rig { root, store, twin, _folder: folder }

@@ -35,7 +35,8 @@ pub fn resolve(code: ErrorCode) -> Resolution {
         ErrorCode::ClockAhead => reissue(End::BelowRefused, false, true),
         ErrorCode::LogCut => reissue(End::BelowRefused, false, false),
         ErrorCode::Equivocation => reissue(End::AtAcknowledged, false, false),
-        ErrorCode::Forbidden
+        ErrorCode::DeadLettered
+        | ErrorCode::Forbidden
         | ErrorCode::TooLarge
         | ErrorCode::Malformed
         | ErrorCode::Truncated

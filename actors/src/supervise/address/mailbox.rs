@@ -41,12 +41,19 @@ struct Lanes<M> {
     queue: VecDeque<Envelope<M>>,
     /// Cast by a life to itself while it started: comes before all that waits.
     first: VecDeque<M>,
+    /// What a life left for the next one before it went passive.
+    keepsake: Option<Box<M>>,
     /// The life that takes from the queue, and how to wake it.
     reader: Option<Reader>,
+    /// Has the node started again: it is passive.
+    rouse: Option<Rouse>,
     /// A token is on its way to the reader, or it is at work, or not yet ready.
     awake: bool,
     open: bool,
 }
+
+/// Has a passive node started again.
+pub(crate) type Rouse = Box<dyn FnOnce() + Send>;
 
 struct Reader {
     life: Incarnation,
@@ -94,6 +101,9 @@ pub(crate) trait Gauge: Send + Sync {
     fn depth(&self) -> usize;
     fn capacity(&self) -> usize;
     fn traffic(&self) -> Traffic;
+    /// Has the node look for itself whether there is work.
+    #[cfg(feature = "chaos")]
+    fn stir(&self);
 }
 
 impl<M: Send + 'static> Mailbox<M> {
@@ -103,7 +113,9 @@ impl<M: Send + 'static> Mailbox<M> {
             lanes: Mutex::new(Lanes {
                 queue: VecDeque::new(),
                 first: VecDeque::new(),
+                keepsake: None,
                 reader: None,
+                rouse: None,
                 awake: false,
                 open: true,
             }),
@@ -167,6 +179,10 @@ impl<M: Send + 'static> Mailbox<M> {
     pub(crate) fn attach(&self, life: Incarnation, actor: ActorRef<Wake>) {
         let mut lanes = self.lanes();
         let stale = lanes.take_own();
+        if let Some(message) = lanes.keepsake.take() {
+            lanes.queue.push_front(Envelope { message: *message, deadline: None, own: true });
+        }
+        lanes.rouse = None;
         lanes.reader = Some(Reader { life, actor, starting: true });
         lanes.awake = true;
         lanes.open = true;
@@ -196,6 +212,57 @@ impl<M: Send + 'static> Mailbox<M> {
         }
     }
 
+    /// Keeps a message for the life after this one, which is about to go passive.
+    pub(crate) fn keep(&self, life: Incarnation, keepsake: M) {
+        let mut lanes = self.lanes();
+        if lanes.reader.as_ref().is_some_and(|reader| reader.life == life) {
+            lanes.keepsake = Some(Box::new(keepsake));
+        }
+    }
+
+    /// A life went passive: the next message has the node started again.
+    pub(crate) fn rest(&self, life: Incarnation, rouse: Rouse) {
+        let mut lanes = self.lanes();
+        if lanes.reader.as_ref().is_none_or(|reader| reader.life != life) {
+            return;
+        }
+        lanes.reader = None;
+        let stale = lanes.take_own();
+        let due = match lanes.queue.is_empty() {
+            true => {
+                // What the queue had grown to is not needed for who knows how long.
+                lanes.queue = VecDeque::new();
+                lanes.rouse = Some(rouse);
+                None
+            }
+            false => Some(rouse),
+        };
+        drop(lanes);
+        drop(stale);
+        if let Some(rouse) = due {
+            rouse();
+        }
+    }
+
+    /// Closes it if the node is passive and nothing waits for it; says whether it did.
+    pub(crate) fn close_passive(&self) -> bool {
+        let passive = {
+            let mut lanes = self.lanes();
+            let passive = lanes.rouse.is_some() && lanes.queue.is_empty();
+            lanes.open &= !passive;
+            passive
+        };
+        if passive {
+            self.close();
+        }
+        passive
+    }
+
+    /// Whether the node is passive.
+    pub(crate) fn is_passive(&self) -> bool {
+        self.lanes().rouse.is_some()
+    }
+
     /// Nobody will come any more: what waits is lost, and what comes is refused.
     pub(crate) fn close(&self) {
         let mut lanes = self.lanes();
@@ -203,11 +270,12 @@ impl<M: Send + 'static> Mailbox<M> {
         lanes.reader = None;
         let first = std::mem::take(&mut lanes.first);
         let queue = std::mem::take(&mut lanes.queue);
+        let passive = (lanes.keepsake.take(), lanes.rouse.take());
         drop(lanes);
         for envelope in queue.iter().filter(|envelope| !envelope.own) {
             self.settle(envelope.own, Fate::Lost);
         }
-        drop((first, queue));
+        drop((first, queue, passive));
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -258,6 +326,10 @@ impl<M: Send + 'static> Mailbox<M> {
 
 /// Sends the token unless the reader is awake anyway.
 fn wake<M>(mut lanes: MutexGuard<'_, Lanes<M>>) {
+    if let Some(rouse) = lanes.rouse.take() {
+        drop(lanes);
+        return rouse();
+    }
     if lanes.awake {
         return;
     }
@@ -286,6 +358,11 @@ impl<M> Lanes<M> {
 }
 
 impl<M: Send + 'static> Gauge for Mailbox<M> {
+    #[cfg(feature = "chaos")]
+    fn stir(&self) {
+        wake(self.lanes());
+    }
+
     fn depth(&self) -> usize {
         self.capacity.saturating_sub(self.credits.available_permits())
     }

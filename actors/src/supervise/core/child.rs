@@ -40,6 +40,8 @@ pub(super) enum State {
     Waiting { due: Duration },
     /// Gone, and left alone until then.
     Quarantined { due: Duration },
+    /// Gone until somebody needs it.
+    Passive,
     /// Gone for good, unless its whole group is restarted.
     Finished,
 }
@@ -63,9 +65,11 @@ impl Child {
             State::Starting { incarnation }
             | State::Running { incarnation, .. }
             | State::Stopping { incarnation } => Some(incarnation),
-            State::Down | State::Waiting { .. } | State::Quarantined { .. } | State::Finished => {
-                None
-            }
+            State::Down
+            | State::Waiting { .. }
+            | State::Quarantined { .. }
+            | State::Passive
+            | State::Finished => None,
         }
     }
 

@@ -28,7 +28,10 @@ impl Chance {
 
 /// The wait before the `streak`-th restart in a row, counted from 1.
 pub(super) fn backoff(rule: &Backoff, streak: u32, chance: &mut Chance) -> Duration {
-    let exponent = i32::try_from(streak.saturating_sub(1)).unwrap_or(i32::MAX);
+    let Some(wait) = streak.checked_sub(rule.immediate).filter(|wait| *wait > 0) else {
+        return Duration::ZERO;
+    };
+    let exponent = i32::try_from(wait - 1).unwrap_or(i32::MAX);
     let max = rule.max.max(rule.min).as_secs_f64();
     // `f64::max` and `min` pass over a NaN, so nonsense in the rule is harmless.
     let grown = rule.min.as_secs_f64() * rule.factor.max(1.0).powi(exponent);
@@ -48,6 +51,14 @@ pub(super) fn quarantine(rule: &Quarantine, count: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_tries_may_come_at_once() {
+        let rule = Backoff { immediate: 2, jitter: 0.0, ..Backoff::default() };
+        let waits = [1, 2, 3, 4].map(|streak| backoff(&rule, streak, &mut Chance::new(0)));
+        let zero = Duration::ZERO;
+        assert_eq!(waits, [zero, zero, rule.min, rule.min * 2]);
+    }
 
     #[test]
     fn waits_grow_by_the_factor_up_to_the_maximum() {

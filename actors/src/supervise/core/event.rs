@@ -67,6 +67,11 @@ pub enum Event {
         /// The child.
         id: ChildId,
     },
+    /// Somebody needs a child that went passive.
+    WakeChild {
+        /// The child.
+        id: ChildId,
+    },
     /// The supervisor is to stop, with all its children.
     Stop,
 }
@@ -78,6 +83,8 @@ pub enum Exit {
     Normal,
     /// It was asked to stop, or stopped itself in good order.
     Shutdown,
+    /// It left memory until somebody needs it.
+    Passive,
     /// A handler panicked or returned an error.
     Crash {
         /// What the panic or the error said.
@@ -100,7 +107,7 @@ impl Exit {
     /// Whether a transient child is restarted after it.
     pub fn abnormal(&self) -> bool {
         match self {
-            Self::Normal | Self::Shutdown => false,
+            Self::Normal | Self::Shutdown | Self::Passive => false,
             Self::Crash { .. }
             | Self::Killed
             | Self::Cancelled
@@ -115,6 +122,7 @@ impl fmt::Display for Exit {
         match self {
             Self::Normal => f.write_str("ended"),
             Self::Shutdown => f.write_str("stopped"),
+            Self::Passive => f.write_str("went passive"),
             Self::Crash { message } => write!(f, "crashed: {message}"),
             Self::Killed => f.write_str("killed"),
             Self::Cancelled => f.write_str("cancelled"),

@@ -43,6 +43,8 @@ impl SupervisorCore {
             } else if renewed && !self.grouped() {
                 self.start_child(age, out);
             }
+        } else if *exit == Exit::Passive {
+            child.state = State::Passive;
         } else if child.restarts_after(exit) {
             self.fail(age, life, exit, now, out);
         } else {

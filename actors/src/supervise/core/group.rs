@@ -21,7 +21,7 @@ impl SupervisorCore {
         };
         self.stop_from = Some(from);
         for child in self.children.range_mut(from..).map(|(_, child)| child) {
-            if child.state == State::Finished {
+            if matches!(child.state, State::Finished | State::Passive) {
                 child.state = State::Down;
             }
         }
@@ -71,6 +71,7 @@ impl SupervisorCore {
                 | State::Stopping { .. }
                 | State::Waiting { .. }
                 | State::Quarantined { .. }
+                | State::Passive
                 | State::Finished => {}
             }
         }

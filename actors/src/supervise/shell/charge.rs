@@ -153,9 +153,8 @@ impl Charge {
         };
         match slot.factory.start(launch).await {
             Ok(running) => {
-                let live = running.live();
-                self.actors.insert(live.actor.get_id(), (id.clone(), incarnation));
-                slot.cell.live(live, Some(self.myself.clone()));
+                self.actors.insert(running.actor().get_id(), (id.clone(), incarnation));
+                slot.cell.live(running.live(), Some(self.myself.clone()));
                 slot.running = Some(running);
                 Some(Event::ChildStarted { id, incarnation })
             }
@@ -173,15 +172,7 @@ impl Charge {
             return;
         };
         debug_assert_eq!(crash.incarnation, incarnation);
-        tracing::warn!(
-            path = %crash.path,
-            kind = crash.kind,
-            label = crash.label,
-            fault = %crash.fault,
-            decision = ?verdict.decision,
-            "node crashed"
-        );
-        self.env.crashes.crashed(&crash, verdict);
+        self.env.record(&crash, verdict);
     }
 
     /// All children are gone, and so will be this supervisor.

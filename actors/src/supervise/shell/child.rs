@@ -15,10 +15,10 @@ use super::{
     supervisor::{Supervisor, SupervisorFactory},
 };
 use crate::supervise::{
-    address::{Address, Gauge},
+    address::{Address, Gauge, Rouse},
     context::Life,
     core::Incarnation,
-    crash::Fault,
+    crash::{Digest, Fault},
     guard::{Birth, Guard},
     node::Node,
     spec::{ChildId, ChildPolicy, ChildSpec, Rules, SetPolicy},
@@ -96,6 +96,17 @@ pub(crate) trait ChildFactory: Send + Sync + 'static {
     /// A life has ended; there may be another.
     fn over(&self, life: Incarnation);
 
+    /// A life went passive; `rouse` has another one started when it is needed.
+    fn rest(&self, life: Incarnation, rouse: Rouse) {
+        let _ = rouse;
+        self.over(life);
+    }
+
+    /// Closes the child's mailbox if it is passive and nothing waits there; says whether it did.
+    fn close_passive(&self) -> bool {
+        false
+    }
+
     /// There will be no other, unless it is started after all.
     fn close(&self);
 }
@@ -120,9 +131,24 @@ impl Running {
     pub(super) fn live(&self) -> Live {
         match self {
             Self::Node { actor, life } => {
-                Live { actor: actor.clone(), life: Some(Arc::clone(life)) }
+                Live::Actor { actor: actor.clone(), life: Some(Arc::clone(life)) }
             }
-            Self::Supervisor { actor } => Live { actor: actor.get_cell(), life: None },
+            Self::Supervisor { actor } => Live::Actor { actor: actor.get_cell(), life: None },
+        }
+    }
+
+    /// What tells the message that it handles, or handled last, from others.
+    pub(super) fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Node { life, .. } => life.digest(),
+            Self::Supervisor { .. } => None,
+        }
+    }
+
+    pub(super) fn actor(&self) -> ActorCell {
+        match self {
+            Self::Node { actor, .. } => actor.clone(),
+            Self::Supervisor { actor } => actor.get_cell(),
         }
     }
 
@@ -174,7 +200,7 @@ impl<N: Node> ChildFactory for NodeFactory<N> {
             args: Arc::clone(&self.args),
             address: self.address.clone(),
             incarnation: launch.incarnation,
-            epoch: launch.env.tree.epoch(),
+            env: launch.env,
             cell: launch.cell,
             life: Arc::clone(&life),
         };
@@ -187,6 +213,14 @@ impl<N: Node> ChildFactory for NodeFactory<N> {
 
     fn over(&self, life: Incarnation) {
         self.address.mailbox().detach(life);
+    }
+
+    fn rest(&self, life: Incarnation, rouse: Rouse) {
+        self.address.mailbox().rest(life, rouse);
+    }
+
+    fn close_passive(&self) -> bool {
+        self.address.mailbox().close_passive()
     }
 
     fn close(&self) {

@@ -20,7 +20,7 @@ use super::{
     supervisor::{Supervisor, SupervisorFactory},
 };
 use crate::supervise::{
-    address::{Address, Gauge},
+    address::{Address, Gauge, Rouse},
     core::Incarnation,
     node::Node,
     spec::{ChildId, ChildPolicy, ChildSpec, Rules, SetPolicy, Strategy},
@@ -157,6 +157,13 @@ impl<N: Node> DynamicSupervisor<N> {
         // Either somebody says so, or nobody is left to say it.
         let _ = wait.await;
         true
+    }
+
+    /// Has a child leave if it is passive and nothing waits for it.
+    pub fn dismiss_child(&self, id: &str) {
+        if let Some(live) = self.set.live.load().as_ref() {
+            let _ = tell(live, ShellMsg::Dismiss(ChildId::from(id)));
+        }
     }
 
     /// Lets a child out of its quarantine.
@@ -303,6 +310,14 @@ impl<N: Node> ChildFactory for Member<N> {
 
     fn over(&self, life: Incarnation) {
         self.node.over(life);
+    }
+
+    fn rest(&self, life: Incarnation, rouse: Rouse) {
+        self.node.rest(life, rouse);
+    }
+
+    fn close_passive(&self) -> bool {
+        self.node.close_passive()
     }
 
     fn close(&self) {

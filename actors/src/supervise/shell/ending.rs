@@ -38,15 +38,15 @@ impl Charge {
         if patience.is_some() {
             running.ask_to_stop(self.for_good());
         }
-        let live = running.live();
+        let (actor, live) = (running.actor(), running.live());
         let (myself, grace) = (self.myself.clone(), self.env.kill_grace);
         self.tasks.spawn(async move {
             let patient = match patience {
-                Some(patience) => live.actor.wait(Some(patience)).await.is_ok(),
+                Some(patience) => actor.wait(Some(patience)).await.is_ok(),
                 None => false,
             };
             if !patient {
-                kill(live, grace, &myself, ShellMsg::Abandon(id, incarnation)).await;
+                kill(&actor, &live, grace, &myself, ShellMsg::Abandon(id, incarnation)).await;
             }
         });
     }
@@ -71,7 +71,13 @@ impl Charge {
                 slot.note(incarnation, fault, now);
             }
             slot.running = None;
-            slot.factory.over(incarnation);
+            if exit == Exit::Passive {
+                let (myself, id) = (self.myself.clone(), id.clone());
+                let rouse = move || drop(tell(&myself, ShellMsg::Wake(id)));
+                slot.factory.rest(incarnation, Box::new(rouse));
+            } else {
+                slot.factory.over(incarnation);
+            }
             match self.stopping {
                 Some(stopping) => {
                     slot.cell.over(Status::Stopped);
@@ -79,6 +85,7 @@ impl Charge {
                         slot.factory.close();
                     }
                 }
+                None if exit == Exit::Passive => slot.cell.over(Status::Passive),
                 None => slot.cell.over(Status::Restarting),
             }
         }
@@ -99,7 +106,7 @@ impl Charge {
         };
         tracing::error!(path = %slot.cell.path(), "node blocks its thread and is abandoned");
         slot.condemned = true;
-        let actor = running.live().actor;
+        let actor = running.actor();
         actor.unlink(self.myself.get_cell());
         self.exited(&actor, Exit::Killed, None).await
     }
@@ -114,14 +121,15 @@ impl Charge {
             let Some((label, since)) = slot.cell.activity().current() else {
                 continue;
             };
-            if slot.condemned || now.saturating_sub(since) < limit {
+            let excused = slot.cell.activity().is_excused();
+            if slot.condemned || excused || now.saturating_sub(since) < limit {
                 continue;
             }
             tracing::error!(path = %slot.cell.path(), label, "node is stuck");
             slot.condemned = true;
-            let (live, grace) = (running.live(), self.env.kill_grace);
+            let (actor, live, grace) = (running.actor(), running.live(), self.env.kill_grace);
             let (myself, abandon) = (self.myself.clone(), ShellMsg::Abandon(id.clone(), slot.life));
-            self.tasks.spawn(async move { kill(live, grace, &myself, abandon).await });
+            self.tasks.spawn(async move { kill(&actor, &live, grace, &myself, abandon).await });
         }
         if let Some(every) = self.look_every {
             self.send_after(every, ShellMsg::Look);
@@ -160,9 +168,15 @@ impl Charge {
 }
 
 /// Kills a child, and says so when that does not help.
-async fn kill(live: Live, grace: Duration, myself: &ActorRef<ShellMsg>, abandon: ShellMsg) {
+async fn kill(
+    actor: &ActorCell,
+    live: &Live,
+    grace: Duration,
+    myself: &ActorRef<ShellMsg>,
+    abandon: ShellMsg,
+) {
     live.kill();
-    if live.actor.wait(Some(grace)).await.is_err() {
+    if actor.wait(Some(grace)).await.is_err() {
         let _ = tell(myself, abandon);
     }
 }

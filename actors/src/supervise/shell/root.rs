@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::{Commission, Ended, Report, Shell, ShellMsg, Supervisor, child::not_spawned};
 use crate::supervise::{
     core::{Exhaustion, Incarnation},
-    crash::CrashSink,
+    crash::{Crash, CrashSink, Verdict},
     guard::install_hook,
     spec::ChildId,
     tell::tell,
@@ -29,6 +29,8 @@ pub struct Env {
     pub tree: TreeView,
     /// Who is told of crashes.
     pub crashes: Arc<dyn CrashSink>,
+    /// Who is told how long handlers take.
+    pub timings: Arc<dyn Timings>,
     /// For the jitter; the same seed gives the same waits.
     pub seed: u64,
     /// A killed node that is not gone after this long is blocking its thread.
@@ -37,11 +39,23 @@ pub struct Env {
     pub kill_grace: Duration,
 }
 
+/// Is told of every message that was handled. It is called by the actors, and must not block.
+pub trait Timings: Send + Sync + 'static {
+    /// A node of that kind has handled a message of that label.
+    fn handled(&self, kind: &'static str, label: &'static str, took: Duration);
+}
+
+/// Keeps nothing.
+impl Timings for () {
+    fn handled(&self, _kind: &'static str, _label: &'static str, _took: Duration) {}
+}
+
 impl Default for Env {
     fn default() -> Self {
         Self {
             tree: TreeView::new(),
             crashes: Arc::new(()),
+            timings: Arc::new(()),
             seed: RandomState::new().hash_one("jitter"),
             kill_grace: Duration::from_secs(5),
         }
@@ -49,6 +63,19 @@ impl Default for Env {
 }
 
 impl Env {
+    /// Takes note of a crash.
+    pub(in crate::supervise) fn record(&self, crash: &Crash, verdict: Verdict) {
+        tracing::warn!(
+            path = %crash.path,
+            kind = crash.kind,
+            label = crash.label,
+            fault = %crash.fault,
+            decision = ?verdict.decision,
+            "node crashed"
+        );
+        self.crashes.crashed(crash, verdict);
+    }
+
     /// A seed of its own for each supervisor (FNV-1a, stable between runs).
     pub(super) fn seed_for(&self, path: &TreePath) -> u64 {
         path.as_str()
@@ -117,7 +144,7 @@ impl Root {
                     }
                 }
             })?;
-        let live = Live { actor: actor.get_cell(), life: None };
+        let live = Live::Actor { actor: actor.get_cell(), life: None };
         cell.live(live, None);
         Ok(Self { actor, blueprint: supervisor, report: watched, tree })
     }

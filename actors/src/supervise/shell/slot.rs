@@ -8,10 +8,11 @@ use tokio::{sync::oneshot, task::AbortHandle};
 use super::{
     Ended,
     child::{ChildFactory, Running},
+    suspects::Suspects,
 };
 use crate::supervise::{
     core::Incarnation,
-    crash::{Crash, Fault},
+    crash::{Crash, Digest, Fault},
     spec::ChildSpec,
     tree::{NodeCell, Status, TreePath, TreeView},
 };
@@ -31,6 +32,7 @@ pub(super) struct Slot {
     /// Who waits for it to leave.
     pub(super) leavers: Vec<oneshot::Sender<()>>,
     timer: Option<AbortHandle>,
+    suspects: Suspects,
 }
 
 /// Why a child ended: told by its guard, or only as much as ractor knows.
@@ -96,6 +98,7 @@ impl Slot {
             crash: None,
             leavers: Vec::new(),
             timer: None,
+            suspects: Suspects::default(),
         }
     }
 
@@ -122,14 +125,28 @@ impl Slot {
                 incarnation,
                 // A handler that was dropped half way left its label behind.
                 label: self.cell.activity().current().map(|(label, _)| label),
-                digest: None,
+                digest: self.running.as_ref().and_then(Running::digest),
                 trace_id: None,
                 fault,
                 uptime: now.saturating_sub(self.cell.born()),
             }),
         };
+        // To be killed is nobody's fault; to be stuck is.
+        let guilty = !matches!(crash.fault, Fault::Killed | Fault::Cancelled);
+        if let Some(digest) = crash.digest.filter(|_| guilty)
+            && self.suspects.blame(digest)
+        {
+            tracing::error!(path = %crash.path, label = crash.label, %digest, "message is condemned: it killed its node too often");
+            self.cell.condemn(self.suspects.condemned());
+        }
         self.cell.crashed(Arc::clone(&crash));
         self.crash = Some(crash);
+    }
+
+    /// A message that killed its node is handled again when it comes again.
+    pub(super) fn pardon(&mut self, digest: Digest) {
+        self.suspects.pardon(digest);
+        self.cell.condemn(self.suspects.condemned());
     }
 
     /// The supervisor goes and the child with it, maybe to come back.

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -21,14 +21,21 @@ const TIME_BITS: u32 = 48;
 #[derive(Default)]
 pub(crate) struct Activity {
     current: AtomicU64,
+    /// When a message from somebody else came to its turn last.
+    used_micros: AtomicU64,
     busy_nanos: AtomicU64,
     slowest_nanos: AtomicU64,
+    /// It waits for others.
+    excused: AtomicBool,
     labels: RwLock<Vec<&'static str>>,
 }
 
 impl Activity {
     /// A handler begins.
-    pub(crate) fn begin(&self, label: u16, since: Duration) {
+    pub(crate) fn begin(&self, label: u16, since: Duration, own: bool) {
+        if !own {
+            self.used_micros.store(since.as_micros() as u64, Relaxed);
+        }
         let micros = since.as_micros() as u64 & ((1 << TIME_BITS) - 1);
         let label = u64::from(label) + 1;
         self.current.store(label << TIME_BITS | micros, Relaxed);
@@ -37,7 +44,7 @@ impl Activity {
     /// The handler still runs, and gets on.
     pub(crate) fn renew(&self, now: Duration) {
         if let Some(label) = (self.current.load(Relaxed) >> TIME_BITS).checked_sub(1) {
-            self.begin(label as u16, now);
+            self.begin(label as u16, now, true);
         }
     }
 
@@ -52,8 +59,18 @@ impl Activity {
         self.current.store(0, Relaxed);
     }
 
+    /// It waits for others, or does so no more.
+    pub(crate) fn excuse(&self, waits: bool) {
+        self.excused.store(waits, Relaxed);
+    }
+
+    pub(crate) fn is_excused(&self) -> bool {
+        self.excused.load(Relaxed)
+    }
+
     /// A new life does nothing yet.
     pub(crate) fn clear(&self) {
+        self.excused.store(false, Relaxed);
         self.current.store(0, Relaxed);
     }
 
@@ -65,6 +82,10 @@ impl Activity {
         let label = labels.get(usize::try_from(index).ok()?)?;
         let micros = current & ((1 << TIME_BITS) - 1);
         Some((label, Duration::from_micros(micros)))
+    }
+
+    pub(crate) fn last_used(&self) -> Duration {
+        Duration::from_micros(self.used_micros.load(Relaxed))
     }
 
     pub(crate) fn busy(&self) -> Duration {

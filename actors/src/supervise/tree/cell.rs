@@ -4,7 +4,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{
-            AtomicU8, AtomicU64,
+            AtomicBool, AtomicU8, AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -13,14 +13,21 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use ractor::{ActorCell, ActorRef};
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, task::AbortHandle};
 
 use super::{
     Activity, TreePath,
     info::{Change, Handling, NodeInfo, Status},
 };
+#[cfg(feature = "chaos")]
+use crate::supervise::chaos::Chaos;
 use crate::supervise::{
-    address::Gauge, context::Life, core::Incarnation, crash::Crash, shell::ShellMsg, spec::ChildId,
+    address::Gauge,
+    context::Life,
+    core::Incarnation,
+    crash::{Crash, Digest},
+    shell::ShellMsg,
+    spec::ChildId,
     tell::tell,
 };
 
@@ -39,7 +46,14 @@ pub(crate) struct NodeCell {
     activity: Activity,
     gauge: Option<Weak<dyn Gauge>>,
     last_crash: ArcSwapOption<Crash>,
+    /// Messages that are not to be handled any more; none for nearly everybody.
+    condemned: ArcSwapOption<Vec<Digest>>,
+    #[cfg(feature = "chaos")]
+    chaos: Mutex<Option<Chaos>>,
+    #[cfg(feature = "chaos")]
+    bad_starts: AtomicU8,
     control: Mutex<Control>,
+    killed: AtomicBool,
     changes: broadcast::Sender<Change>,
 }
 
@@ -52,19 +66,26 @@ struct Control {
 
 /// The current life of a node.
 #[derive(Clone)]
-pub(crate) struct Live {
-    pub(crate) actor: ActorCell,
-    pub(crate) life: Option<Arc<Life>>,
+pub(crate) enum Live {
+    /// An actor; supervisors have no messages that could be kept from them.
+    Actor { actor: ActorCell, life: Option<Arc<Life>> },
+    /// A task.
+    Task(AbortHandle),
 }
 
 impl Live {
     /// Kills it: no message is handled after the one in flight, and that one
     /// goes on to its next await.
     pub(crate) fn kill(&self) {
-        if let Some(life) = &self.life {
-            life.interrupt();
+        match self {
+            Self::Actor { actor, life } => {
+                if let Some(life) = life {
+                    life.kill();
+                }
+                actor.kill();
+            }
+            Self::Task(task) => task.abort(),
         }
-        self.actor.kill();
     }
 }
 
@@ -88,13 +109,28 @@ impl NodeCell {
             activity: Activity::default(),
             gauge,
             last_crash: ArcSwapOption::empty(),
+            condemned: ArcSwapOption::empty(),
+            #[cfg(feature = "chaos")]
+            chaos: Mutex::default(),
+            #[cfg(feature = "chaos")]
+            bad_starts: AtomicU8::new(0),
             control: Mutex::default(),
+            killed: AtomicBool::new(false),
             changes,
         }
     }
 
     pub(crate) fn path(&self) -> &TreePath {
         &self.path
+    }
+
+    pub(crate) fn id(&self) -> &ChildId {
+        &self.id
+    }
+
+    /// When it last began to handle a message from somebody else, or was born.
+    pub(crate) fn last_used(&self) -> Duration {
+        self.activity.last_used().max(self.born())
     }
 
     pub(crate) fn kind(&self) -> &'static str {
@@ -121,6 +157,10 @@ impl NodeCell {
         }
     }
 
+    pub(crate) fn status(&self) -> Status {
+        Status::from_u8(self.status.load(SeqCst))
+    }
+
     /// It has left the tree.
     pub(crate) fn gone(&self) {
         self.tell(None);
@@ -136,7 +176,8 @@ impl NodeCell {
 
     /// A life is about to begin.
     pub(crate) fn begin(&self, life: Incarnation, now: Duration) {
-        if self.incarnation.swap(life.0, Relaxed) != 0 {
+        let woken = self.status() == Status::Passive;
+        if self.incarnation.swap(life.0, Relaxed) != 0 && !woken {
             self.restarts.fetch_add(1, Relaxed);
         }
         let micros = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
@@ -166,15 +207,73 @@ impl NodeCell {
         self.set_status(Status::Quarantined);
     }
 
+    /// How long it will still be left alone, if it is.
+    pub(crate) fn quarantined_for(&self, now: Duration) -> Option<Duration> {
+        let until = Duration::from_millis(self.quarantined_until.load(Relaxed));
+        (self.status() == Status::Quarantined).then(|| until.saturating_sub(now))
+    }
+
     pub(crate) fn crashed(&self, crash: Arc<Crash>) {
         self.last_crash.store(Some(crash));
+    }
+
+    pub(crate) fn last_crash(&self) -> Option<Arc<Crash>> {
+        self.last_crash.load_full()
+    }
+
+    pub(crate) fn condemn(&self, digests: Vec<Digest>) {
+        self.condemned.store((!digests.is_empty()).then(|| Arc::new(digests)));
+    }
+
+    pub(crate) fn is_condemned(&self, digest: Digest) -> bool {
+        self.condemned.load().as_ref().is_some_and(|condemned| condemned.contains(&digest))
+    }
+
+    /// Orders a fault, for the next time that the node looks for work.
+    #[cfg(feature = "chaos")]
+    pub(crate) fn order(&self, chaos: Chaos) -> bool {
+        let Some(gauge) = self.gauge.as_ref().and_then(Weak::upgrade) else { return false };
+        *self.chaos.lock().unwrap_or_else(PoisonError::into_inner) = Some(chaos);
+        self.bad_starts.store(chaos.bad_starts(), Relaxed);
+        gauge.stir();
+        true
+    }
+
+    #[cfg(feature = "chaos")]
+    pub(crate) fn ordered(&self) -> Option<Chaos> {
+        self.chaos.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether this start is to fail.
+    #[cfg(feature = "chaos")]
+    pub(crate) fn starts_badly(&self) -> bool {
+        let awaits_strike = self.chaos.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let left = |left: u8| left.checked_sub(1).filter(|_| !awaits_strike);
+        self.bad_starts.fetch_update(Relaxed, Relaxed, left).is_ok()
+    }
+
+    /// Has a message handled again.
+    pub(crate) fn pardon(&self, digest: Digest) -> bool {
+        // At once, for who sends it next; the supervisor forgets what it has counted.
+        if let Some(condemned) = self.condemned.load_full() {
+            self.condemn(condemned.iter().copied().filter(|known| *known != digest).collect());
+        }
+        self.ask_supervisor(ShellMsg::Pardon(self.id.clone(), digest))
     }
 
     pub(crate) fn kill(&self) -> bool {
         let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let live = control.live.clone();
         drop(control);
+        if matches!(live, Some(Live::Task(_))) {
+            self.killed.store(true, Relaxed);
+        }
         live.inspect(Live::kill).is_some()
+    }
+
+    /// Whether somebody killed it; supervisors hear that from ractor.
+    pub(crate) fn was_killed(&self) -> bool {
+        self.killed.load(Relaxed)
     }
 
     pub(crate) fn restart(&self) -> bool {
@@ -182,8 +281,8 @@ impl NodeCell {
     }
 
     pub(crate) fn release(&self) -> bool {
-        let quarantined = self.status.load(SeqCst) == Status::Quarantined as u8;
-        quarantined && self.ask_supervisor(ShellMsg::Release(self.id.clone()))
+        self.status() == Status::Quarantined
+            && self.ask_supervisor(ShellMsg::Release(self.id.clone()))
     }
 
     fn ask_supervisor(&self, wish: ShellMsg) -> bool {
@@ -195,16 +294,19 @@ impl NodeCell {
 
     pub(crate) fn info(&self, now: Duration) -> NodeInfo {
         let gauge = self.gauge.as_ref().and_then(Weak::upgrade);
-        let status = Status::from_u8(self.status.load(SeqCst));
-        let until = Duration::from_millis(self.quarantined_until.load(Relaxed));
+        let depth = gauge.as_ref().map_or(0, |gauge| gauge.depth());
+        let status = match self.status() {
+            Status::Restarting if depth > 0 => Status::Stashing,
+            status => status,
+        };
         NodeInfo {
             path: self.path.clone(),
             kind: self.kind,
             status,
-            quarantined_for: (status == Status::Quarantined).then(|| until.saturating_sub(now)),
+            quarantined_for: self.quarantined_for(now),
             incarnation: self.incarnation(),
             restarts: self.restarts.load(Relaxed),
-            depth: gauge.as_ref().map_or(0, |gauge| gauge.depth()),
+            depth,
             capacity: gauge.as_ref().map_or(0, |gauge| gauge.capacity()),
             traffic: gauge.map(|gauge| gauge.traffic()).unwrap_or_default(),
             handling: self

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::TreePath;
-use crate::supervise::{Traffic, core::Incarnation, crash::Crash, millis};
+use crate::supervise::{Traffic, core::Incarnation, crash::Crash, millis, spec::ChildId};
 
 /// Where a node is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -18,6 +18,12 @@ pub enum Status {
     Running,
     /// It is down and will be started again, after a wait or with its group.
     Restarting,
+    /// The same, and messages wait for it.
+    Stashing,
+    /// It left memory until somebody needs it; a set may hold many that are.
+    Passive,
+    /// It lets go what it holds, before it stops.
+    Draining,
     /// It was asked to stop.
     Stopping,
     /// It has spent its restarts and is left alone for a while.
@@ -28,10 +34,13 @@ pub enum Status {
 
 impl Status {
     pub(super) fn from_u8(status: u8) -> Self {
-        const ALL: [Status; 6] = [
+        const ALL: [Status; 9] = [
             Status::Starting,
             Status::Running,
             Status::Restarting,
+            Status::Stashing,
+            Status::Passive,
+            Status::Draining,
             Status::Stopping,
             Status::Quarantined,
             Status::Stopped,
@@ -72,6 +81,28 @@ pub struct NodeInfo {
     pub slowest: Duration,
     /// How its last bad end came about.
     pub last_crash: Option<Crash>,
+}
+
+/// A node that left the tree.
+#[derive(Clone, Debug, Serialize)]
+pub struct Dead {
+    /// As it was then.
+    #[serde(flatten)]
+    pub node: NodeInfo,
+    /// How long ago that was.
+    #[serde(rename = "ago_ms", with = "millis")]
+    pub ago: Duration,
+}
+
+/// How long a node has not been needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// Its name.
+    pub id: ChildId,
+    /// Whether it is passive already.
+    pub passive: bool,
+    /// How long ago it was last told something by others.
+    pub idle: Duration,
 }
 
 /// A node's status as it has just become.

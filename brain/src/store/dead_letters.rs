@@ -1,0 +1,56 @@
+//! Messages that killed their actors, kept for people to look at and try again.
+
+use actors::ports::{DeadLetter, ReadError};
+use protocol::DeviceId;
+use rocksdb::{Direction, WriteBatch};
+
+use super::rocks::{DEAD_LETTERS, Rocks};
+use super::{RegistryChange, Store};
+
+/// So many are kept; what is there is read through whenever one more comes.
+const DEAD_LETTERS_MAX: usize = 1_000;
+
+/// Adds a letter to a batch; the oldest goes when there are too many.
+pub(super) fn add(rocks: &Rocks, batch: &mut WriteBatch, letter: &DeadLetter) {
+    let key = key(letter.digest, letter.device);
+    let kept = rocks.scan_all::<DeadLetter>(DEAD_LETTERS).filter_map(Result::ok);
+    let mut others: Vec<_> =
+        kept.filter(|(other, _)| **other != key).map(|(other, kept)| (kept.at_ms, other)).collect();
+    others.sort();
+    let too_many = (others.len() + 1).saturating_sub(DEAD_LETTERS_MAX);
+    others.drain(..too_many).for_each(|(_, oldest)| rocks.delete(batch, DEAD_LETTERS, &oldest));
+    rocks.put(batch, DEAD_LETTERS, &key, letter);
+}
+
+/// Where a letter is kept.
+pub(super) fn key(digest: [u8; 8], device: DeviceId) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..8].copy_from_slice(&digest);
+    key[8..].copy_from_slice(&device.0);
+    key
+}
+
+impl Store {
+    /// The dead letters, the latest first. Blocks.
+    pub fn dead_letters(&self) -> Result<Vec<DeadLetter>, ReadError> {
+        let letters = self.rocks.scan_all::<DeadLetter>(DEAD_LETTERS);
+        let mut letters =
+            letters.map(|row| row.map(|(_, letter)| letter)).collect::<Result<Vec<_>, _>>()?;
+        letters.sort_by_key(|letter| (std::cmp::Reverse(letter.at_ms), letter.digest));
+        Ok(letters)
+    }
+
+    /// The dead letter with a digest. Blocks.
+    pub fn dead_letter(&self, digest: [u8; 8]) -> Result<Option<DeadLetter>, ReadError> {
+        let mut rows = self.rocks.scan::<DeadLetter>(DEAD_LETTERS, &digest, Direction::Forward);
+        let letter = rows.next().transpose()?.map(|(_, letter)| letter);
+        Ok(letter.filter(|letter| letter.digest == digest))
+    }
+}
+
+impl RegistryChange {
+    /// Forgets a dead letter.
+    pub fn discard(letter: &DeadLetter) -> Self {
+        Self::DeadLetterGone(letter.digest, letter.device)
+    }
+}
