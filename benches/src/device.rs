@@ -16,7 +16,7 @@ use protocol::keys::{Chain, EnrolmentToken, Keypair};
 use protocol::session::handshake::{Caller, Intent};
 use protocol::session::{Ended, Input, Now, Output, Replica, Session};
 use protocol::state::{Path, StateSource, Value};
-use protocol::wire::{LogPosition, TokenProof};
+use protocol::wire::{LogPosition, Refuse, TokenProof};
 use protocol::{DeviceId, FleetId, PublicKey};
 use rustls::ClientConfig;
 use tokio::time::timeout;
@@ -68,6 +68,8 @@ pub struct LightDevice {
     pub acked: BTreeMap<LogId, (u64, u64)>,
     /// How the last session ended.
     pub ended: Option<Ended>,
+    /// What the brain did not take, the last of it.
+    pub refused: Option<Refuse>,
     author: Author,
     entries: BTreeMap<LogId, Vec<Entry>>,
     started: Instant,
@@ -141,6 +143,7 @@ impl LightDevice {
             tree: Tree::new(genesis),
             acked: BTreeMap::new(),
             ended: None,
+            refused: None,
             author: Author::new(log, Hlc::default()),
             entries: BTreeMap::new(),
             started: Instant::now(),
@@ -305,6 +308,10 @@ impl LightDevice {
                 }
                 Output::Acked { log, stored, sealed } => {
                     self.acked.insert(log, (stored, sealed));
+                    None
+                }
+                Output::PeerRefused(refuse) => {
+                    self.refused = Some(refuse);
                     None
                 }
                 Output::Closed(ended) => {

@@ -2,14 +2,18 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use benches::brain::Brain;
 use benches::device::{LightDevice, Membership, Way, random};
 use benches::link::tls_config;
 use protocol::state::Value;
+use serde_json::Value as Json;
 
 pub(crate) const BRAIN: &str = env!("CARGO_BIN_EXE_brain");
+
+/// Long enough for a busy machine, short enough to fail in.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The `edge` binary beside the brain's.
 pub(crate) fn edge_binary() -> PathBuf {
@@ -23,6 +27,51 @@ pub(crate) fn brain() -> Brain {
     let brain = Brain::start(BRAIN).expect("the brain starts");
     brain.wait_ready().expect("the brain gets ready");
     brain
+}
+
+/// A running brain with these settings, in TOML.
+pub(crate) fn brain_with(binary: &str, settings: &str) -> Brain {
+    let file = tempfile::NamedTempFile::new().expect("temporary file");
+    std::fs::write(&file, settings).expect("writes");
+    let path = file.path().to_str().expect("text");
+    let brain = Brain::start_with(binary, &[("FLEET_BRAIN_CONFIG", path)]);
+    let brain = brain.expect("the brain starts");
+    brain.wait_ready().expect("the brain gets ready");
+    brain
+}
+
+/// A node of a brain's tree.
+pub(crate) fn node(brain: &Brain, path: &str) -> Option<Json> {
+    let nodes = brain.get("/api/v1/tree").expect("a tree");
+    nodes.as_array().into_iter().flatten().find(|node| node["path"] == path).cloned()
+}
+
+/// Waits until a node looks as wanted.
+pub(crate) fn until(brain: &Brain, path: &str, wanted: impl Fn(&Json) -> bool) -> Json {
+    let began = Instant::now();
+    loop {
+        let found = node(brain, path);
+        if let Some(node) = found.as_ref().filter(|node| wanted(node)) {
+            return node.clone();
+        }
+        assert!(began.elapsed() < SOON, "{path} never was as wanted: {found:?}");
+        pause();
+    }
+}
+
+/// The path of the only device's twin.
+pub(crate) fn twin(brain: &Brain) -> String {
+    let nodes = brain.get("/api/v1/tree").expect("a tree");
+    let mut twins = nodes.as_array().into_iter().flatten().filter(|node| node["kind"] == "device");
+    let path = twins.next().expect("a twin")["path"].as_str().expect("text").to_owned();
+    assert!(twins.next().is_none(), "only one device");
+    path
+}
+
+/// Does something to a node through the API.
+pub(crate) fn act(brain: &Brain, path: &str, action: &str) -> u16 {
+    let path = path.replace('/', "%2F");
+    brain.call("POST", &format!("/api/v1/tree/{path}/{action}"), None).expect("answers").0
 }
 
 /// How to reach a brain.

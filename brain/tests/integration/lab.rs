@@ -1,6 +1,7 @@
 //! Deaths at named places, power cuts, and faults that were planted: what only a lab build can
 //! show. `cargo test -p brain --features lab --test integration lab::`
 
+mod chaos;
 mod failpoints;
 mod init;
 mod power;

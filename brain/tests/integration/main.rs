@@ -20,6 +20,7 @@ mod seals;
 mod stopping;
 mod store;
 mod storm;
+mod survival;
 mod traces;
 mod tree;
 mod twins;

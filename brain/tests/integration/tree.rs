@@ -2,15 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use benches::brain::Brain;
 use protocol::state::Value as Leaf;
 use serde_json::Value;
 
-use crate::harness::{BRAIN, brain, device, pause};
-
-const SOON: Duration = Duration::from_secs(20);
+use crate::harness::{BRAIN, SOON, brain, device, node, twin, until};
 
 fn command(brain: &Brain, args: &[&str]) -> Command {
     let mut command = Command::new(BRAIN);
@@ -40,35 +38,8 @@ fn refused(brain: &Brain, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn node(brain: &Brain, path: &str) -> Option<Value> {
-    let nodes = brain.get("/api/v1/tree").expect("a tree");
-    nodes.as_array().into_iter().flatten().find(|node| node["path"] == path).cloned()
-}
-
-/// Waits until a node looks as wanted.
-fn until(brain: &Brain, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    let began = Instant::now();
-    loop {
-        let found = node(brain, path);
-        if let Some(node) = found.as_ref().filter(|node| wanted(node)) {
-            return node.clone();
-        }
-        assert!(began.elapsed() < SOON, "{path} never was as wanted: {found:?}");
-        pause();
-    }
-}
-
 fn is_running(node: &Value) -> bool {
     node["status"] == "running"
-}
-
-/// The path of the only device's twin.
-fn twin(brain: &Brain) -> String {
-    let nodes = brain.get("/api/v1/tree").expect("a tree");
-    let mut twins = nodes.as_array().into_iter().flatten().filter(|node| node["kind"] == "device");
-    let path = twins.next().expect("a twin")["path"].as_str().expect("text").to_owned();
-    assert!(twins.next().is_none(), "only one device");
-    path
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,7 +85,7 @@ async fn a_twin_that_fails_too_often_is_quarantined_and_can_be_let_out() {
     let began = Instant::now();
     let quarantined = loop {
         let listed = json(&brain, &["quarantine", "list"]);
-        if let Some(node) = listed.as_array().and_then(|nodes| nodes.first()) {
+        if let Some(node) = listed["actors"].as_array().and_then(|nodes| nodes.first()) {
             break node.clone();
         }
         assert!(began.elapsed() < SOON, "it is never quarantined");
@@ -131,7 +102,7 @@ async fn a_twin_that_fails_too_often_is_quarantined_and_can_be_let_out() {
     assert_eq!(last["decision"], "quarantine", "{last}");
     order(&brain, &["quarantine", "release", &path]);
     until(&brain, &path, is_running);
-    assert_eq!(json(&brain, &["quarantine", "list"]), Value::Array(vec![]));
+    assert_eq!(json(&brain, &["quarantine", "list"])["actors"], Value::Array(vec![]));
     let why = refused(&brain, &["quarantine", "release", &path]);
     assert!(why.contains("is running and cannot be released"), "{why}");
     device.disconnect();
