@@ -277,7 +277,7 @@ impl DeviceActor {
     ) -> Result<(), NodeError> {
         let Came { log, entries, bytes, in_flight } = came;
         #[cfg(feature = "chaos")]
-        letters::fail_at_poison(&entries);
+        letters::fail_at(&["reported/chaos/poison", "reported/chaos/deadly"], &entries);
         let came = entries.len() as u32;
         let mut result = self.twin_mut().ingest(entries, now);
         let mut unread = came - (result.new + result.known.len()) as u32;

@@ -51,12 +51,11 @@ fn hash(kind: &str, content: &impl Serialize) -> Option<Digest> {
     hash.as_bytes().first_chunk().map(|beginning| Digest(*beginning))
 }
 
-/// Fails where an entry asks for it, for tests of the whole.
+/// Fails where an entry names one of these leaves, for tests of the whole.
 #[cfg(feature = "chaos")]
-pub(super) fn fail_at_poison(entries: &[(protocol::EntryId, protocol::history::Entry)]) {
-    let poisoned = entries.iter().any(|(_, entry)| {
-        entry.delta.changes().any(|(path, _)| path.as_str() == "reported/chaos/poison")
-    });
+pub(super) fn fail_at(leaves: &[&str], entries: &[(protocol::EntryId, protocol::history::Entry)]) {
+    let mut changes = entries.iter().flat_map(|(_, entry)| entry.delta.changes());
+    let poisoned = changes.any(|(path, _)| leaves.contains(&path.as_str()));
     assert!(!poisoned, "chaos: a poisoned entry");
 }
 
@@ -146,6 +145,8 @@ impl DeviceActor {
                 return reply.send(Err(error(refused.code(), "replay", refused.to_string())));
             }
         };
+        #[cfg(feature = "chaos")]
+        fail_at(&["reported/chaos/deadly"], &entries);
         let last = entries.last().map(|(id, _)| *id);
         let result = self.twin_mut().ingest(entries, now);
         let version = self.twin_mut().version();

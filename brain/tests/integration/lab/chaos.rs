@@ -37,7 +37,8 @@ async fn an_entry_that_kills_its_twin_is_put_aside_and_the_device_is_told() {
     };
     device.run_until(told, SOON).await.expect("the device is told");
     assert_eq!(device.refused.as_ref().map(|refuse| refuse.seq), Some(4), "which entry it was");
-    assert_eq!(device.stored(), 3, "all before it are stored");
+    let before = |device: &LightDevice| device.stored() == 3;
+    device.run_until(before, SOON).await.expect("all before it are stored");
     assert!(device.is_connected() && device.ended.is_none(), "{:?}", device.ended);
     let letters = quarantine(&brain);
     assert_eq!(letters.as_array().map(Vec::len), Some(1), "{letters}");
@@ -53,18 +54,49 @@ async fn an_entry_that_kills_its_twin_is_put_aside_and_the_device_is_told() {
     let crashes = crashes.as_array().expect("a list");
     assert!((3..=4).contains(&crashes.len()), "retried at most three times: {crashes:?}");
     assert!(crashes.iter().any(|crash| crash["digest"] == id), "{crashes:?}");
-    // It still kills: it is kept, and the answer says what became of it.
-    let replay = format!("/api/v1/quarantine/messages/{id}/replay");
-    let (status, why) = brain.call("POST", &replay, None).expect("answers");
-    assert_ne!(status, 200, "{why}");
-    assert_eq!(quarantine(&brain).as_array().map(Vec::len), Some(1));
-    // Nobody else noticed, and the twin is well.
+    // Nobody else noticed.
     write(&mut other, "reported/n", 1).await;
     other.run_until(|other| other.stored() == 1, SOON).await.expect("stored");
-    until(&brain, &device_path(&brain, &device), |node| node["status"] == "running");
-    let (status, _) = brain.call("DELETE", replay.trim_end_matches("/replay"), None).expect("ok");
-    assert_eq!((status, quarantine(&brain)), (204, json!([])));
     assert_eq!(node(&brain, "brain/devices").expect("is there")["restarts"], 0);
+    // By another way it is harmless, as after an update that mends the fault.
+    let (status, done) = brain.call("POST", &replay(id), None).expect("answers");
+    assert_eq!((status, &done["version"]), (200, &json!(4)), "{done}");
+    assert_eq!(quarantine(&brain), json!([]));
+}
+
+fn replay(id: &str) -> String {
+    format!("/api/v1/quarantine/messages/{id}/replay")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_that_still_kills_stays_until_it_is_thrown_away() {
+    let brain = brain_with(BRAIN_LAB, "[supervision.device.intensity]\nrestarts = 100\n");
+    let mut device = device(&brain).await;
+    device.connect().await.expect("connects");
+    write(&mut device, "reported/chaos/deadly", 1).await;
+    device.run_until(|device| device.refused.is_some(), SOON).await.expect("told");
+    let began = Instant::now();
+    let id = loop {
+        if let Some(id) = quarantine(&brain)[0]["id"].as_str() {
+            break id.to_owned();
+        }
+        assert!(began.elapsed() < SOON, "it is never kept");
+        pause();
+    };
+    for failures in [4, 5, 6] {
+        let (status, why) = brain.call("POST", &replay(&id), None).expect("answers");
+        assert_eq!(status, 503, "{why}");
+        until(&brain, &device_path(&brain, &device), |node| node["status"] == "running");
+        let crashes = brain.get("/api/v1/crashes").expect("crashes");
+        assert_eq!(crashes.as_array().map(Vec::len), Some(failures));
+    }
+    assert_eq!(quarantine(&brain).as_array().map(Vec::len), Some(1), "{}", quarantine(&brain));
+    let letter = format!("/api/v1/quarantine/messages/{id}");
+    assert_eq!(brain.call("DELETE", &letter, None).expect("answers").0, 204);
+    assert_eq!(quarantine(&brain), json!([]));
+    assert_eq!(brain.call("DELETE", &letter, None).expect("answers").0, 404);
+    let (status, why) = brain.call("POST", &replay("xyz"), None).expect("answers");
+    assert_eq!((status, why["error"]["code"].as_str()), (400, Some("BAD_REQUEST")), "{why}");
 }
 
 fn device_path(brain: &Brain, device: &LightDevice) -> String {
