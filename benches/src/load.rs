@@ -9,6 +9,7 @@ mod brain_metrics;
 mod client;
 mod coldstart;
 mod compare;
+mod crowd;
 mod fanout;
 mod fleet;
 mod history;
@@ -19,7 +20,9 @@ mod report;
 mod settings;
 mod signal;
 mod storm;
+mod supervision;
 mod tracing;
+mod twins;
 mod workspace;
 
 use std::fs;
@@ -64,6 +67,10 @@ enum Scenario {
     Compare,
     /// What it costs to trace one update in a hundred
     Tracing,
+    /// Actors of some devices are killed while others write: what do these notice
+    Supervision,
+    /// Device actors in this process: how soon they are back after a crash, and what they take
+    Twins,
     /// All of these, one after the other
     All,
     /// A process full of devices; the bench starts it itself
@@ -72,7 +79,7 @@ enum Scenario {
 }
 
 /// What `all` runs, in this order.
-const ALL: [Scenario; 8] = [
+const ALL: [Scenario; 10] = [
     Scenario::Idle,
     Scenario::Ack,
     Scenario::Storm,
@@ -80,6 +87,8 @@ const ALL: [Scenario; 8] = [
     Scenario::History,
     Scenario::Coldstart,
     Scenario::Tracing,
+    Scenario::Supervision,
+    Scenario::Twins,
     Scenario::Compare,
 ];
 
@@ -130,6 +139,8 @@ fn sections(
         Scenario::History => vec![history::run(settings, workspace)?],
         Scenario::Coldstart => vec![coldstart::run(settings, workspace)?],
         Scenario::Tracing => vec![tracing::run(settings, workspace)?],
+        Scenario::Supervision => vec![supervision::run(settings, workspace)?],
+        Scenario::Twins => vec![twins::run(settings, workspace)?],
         Scenario::Compare => compare::run(settings, workspace)?,
         Scenario::All => {
             let mut all = Vec::new();

@@ -61,6 +61,26 @@ fn traced_updates_reach_a_collector_and_a_bad_one_stops_nothing() {
 }
 
 #[test]
+fn actors_are_killed_and_come_back_while_others_write() {
+    let outcome = load("supervision --devices 20 --rate 200");
+    let pair = &outcome["pairs"][0];
+    assert!(number(&pair["kills"]) > 5.0, "{pair}");
+    // What is on its way when the tree is looked at is not counted yet.
+    assert!(number(&outcome["restarts"]) + 5.0 > number(&pair["kills"]), "{outcome}");
+    assert_eq!(outcome["lost"], 0, "no connection ends with its actor");
+    assert!(number(&pair["killing"]["updates_per_second"]) > 20.0);
+}
+
+#[test]
+fn a_crashed_twin_is_back_with_its_state_and_takes_memory() {
+    let outcome = load("twins --devices 300");
+    let round = &outcome["rounds"][0];
+    assert_eq!(number(&round["back"]["count"]), 300.0);
+    assert!(number(&round["back"]["p50_us"]) >= number(&round["answer"]["p50_us"]));
+    assert!(number(&round["all_back_ms"]) > 0.0);
+}
+
+#[test]
 fn a_rate_is_kept_and_a_payload_crosses_the_wire() {
     let results = load("ack --devices 10 --in-flight 4 --rate 100 --payload 1000 --tls false");
     let round = &results[0]["rounds"][0];

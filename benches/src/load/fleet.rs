@@ -1,24 +1,21 @@
 //! A brain with its client processes.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::process::{Resource, getrlimit};
 
 use super::brain_metrics::StoreCounts;
+use super::crowd::Crowd;
 use super::measure::{Usage, usage};
-use super::order::{Answer, Counts, Enrol, Order, Until, Writing};
+use super::order::{Counts, Order, Until, Writing};
 use crate::brain::Brain;
 
 /// What a brain needs open beside a socket for each device, its database above all.
 const OPEN_FILES_BESIDE: u64 = 1_000;
-/// How many devices are connecting at once, where that is not what is measured.
-const CONNECT_AT_ONCE: usize = 64;
 /// How long the devices may take to get where they were told to.
 pub(super) const TIME_MAX: Duration = Duration::from_secs(300);
 
@@ -38,6 +35,8 @@ pub(super) struct Plan {
     pub(super) otlp_endpoint: Option<SocketAddr>,
     /// The share of updates that devices trace.
     pub(super) traced_share: f64,
+    /// Settings of the brain, in TOML.
+    pub(super) settings: &'static str,
 }
 
 /// A brain and its devices.
@@ -46,7 +45,7 @@ pub(super) struct Fleet {
     pub(super) devices: usize,
     /// The devices' ids, in the order of the clients.
     pub(super) ids: Vec<String>,
-    clients: Vec<Client>,
+    crowd: Crowd,
 }
 
 /// All counters at one moment.
@@ -60,6 +59,15 @@ pub(super) struct Sample {
 }
 
 impl Sample {
+    /// The counters of a brain and of some of its devices now.
+    pub(super) fn of(brain: &Brain, crowd: &mut Crowd) -> anyhow::Result<Self> {
+        let store = StoreCounts::read(brain)?;
+        let counts = crowd.counts()?;
+        let at = Instant::now();
+        let clients = crowd.usage()?;
+        Ok(Self { at, brain: usage(process(brain)?)?, clients, store, counts })
+    }
+
     /// The time since an earlier sample.
     pub(super) fn since(&self, before: &Self) -> Duration {
         self.at - before.at
@@ -82,58 +90,34 @@ impl Fleet {
         let mut environment = vec![("FLEET_BRAIN_CONNECTIONS_PER_SECOND", "1000000")];
         let endpoint = plan.otlp_endpoint.map(|address| format!("http://{address}"));
         environment.extend(endpoint.as_deref().map(|to| ("FLEET_BRAIN_OTLP_ENDPOINT", to)));
+        let settings = plan.folder.join("brain.toml");
+        fs::write(&settings, plan.settings)?;
+        environment.push(("FLEET_BRAIN_CONFIG", settings.to_str().context("a path in UTF-8")?));
         let arguments: &[_] = if plan.tls { &[] } else { &["--plain-text"] };
         let brain = Brain::start_asking(&plan.binary, &plan.folder, &environment, arguments)?;
         brain.wait_ready()?;
-        let mut fleet = Self { brain, devices: plan.devices, ids: Vec::new(), clients: Vec::new() };
-        fleet.enrol(plan)?;
-        Ok(fleet)
+        let crowd = Crowd::enrol(&brain, plan, 0)?;
+        Ok(Self { brain, devices: plan.devices, ids: crowd.ids.clone(), crowd })
     }
 
-    fn enrol(&mut self, plan: &Plan) -> anyhow::Result<()> {
-        let token = self.brain.enrolment_token(u32::try_from(plan.devices)?)?;
-        let authority = String::from_utf8(self.brain.authority()?)?;
-        let clients = plan.devices.div_ceil(plan.devices_per_client);
-        for number in 0..clients {
-            let devices = plan.devices / clients + usize::from(number < plan.devices % clients);
-            let last = u8::try_from(number + 2).context("there are too many clients")?;
-            let mut client = Client::start()?;
-            client.tell(&Order::Enrol(Enrol {
-                brain: self.brain.devices,
-                source: IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)),
-                authority: plan.tls.then(|| authority.clone()),
-                token: token.clone(),
-                devices,
-                seed: plan.seed.wrapping_add(number as u64),
-                payload_bytes: plan.payload_bytes,
-                traced_share: plan.traced_share,
-            }))?;
-            self.clients.push(client);
-        }
-        for client in &mut self.clients {
-            match client.hear()? {
-                Answer::Enrolled { ids } => self.ids.extend(ids),
-                answer => bail!("a client answers {answer:?}"),
-            }
-        }
-        Ok(())
+    /// More devices of the same brain, in client processes of their own.
+    pub(super) fn others(&self, plan: &Plan) -> anyhow::Result<Crowd> {
+        Crowd::enrol(&self.brain, plan, self.crowd.clients())
     }
 
     /// Tells every client the same, and waits until each has done it.
     pub(super) fn tell(&mut self, order: &Order) -> anyhow::Result<()> {
-        self.ask(order).map(drop)
+        self.crowd.tell(order)
     }
 
     /// Connects all devices, and waits for that.
     pub(super) fn connect(&mut self) -> anyhow::Result<()> {
-        self.tell(&Order::Connect { at_once: CONNECT_AT_ONCE })?;
-        self.wait(Until::Connected).map(drop)
+        self.crowd.connect()
     }
 
     /// Drops all connections, and waits for that.
     pub(super) fn disconnect(&mut self) -> anyhow::Result<()> {
-        self.tell(&Order::Disconnect)?;
-        self.wait(Until::Disconnected).map(drop)
+        self.crowd.disconnect()
     }
 
     /// Lets every device write so many updates, one after the other.
@@ -150,50 +134,22 @@ impl Fleet {
 
     /// Waits for all devices; the moment when the last was there.
     pub(super) fn wait(&mut self, until: Until) -> anyhow::Result<u64> {
-        let time_max_ms = TIME_MAX.as_millis() as u64;
-        let answers = self.ask(&Order::Await { until, time_max_ms })?;
-        let times = answers.into_iter().map(|answer| match answer {
-            Answer::Done { at_us } => Ok(at_us),
-            answer => bail!("a client answers {answer:?}"),
-        });
-        Ok(times.collect::<anyhow::Result<Vec<_>>>()?.into_iter().max().unwrap_or_default())
+        self.crowd.wait(until)
     }
 
     /// Waits until every device was told a number; when that was, in the order of the ids.
     pub(super) fn told(&mut self, number: i64) -> anyhow::Result<Vec<u64>> {
-        let time_max_ms = TIME_MAX.as_millis() as u64;
-        let mut times = Vec::with_capacity(self.devices);
-        for answer in self.ask(&Order::Await { until: Until::Told(number), time_max_ms })? {
-            match answer {
-                Answer::Told { at_us } => times.extend(at_us),
-                answer => bail!("a client answers {answer:?}"),
-            }
-        }
-        Ok(times)
+        self.crowd.told(number)
     }
 
     /// All counters now.
     pub(super) fn sample(&mut self) -> anyhow::Result<Sample> {
-        let store = StoreCounts::read(&self.brain)?;
-        let counts = self.ask(&Order::Snapshot)?.into_iter().map(|answer| match answer {
-            Answer::Snapshot(counts) => Ok(*counts),
-            answer => bail!("a client answers {answer:?}"),
-        });
-        let counts = counts.collect::<anyhow::Result<_>>()?;
-        let at = Instant::now();
-        let brain = usage(self.brain_pid()?)?;
-        let mut clients = Usage::default();
-        for client in &self.clients {
-            let used = usage(client.process.id())?;
-            clients.cpu += used.cpu;
-            clients.written_bytes += used.written_bytes;
-        }
-        Ok(Sample { at, brain, clients, store, counts })
+        Sample::of(&self.brain, &mut self.crowd)
     }
 
     /// The brain's process.
     pub(super) fn brain_pid(&self) -> anyhow::Result<u32> {
-        Ok(u32::try_from(self.brain.pid()?.as_raw_nonzero().get())?)
+        process(&self.brain)
     }
 
     /// The folder of the brain's database.
@@ -210,57 +166,8 @@ impl Fleet {
         }
         Ok(total)
     }
-
-    fn ask(&mut self, order: &Order) -> anyhow::Result<Vec<Answer>> {
-        for client in &mut self.clients {
-            client.tell(order)?;
-        }
-        self.clients.iter_mut().map(Client::hear).collect()
-    }
 }
 
-/// A client process; it ends with its standard input.
-struct Client {
-    process: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Client {
-    fn start() -> anyhow::Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .arg("client")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("a client process does not start")?;
-        let orders = process.stdin.take().context("standard input is piped")?;
-        let answers = process.stdout.take().context("standard output is piped")?;
-        Ok(Self { process, orders, answers: BufReader::new(answers) })
-    }
-
-    fn tell(&mut self, order: &Order) -> anyhow::Result<()> {
-        let mut line = serde_json::to_vec(order)?;
-        line.push(b'\n');
-        Ok(self.orders.write_all(&line)?)
-    }
-
-    fn hear(&mut self) -> anyhow::Result<Answer> {
-        let mut line = String::new();
-        if self.answers.read_line(&mut line)? == 0 {
-            bail!("a client process ended; what it said is above");
-        }
-        match serde_json::from_str(&line)? {
-            Answer::Failed { error } => bail!(error),
-            answer => Ok(answer),
-        }
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        // It holds nothing that must be kept.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn process(brain: &Brain) -> anyhow::Result<u32> {
+    Ok(u32::try_from(brain.pid()?.as_raw_nonzero().get())?)
 }

@@ -17,10 +17,13 @@ use crate::store::{Store, StoreHealth};
 /// How long a look serves all instruments, so that their figures belong together.
 const LOOK_LASTS: Duration = Duration::from_millis(200);
 
-const STATUSES: [(Status, &str); 6] = [
+const STATUSES: [(Status, &str); 9] = [
     (Status::Starting, "starting"),
     (Status::Running, "running"),
     (Status::Restarting, "restarting"),
+    (Status::Stashing, "stashing"),
+    (Status::Passive, "passive"),
+    (Status::Draining, "draining"),
     (Status::Stopping, "stopping"),
     (Status::Quarantined, "quarantined"),
     (Status::Stopped, "stopped"),

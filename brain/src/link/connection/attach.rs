@@ -12,7 +12,7 @@ use protocol::wire::{self, Message, TokenProof};
 use protocol::{DeviceId, ErrorCode, SyncError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::unanswered::Open;
 use super::{
@@ -22,6 +22,8 @@ use crate::link::Present;
 
 /// How often a connection asks a twin that fails to take it again.
 const TRIES_MAX: u32 = 16;
+/// How long it waits before that, longer each time.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// How soon a connection notices that the twin that it waits for is quarantined.
 const QUARANTINE_SEEN_WITHIN: Duration = Duration::from_millis(250);
 
@@ -101,18 +103,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let (mut tries, began) = (0, Instant::now());
         let (events, replica) = loop {
             tries += 1;
-            let twin = self.ingress.devices.twin(device).map_err(|e| e.to_sync_error())?;
-            let (link, events) = mpsc::channel(EVENTS_MAX);
-            match self.ask_to_attach(&twin, device, link).await {
-                Ok(replica) => {
-                    self.twin = Some(twin);
-                    break (events, replica);
-                }
-                // It failed once more.
+            match self.attach_to_next(device).await {
+                Ok(attached) => break attached,
+                // It failed once more, or the supervisor above it did.
                 Err(Away { error, retry_after_ms: None })
                     if error.code == ErrorCode::Overloaded
                         && tries < TRIES_MAX
-                        && began.elapsed() < TWIN_TIME_MAX => {}
+                        && began.elapsed() < TWIN_TIME_MAX =>
+                {
+                    sleep(TRY_AGAIN_AFTER * tries).await;
+                }
                 Err(away) => return Err(away),
             }
         };
@@ -127,6 +127,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Away { error, retry_after_ms: None }
         })?;
         Ok((events, outputs))
+    }
+
+    async fn attach_to_next(&mut self, device: DeviceId) -> Result<(LinkReceiver, Replica), Away> {
+        let twin = self.ingress.devices.twin(device).map_err(|e| e.to_sync_error())?;
+        let (link, events) = mpsc::channel(EVENTS_MAX);
+        let replica = self.ask_to_attach(&twin, device, link).await?;
+        self.twin = Some(twin);
+        Ok((events, replica))
     }
 
     /// Tells the twin what it was told before and has not answered. The eldest entries come one
