@@ -115,5 +115,5 @@ pub use self::{
         AutoShutdown, Backoff, Budget, ChildId, ChildPolicy, ChildSpec, Exhausted, Intensity,
         Quarantine, Restart, Rules, SetPolicy, Shutdown, Strategy,
     },
-    tree::{Change, Dead, Handling, Idle, NodeInfo, Status, TreePath, TreeView},
+    tree::{Census, Change, Dead, Handling, Idle, NodeInfo, Status, TreePath, TreeView},
 };

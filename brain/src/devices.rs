@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::device::{BrainAuthor, Clock, Commits, DeviceActor, DeviceArgs, DeviceMsg};
-use actors::ports::ReadError;
+use actors::ports::{ReadError, TreeStore};
 use actors::supervise::{
     Address, AskError, Child, ChildPolicy, DynamicSupervisor, SetPolicy, StartChildError,
     Supervisor, TreeView,
@@ -30,6 +30,8 @@ pub struct Devices {
     fleet: FleetId,
     brain: BrainAuthor,
     store: Store,
+    /// The same, as twins see it.
+    trees: Arc<dyn TreeStore>,
     clock: Arc<dyn Clock>,
     tree: TreeView,
 }
@@ -82,7 +84,8 @@ impl Devices {
         let Supervision { devices, shard, device, .. } = *rules;
         let shard = |_| DynamicSupervisor::new(shard, device, TWINS_MAX / SHARDS);
         let shards = (0..SHARDS).map(shard).collect();
-        Self { shards, policy: devices, fleet, brain, store, clock, tree }
+        let trees = Arc::new(store.clone());
+        Self { shards, policy: devices, fleet, brain, trees, store, clock, tree }
     }
 
     /// The branch of the supervision tree that holds them.
@@ -110,7 +113,7 @@ impl Devices {
                 fleet: self.fleet,
                 device_keys: vec![record.key],
                 brain: self.brain.clone(),
-                store: Arc::new(self.store.clone()),
+                store: self.trees.clone(),
                 clock: self.clock.clone(),
                 epochs: crate::random_epoch,
                 commits: Commits::default(),

@@ -207,7 +207,7 @@ pub async fn start(
         // A store may have gone back in time without anybody noticing: a new epoch at every
         // start never gives a number out twice.
         epoch: crate::random_epoch(),
-        brains: vec![identity.keypair.public()],
+        brains: [identity.keypair.public()].into(),
     };
     let rules = &config.supervision;
     let presence = Presence::default();

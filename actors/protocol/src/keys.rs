@@ -8,6 +8,7 @@ mod certificate;
 mod token;
 
 use std::fmt;
+use std::sync::Arc;
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 
@@ -16,9 +17,9 @@ pub use token::{EnrolmentToken, TokenError};
 
 use crate::{PublicKey, Signature};
 
-/// A private key. It prints as its public half only.
+/// A private key. It prints as its public half only. Clones share it.
 #[derive(Clone)]
-pub struct Keypair(SigningKey);
+pub struct Keypair(Arc<SigningKey>);
 
 /// A signature that does not fit its key and bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +32,7 @@ pub struct BadSignature {
 impl Keypair {
     /// The key made from 32 random bytes.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self(SigningKey::from_bytes(seed))
+        Self(Arc::new(SigningKey::from_bytes(seed)))
     }
 
     /// The 32 bytes that [`from_seed`](Self::from_seed) makes the same key of: a secret.

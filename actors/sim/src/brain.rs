@@ -75,7 +75,7 @@ impl SimBrain {
         epoch: u64,
     ) -> Self {
         let keypair = fleet::brain_key();
-        let brains = vec![keypair.public()];
+        let brains = [keypair.public()].into();
         Self {
             author: BrainAuthor { keypair, epoch, brains },
             next_connection: clock.true_ms(),

@@ -41,7 +41,7 @@ const SECOND: DeviceId = DeviceId([0xC2; 16]);
 
 fn twin(store: &impl TreeStore, fleet: FleetId, device: DeviceId) -> Twin {
     let keypair = Keypair::from_seed(&[0xC0; 32]);
-    let brain = BrainAuthor { brains: vec![keypair.public()], keypair, epoch: 7 };
+    let brain = BrainAuthor { brains: [keypair.public()].into(), keypair, epoch: 7 };
     let loaded = store.load(&genesis(fleet, device)).expect("a sound store loads");
     Twin::new(device, Vec::new(), brain, loaded)
 }

@@ -48,7 +48,7 @@ impl Rig {
                 device: fleet::device_id(1),
                 fleet: fleet::FLEET,
                 device_keys: vec![fleet::device_key(1).public()],
-                brain: BrainAuthor { brains: vec![keypair.public()], keypair, epoch: 1 },
+                brain: BrainAuthor { brains: [keypair.public()].into(), keypair, epoch: 1 },
                 store: Arc::new(self.store.clone()),
                 clock: Arc::new(self.clock.clone()),
                 epochs: || 7,

@@ -60,7 +60,7 @@ impl Rig {
 
 fn load(store: &MemoryStore) -> Twin {
     let keypair = fleet::brain_key();
-    let brain = BrainAuthor { brains: vec![keypair.public()], keypair, epoch: 1 };
+    let brain = BrainAuthor { brains: [keypair.public()].into(), keypair, epoch: 1 };
     let device = fleet::device_id(1);
     let loaded = store.load(&fleet::genesis(device)).expect("loads");
     Twin::new(device, Vec::new(), brain, loaded)

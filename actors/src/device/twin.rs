@@ -4,6 +4,7 @@
 //! store until that commit is durable; when a commit fails, the twin is dropped and loaded again.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use protocol::history::{
     Admission, Author, Change, Draft, ENTRY_BYTES_MAX, Entry, Head, LogId, LogState, Provenance,
@@ -38,7 +39,7 @@ pub struct BrainAuthor {
     /// The epoch of this start.
     pub epoch: u64,
     /// The keys of all certified brains, this one's included.
-    pub brains: Vec<PublicKey>,
+    pub brains: Arc<[PublicKey]>,
 }
 
 impl BrainAuthor {

@@ -1,6 +1,7 @@
 //! What a node knows about itself and can do for itself.
 
 use std::{
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Release},
@@ -155,7 +156,7 @@ impl<M: Send + 'static> Context<M> {
         let incarnation = self.incarnation;
         let life = Arc::clone(&self.life);
         Timer(self.tasks.spawn(async move {
-            let fault = match caught(task).await {
+            let fault = match caught(pin!(task)).await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => Fault::of(&*error),
                 Err(fault) => fault,
@@ -204,7 +205,7 @@ impl<M: Send + 'static> Context<M> {
     ) {
         let node = TaskNode::enter(&self.env, self.path(), id, kind);
         let cell = Arc::clone(node.cell());
-        cell.live(Live::Task(self.tasks.spawn(node.run(task))), None);
+        cell.live(Live::Task(self.tasks.spawn(node.run(Box::pin(task)))), None);
     }
 
     /// Ends the node after this message, as an exit in good order.

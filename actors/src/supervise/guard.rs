@@ -7,7 +7,7 @@
 
 mod panics;
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{marker::PhantomData, pin::pin, sync::Arc};
 
 use protocol::trace::TraceContext;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -192,13 +192,13 @@ impl<N: Node> Guarded<N> {
         activity.begin(self.labels.index(label, &self.cell), since, own);
         let span = span::<N>(label, &self.cell);
         let handled = match digest.filter(|_| condemned) {
-            None => caught(node.handle(&self.ctx, message).instrument(span)).await,
+            None => caught(pin!(node.handle(&self.ctx, message).instrument(span))).await,
             Some(digest) => {
                 let crash = self.cell.last_crash().filter(|crash| crash.digest == Some(digest));
                 let condemned = Condemned { digest, crash };
                 // Rare, and every actor would keep room for it.
-                let refused = Box::pin(node.condemned(&self.ctx, message, condemned));
-                caught(refused.instrument(span)).await
+                let refused = node.condemned(&self.ctx, message, condemned).instrument(span);
+                caught(Box::pin(refused).as_mut()).await
             }
         };
         let took = now.elapsed();
@@ -219,7 +219,7 @@ impl<N: Node> Guarded<N> {
         let Some(chaos) = self.cell.ordered() else { return Ok(()) };
         let activity = self.cell.activity();
         activity.begin(self.labels.index("chaos", &self.cell), self.env.tree.now(), false);
-        let struck = caught(chaos.strike()).await;
+        let struck = caught(pin!(chaos.strike())).await;
         activity.end(std::time::Duration::ZERO);
         self.check("chaos", struck)
     }
@@ -232,7 +232,7 @@ impl<N: Node> Guarded<N> {
             Ok(())
         } else {
             let goodbye = node.stopping(&self.ctx).instrument(span::<N>("stopping", &self.cell));
-            caught(goodbye).await
+            caught(Box::pin(goodbye).as_mut()).await
         };
         let given_up = self.give_up(node);
         self.check("stopping", said.and(given_up).map(Ok))

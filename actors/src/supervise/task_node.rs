@@ -3,7 +3,7 @@
 //! An actor costs some seven kilobytes. What lives by itself and is sent nothing, such as the task
 //! that holds a connection, needs none of that, and is still to be seen and accounted for.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use super::{
     core::{Decision, Incarnation},
@@ -44,8 +44,11 @@ impl TaskNode {
     }
 
     /// Runs the task to its end.
-    pub(super) async fn run(mut self, task: impl Future<Output = Result<(), NodeError>>) {
-        let fault = match caught(task).await {
+    pub(super) async fn run(
+        mut self,
+        mut task: Pin<Box<impl Future<Output = Result<(), NodeError>>>>,
+    ) {
+        let fault = match caught(task.as_mut()).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(Fault::of(&*error)),
             Err(fault) => Some(fault),

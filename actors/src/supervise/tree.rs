@@ -9,7 +9,7 @@ mod cell;
 mod info;
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{BTreeMap, HashMap, VecDeque, hash_map::Entry},
     fmt,
     hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, PoisonError, RwLock},
@@ -20,7 +20,7 @@ use serde::{Serialize, Serializer};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-pub use info::{Change, Dead, Handling, Idle, NodeInfo, Status};
+pub use info::{Census, Change, Dead, Handling, Idle, NodeInfo, Status};
 
 pub(super) use activity::{Activity, Labels};
 pub(super) use cell::{Live, NodeCell};
@@ -121,6 +121,17 @@ impl TreeView {
         let mut nodes: Vec<NodeInfo> = cells.iter().map(|cell| cell.info(now)).collect();
         nodes.sort_by(|a, b| a.path.cmp(&b.path));
         nodes
+    }
+
+    /// How many there are of each kind, and how they are: for figures, at a small part of what a
+    /// snapshot takes.
+    pub fn census(&self) -> BTreeMap<&'static str, Census> {
+        let mut kinds = BTreeMap::<_, Census>::new();
+        for shard in &self.forest.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            shard.values().for_each(|cell| cell.count(kinds.entry(cell.kind()).or_default()));
+        }
+        kinds
     }
 
     /// One node.

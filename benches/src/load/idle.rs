@@ -14,7 +14,9 @@ const DEVICES: usize = 5_000;
 /// Time enough for all to connect before the first goes passive.
 const SETTINGS: &str = "[residency]\nidle_after_ms = 30000\nforget_after_ms = 32000\n";
 /// How long a brain whose devices are gone has to give back memory.
-const SETTLED_AFTER: Duration = Duration::from_secs(5);
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+/// How long the allocator needs to give back what the handshakes took.
+const PURGED_AFTER: Duration = Duration::from_secs(3);
 /// What a handshake has the brain sign: the transcript.
 const SIGNED: f64 = 1.0;
 /// What it has the brain verify: the device's certificate, its issuer's, and the transcript.
@@ -114,10 +116,11 @@ fn round(fleet: &mut Fleet, settings: &Settings, empty: Memory) -> anyhow::Resul
     let before = fleet.sample()?;
     fleet.connect()?;
     let connected = fleet.sample()?;
-    pause(settings.round_time());
+    pause(settings.round_time().max(PURGED_AFTER));
     let after = fleet.sample()?;
     let full = memory(fleet.brain_pid()?)?;
     await_passive(fleet)?;
+    pause(SETTLED_AFTER);
     let passive = memory(fleet.brain_pid()?)?;
     fleet.disconnect()?;
     await_forgotten(fleet)?;

@@ -166,7 +166,7 @@ impl Rig {
         let args = || {
             let mut device = [0; 16];
             device[..8].copy_from_slice(&(number as u64).to_be_bytes());
-            let brains = vec![self.keypair.public()];
+            let brains = [self.keypair.public()].into();
             Arc::new(DeviceArgs {
                 device: DeviceId(device),
                 fleet: FLEET,

@@ -2,6 +2,7 @@
 
 mod attach;
 mod goodbye;
+mod opening;
 mod unanswered;
 
 use std::collections::VecDeque;
@@ -15,29 +16,24 @@ use actors::ports::{LinkEvent, LinkReceiver, LinkSender};
 use actors::supervise::{Address, CastError, NodeError};
 use actors::trace::Spans;
 use futures_util::{SinkExt, StreamExt};
-use protocol::compress::Compression;
-use protocol::session::handshake::{Answerer, EXPORTER_BYTES, EXPORTER_LABEL};
 use protocol::session::{Ended, Input, Output, Session, error};
 use protocol::trace::EntryTrace;
 use protocol::{DeviceId, ErrorCode};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
-use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
 use super::connections::Taken;
 use super::drain::Exit;
-use super::listener::Transport;
-use super::metered::{Allowance, Metered};
-use super::upgrade::{self, Admitted};
-use super::{Ingress, SEND_TIME_MAX, Stay, UNAUTHENTICATED_BYTES_MAX, UNAUTHENTICATED_TIME_MAX};
+use super::metered::Allowance;
+use super::upgrade::Admitted;
+use super::{Ingress, SEND_TIME_MAX, Stay, UNAUTHENTICATED_TIME_MAX};
 use crate::metrics::ActiveLink;
 
 use attach::Away;
+use opening::Opened;
 use unanswered::{Open, Unanswered};
 
 /// How much news may wait for a connection's task. Its credit keeps a device well below.
@@ -45,135 +41,16 @@ const EVENTS_MAX: usize = 4_096;
 /// How long a twin may take to answer.
 const TWIN_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Serves a connection until it ends. `handshake` is held until the peer has proved itself.
+/// Serves a connection until it ends.
 pub(super) async fn serve(ingress: Arc<Ingress>, taken: Taken) -> Result<(), NodeError> {
-    let Taken { transport, stream, peer, handshake } = taken;
-    let stranger = Stranger {
-        ingress,
-        peer,
-        handshake,
-        deadline: Instant::now() + UNAUTHENTICATED_TIME_MAX,
-        allowance: Allowance::new(UNAUTHENTICATED_BYTES_MAX),
-    };
-    let stream = Metered::new(stream, stranger.allowance.clone());
-    match transport {
-        Transport::Tls(acceptor) => {
-            // In boxes is what is over soon: the task of an idle connection has no room for it.
-            let secured = stranger.in_time(Box::pin(secure(acceptor, stream))).await;
-            if let Some((stream, exporter)) = secured {
-                Box::pin(stranger.serve(stream, exporter)).await;
-            }
-        }
+    // In boxes is what is over soon: the task of an idle connection has no room for it.
+    match Box::pin(opening::open(ingress, taken)).await {
+        Some(Opened::Tls(connection, events)) => connection.serve(events).await,
         #[cfg(feature = "plain-text")]
-        Transport::PlainText => {
-            Box::pin(stranger.serve(stream, super::PLAIN_TEXT_EXPORTER)).await;
-        }
+        Some(Opened::PlainText(connection, events)) => connection.serve(events).await,
+        None => {}
     }
     Ok(())
-}
-
-async fn secure(
-    acceptor: TlsAcceptor,
-    stream: Metered<TcpStream>,
-) -> Result<(TlsStream<Metered<TcpStream>>, [u8; EXPORTER_BYTES]), String> {
-    let stream = acceptor.accept(stream).await.map_err(|error| format!("TLS: {error}"))?;
-    let (_, connection) = stream.get_ref();
-    let exporter = connection
-        .export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None)
-        .map_err(|error| format!("TLS exporter: {error}"))?;
-    Ok((stream, exporter))
-}
-
-async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
-    ingress: &Ingress,
-    stream: S,
-) -> Result<(WebSocketStream<S>, Admitted), String> {
-    let mut admitted = None;
-    #[expect(clippy::result_large_err, reason = "the type is the library's")]
-    let check = |request: &_, response| {
-        admitted = Some(upgrade::check(request, &ingress.store)?);
-        Ok(response)
-    };
-    let config = Some(upgrade::web_socket_config());
-    let socket = accept_hdr_async_with_config(stream, check, config)
-        .await
-        .map_err(|error| format!("WebSocket: {error}"))?;
-    let admitted = admitted.ok_or("WebSocket: the upgrade was not checked")?;
-    Ok((socket, admitted))
-}
-
-/// A peer that has not said yet who it is.
-struct Stranger {
-    ingress: Arc<Ingress>,
-    peer: SocketAddr,
-    handshake: OwnedSemaphorePermit,
-    deadline: Instant,
-    allowance: Allowance,
-}
-
-impl Stranger {
-    /// What a step of the opening gives, unless it fails or the time is up.
-    async fn in_time<T>(&self, step: impl Future<Output = Result<T, String>>) -> Option<T> {
-        match tokio::time::timeout_at(self.deadline, step).await {
-            Ok(Ok(done)) => Some(done),
-            Ok(Err(refused)) => {
-                tracing::debug!(peer = %self.peer, refused, "connection refused before the handshake");
-                self.ingress.metrics.connection_refused(ErrorCode::Unauthenticated);
-                None
-            }
-            Err(_) => {
-                self.ingress.metrics.connection_refused(ErrorCode::TimedOut);
-                None
-            }
-        }
-    }
-
-    async fn serve<S>(self, stream: S, exporter: [u8; EXPORTER_BYTES])
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let upgraded = self.in_time(Box::pin(upgrade(&self.ingress, stream))).await;
-        let Some((socket, admitted)) = upgraded else {
-            return;
-        };
-        let Self { ingress, peer, handshake, deadline, allowance } = self;
-        let answerer = Answerer {
-            fleet: ingress.identity.fleet,
-            root: ingress.identity.root,
-            brain: ingress.identity.brain,
-            keypair: ingress.identity.keypair.clone(),
-            certificate: ingress.identity.certificate.clone(),
-            compressions: Compression::Zstd.bit() | Compression::Gzip.bit(),
-            challenge: crate::random_bytes(),
-            exporter,
-            limits: ingress.limits,
-        };
-        let (events_in, events) = mpsc::channel(EVENTS_MAX);
-        let mut connection = Connection {
-            session: Session::answerer(answerer),
-            exit: ingress.drain.enter(),
-            ingress,
-            socket,
-            peer,
-            admitted,
-            allowance,
-            handshake: Some((handshake, deadline)),
-            twin: None,
-            device: None,
-            stay: None,
-            active: None,
-            number: 0,
-            events_in: Some(events_in),
-            held: None,
-            traces: Vec::new(),
-            acknowledging: Spans::default(),
-            ledger: Arc::default(),
-            frame: Bytes::new(),
-            unanswered: Unanswered::default(),
-        };
-        let ended = connection.run(events).await;
-        Box::pin(connection.finish(ended)).await;
-    }
 }
 
 struct Connection<S> {
@@ -213,6 +90,11 @@ struct Connection<S> {
 type End = Option<Ended>;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    async fn serve(mut self: Box<Self>, events: LinkReceiver) {
+        let ended = self.run(events).await;
+        Box::pin(self.finish(ended)).await;
+    }
+
     async fn run(&mut self, mut events: LinkReceiver) -> End {
         loop {
             let tick = match &self.handshake {
@@ -263,7 +145,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     }
                 }
             };
-            if let Err(end) = self.perform(outputs).await {
+            // In a box, and only where there is something to do.
+            if !outputs.is_empty()
+                && let Err(end) = Box::pin(self.perform(outputs)).await
+            {
                 return end;
             }
             self.frame = Bytes::new();

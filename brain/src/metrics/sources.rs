@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actors::account::Account;
-use actors::supervise::{Status, TreeView};
+use actors::supervise::{Census, Status, TreeView};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use telemetry::Meters;
@@ -16,18 +16,6 @@ use crate::store::{Store, StoreHealth};
 
 /// How long a look serves all instruments, so that their figures belong together.
 const LOOK_LASTS: Duration = Duration::from_millis(200);
-
-const STATUSES: [(Status, &str); 9] = [
-    (Status::Starting, "starting"),
-    (Status::Running, "running"),
-    (Status::Restarting, "restarting"),
-    (Status::Stashing, "stashing"),
-    (Status::Passive, "passive"),
-    (Status::Draining, "draining"),
-    (Status::Stopping, "stopping"),
-    (Status::Quarantined, "quarantined"),
-    (Status::Stopped, "stopped"),
-];
 
 /// The parts that keep figures themselves.
 #[derive(Clone)]
@@ -46,17 +34,7 @@ pub struct Sources {
 #[derive(Debug, Clone, Default)]
 struct Look {
     entries: Account,
-    actors: BTreeMap<&'static str, Kind>,
-}
-
-/// The actors of one kind.
-#[derive(Debug, Clone, Default)]
-struct Kind {
-    /// In the order of [`STATUSES`].
-    by_status: [i64; STATUSES.len()],
-    depth: u64,
-    deepest: u64,
-    restarts: u64,
+    actors: BTreeMap<&'static str, Census>,
 }
 
 struct Shared {
@@ -155,24 +133,21 @@ impl Shared {
         {
             return look.clone();
         }
-        let look = Arc::new(Look::at(&self.sources));
+        let before = last.as_ref().map(|(_, look)| &**look);
+        let look = Arc::new(Look::at(&self.sources, before));
         *last = Some((Instant::now(), look.clone()));
         look
     }
 }
 
 impl Look {
-    fn at(sources: &Sources) -> Self {
-        let mut actors = BTreeMap::<&'static str, Kind>::new();
-        for node in sources.tree.snapshot() {
-            let kind = actors.entry(node.kind).or_default();
-            if let Some(at) = STATUSES.iter().position(|(status, _)| *status == node.status) {
-                kind.by_status[at] += 1;
-            }
-            let depth = node.depth as u64;
-            kind.depth += depth;
-            kind.deepest = kind.deepest.max(depth);
-            kind.restarts += node.restarts;
+    /// A look now. Kinds of actors that were there at the last one are shown also where none is
+    /// left, or their last figure would stay.
+    fn at(sources: &Sources, last: Option<&Self>) -> Self {
+        let mut actors = sources.tree.census();
+        let before = last.into_iter().flat_map(|last| last.actors.keys());
+        for kind in before {
+            actors.entry(kind).or_default();
         }
         Self { entries: sources.accounts.total(), actors }
     }
@@ -220,14 +195,14 @@ fn observe_actors(shared: &Arc<Shared>, meter: &Meter) {
         .with_callback(move |observer| {
             for (kind, actors) in &of.look().actors {
                 // Those of which there is none as well, or the last figure would stay.
-                for (count, (_, status)) in actors.by_status.iter().zip(STATUSES) {
-                    let status = KeyValue::new("status", status);
-                    observer.observe(*count, &[KeyValue::new("kind", *kind), status]);
+                for (count, status) in actors.by_status.iter().zip(Status::ALL) {
+                    let status = KeyValue::new("status", status.as_str());
+                    observer.observe(*count as i64, &[KeyValue::new("kind", *kind), status]);
                 }
             }
         })
         .build();
-    let gauge = |name, unit, description, value: fn(&Kind) -> u64| {
+    let gauge = |name, unit, description, value: fn(&Census) -> u64| {
         let of = shared.clone();
         meter
             .u64_observable_gauge(name)
@@ -250,12 +225,12 @@ fn observe_actors(shared: &Arc<Shared>, meter: &Meter) {
         "fleet.actor.mailbox.depth",
         "{message}",
         "Messages that wait or are handled in all mailboxes of a kind",
-        |of| of.depth,
+        |of| of.depth as u64,
     );
     gauge(
         "fleet.actor.mailbox.depth.max",
         "{message}",
         "Messages in the fullest mailbox of a kind",
-        |of| of.deepest,
+        |of| of.deepest as u64,
     );
 }

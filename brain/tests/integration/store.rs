@@ -28,7 +28,7 @@ fn config(folder: &FsPath) -> StoreConfig {
 
 fn twin(store: &Store, epoch: u64) -> Twin {
     let keypair = Keypair::from_seed(&[3; 32]);
-    let brains = vec![keypair.public()];
+    let brains = [keypair.public()].into();
     let genesis = Genesis { kind: TreeKind::Device, fleet: FLEET, name: DEVICE.to_string() };
     let loaded: LoadedTree = store.load(&genesis).expect("loads");
     Twin::new(DEVICE, Vec::new(), BrainAuthor { keypair, epoch, brains }, loaded)

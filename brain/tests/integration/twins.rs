@@ -34,7 +34,7 @@ async fn rig() -> Rig {
         StoreConfig { disk_reserve_bytes: 0, ..StoreConfig::new(folder.path().join("store")) };
     let store = Store::open(config, fleet, false).expect("the store opens");
     let keypair = Keypair::from_seed(&[3; 32]);
-    let brains = vec![keypair.public()];
+    let brains = [keypair.public()].into();
     let devices =
         DynamicSupervisor::<DeviceActor>::new(SetPolicy::dynamic(), ChildPolicy::default(), 10);
     let tree = Supervisor::new(SetPolicy::with(Strategy::OneForOne)).child(Child::dynamic(

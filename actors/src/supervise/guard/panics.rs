@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::Pin,
     sync::Once,
     task::Poll,
 };
@@ -50,8 +50,9 @@ pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Fault> {
 }
 
 /// Awaits it, and turns a panic into a fault.
-pub(crate) async fn caught<F: Future>(future: F) -> Result<F::Output, Fault> {
-    let mut future = pin!(future);
+///
+/// It is pinned by the caller: given by value it would take its room twice, in every actor.
+pub(crate) async fn caught<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, Fault> {
     poll_fn(|context| match catch(|| future.as_mut().poll(context)) {
         Ok(Poll::Pending) => Poll::Pending,
         Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),

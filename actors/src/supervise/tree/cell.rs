@@ -17,7 +17,7 @@ use tokio::{sync::broadcast, task::AbortHandle};
 
 use super::{
     Activity, TreePath,
-    info::{Change, Handling, NodeInfo, Status},
+    info::{Census, Change, Handling, NodeInfo, Status},
 };
 #[cfg(feature = "chaos")]
 use crate::supervise::chaos::Chaos;
@@ -292,13 +292,28 @@ impl NodeCell {
         supervisor.is_some_and(|supervisor| tell(&supervisor, wish).is_ok())
     }
 
+    /// Adds it to the others of its kind.
+    pub(crate) fn count(&self, census: &mut Census) {
+        let gauge = self.gauge.as_ref().and_then(Weak::upgrade);
+        let depth = gauge.map_or(0, |gauge| gauge.depth());
+        census.by_status[self.seen_with(depth) as usize] += 1;
+        census.depth += depth;
+        census.deepest = census.deepest.max(depth);
+        census.restarts += self.restarts.load(Relaxed);
+    }
+
+    /// Its status, for people: so many messages wait for it.
+    fn seen_with(&self, depth: usize) -> Status {
+        match self.status() {
+            Status::Restarting if depth > 0 => Status::Stashing,
+            status => status,
+        }
+    }
+
     pub(crate) fn info(&self, now: Duration) -> NodeInfo {
         let gauge = self.gauge.as_ref().and_then(Weak::upgrade);
         let depth = gauge.as_ref().map_or(0, |gauge| gauge.depth());
-        let status = match self.status() {
-            Status::Restarting if depth > 0 => Status::Stashing,
-            status => status,
-        };
+        let status = self.seen_with(depth);
         NodeInfo {
             path: self.path.clone(),
             kind: self.kind,

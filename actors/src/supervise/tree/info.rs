@@ -33,19 +33,36 @@ pub enum Status {
 }
 
 impl Status {
+    /// Each of them.
+    pub const ALL: [Self; 9] = [
+        Self::Starting,
+        Self::Running,
+        Self::Restarting,
+        Self::Stashing,
+        Self::Passive,
+        Self::Draining,
+        Self::Stopping,
+        Self::Quarantined,
+        Self::Stopped,
+    ];
+
+    /// The name in answers and figures.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Restarting => "restarting",
+            Self::Stashing => "stashing",
+            Self::Passive => "passive",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+            Self::Quarantined => "quarantined",
+            Self::Stopped => "stopped",
+        }
+    }
+
     pub(super) fn from_u8(status: u8) -> Self {
-        const ALL: [Status; 9] = [
-            Status::Starting,
-            Status::Running,
-            Status::Restarting,
-            Status::Stashing,
-            Status::Passive,
-            Status::Draining,
-            Status::Stopping,
-            Status::Quarantined,
-            Status::Stopped,
-        ];
-        ALL.get(usize::from(status)).copied().unwrap_or(Self::Stopped)
+        Self::ALL.get(usize::from(status)).copied().unwrap_or(Self::Stopped)
     }
 }
 
@@ -81,6 +98,19 @@ pub struct NodeInfo {
     pub slowest: Duration,
     /// How its last bad end came about.
     pub last_crash: Option<Crash>,
+}
+
+/// The nodes of one kind together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// How many there are of each status, in the order of [`Status::ALL`].
+    pub by_status: [u64; Status::ALL.len()],
+    /// Messages queued or in flight at all of them.
+    pub depth: usize,
+    /// At the one with the most.
+    pub deepest: usize,
+    /// How often those that are there were started again.
+    pub restarts: u64,
 }
 
 /// A node that left the tree.

@@ -15,10 +15,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::unanswered::Open;
-use super::{
-    Admitted, Connection, EVENTS_MAX, End, TWIN_TIME_MAX, UNAUTHENTICATED_TIME_MAX, upgrade,
-};
-use crate::link::Present;
+use super::{Admitted, Connection, EVENTS_MAX, End, TWIN_TIME_MAX, UNAUTHENTICATED_TIME_MAX};
+use crate::link::{Present, upgrade};
 
 /// How often a connection asks a twin that fails to take it again.
 const TRIES_MAX: u32 = 16;
