@@ -11,8 +11,10 @@ use telemetry::{EndpointError, HeaderList, Otlp};
 
 use crate::residency::Residency;
 
+mod live;
 mod supervision;
 
+pub use live::{Change, Live, NeedsRestart};
 pub use supervision::Supervision;
 
 /// What environment variables begin with: `FLEET_BRAIN_API_LISTEN`.
@@ -49,6 +51,13 @@ pub struct Config {
     pub log: String,
     /// Whether logs are lines of JSON.
     pub log_json: bool,
+    /// A file to log to, in place of standard error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_file: Option<PathBuf>,
+    /// How large it may become until another is begun, in bytes.
+    pub log_file_bytes: u64,
+    /// How many such files are kept.
+    pub log_files: u32,
     /// Where traces and metrics are sent: the base of an OTLP/HTTP endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub otlp_endpoint: Option<String>,
@@ -76,6 +85,9 @@ impl Default for Config {
             clock_synchronised: true,
             log: "info".to_owned(),
             log_json: false,
+            log_file: None,
+            log_file_bytes: 10 << 20,
+            log_files: 5,
             otlp_endpoint: None,
             otlp_headers: None,
             supervision: Supervision::default(),

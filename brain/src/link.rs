@@ -22,6 +22,7 @@ use protocol::session::Limits;
 use tokio::sync::Semaphore;
 
 use crate::clock::SystemClock;
+use crate::config::Live;
 use crate::devices::Devices;
 use crate::enrolment::EnrolmentMsg;
 use crate::identity::Identity;
@@ -61,8 +62,8 @@ pub struct Ingress {
     pub enrolment: Address<EnrolmentMsg>,
     /// The time.
     pub clock: SystemClock,
-    /// The rules of a link.
-    pub limits: Limits,
+    /// The settings in force.
+    pub settings: Live,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What became of the entries of each device.
@@ -76,6 +77,12 @@ pub struct Ingress {
 }
 
 impl Ingress {
+    /// The rules of a link that opens now.
+    fn limits(&self) -> Limits {
+        let settings = self.settings.get();
+        Limits { heartbeat_ms: settings.heartbeat_ms, credit_bytes: settings.credit_bytes }
+    }
+
     /// What every connection needs, from the parts of the brain.
     #[expect(clippy::too_many_arguments, reason = "the parts of the brain")]
     pub fn new(
@@ -84,7 +91,7 @@ impl Ingress {
         devices: Devices,
         enrolment: Address<EnrolmentMsg>,
         clock: SystemClock,
-        limits: Limits,
+        settings: Live,
         metrics: Arc<Metrics>,
         accounts: Accounts,
         presence: Presence,
@@ -97,7 +104,7 @@ impl Ingress {
             devices,
             enrolment,
             clock,
-            limits,
+            settings,
             metrics,
             accounts,
             presence,

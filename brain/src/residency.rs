@@ -14,22 +14,23 @@ use actors::device::DeviceMsg;
 use actors::supervise::{Context, Node, NodeError, TreeView};
 use protocol::DeviceId;
 
+use crate::config::Live;
 use crate::devices::Devices;
 use crate::link::Presence;
 
 pub use choice::{Choice, Residency, Twin, choose};
 
-use memory::Memory;
-
 /// The most often that twins are looked at.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(250);
+/// Under this key a twin is told to rest: once is enough.
+const REST: u64 = 0;
 /// The least often.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
 
 /// What the actor starts from.
 pub struct ResidencyArgs {
-    /// The rules.
-    pub rules: Residency,
+    /// Where the rules are.
+    pub settings: Live,
     /// Where it is seen how long twins have been idle.
     pub tree: TreeView,
     /// The twins.
@@ -47,7 +48,6 @@ pub enum ResidencyMsg {
 /// The actor.
 pub struct ResidencyKeeper {
     args: Arc<ResidencyArgs>,
-    memory: Memory,
 }
 
 impl Node for ResidencyKeeper {
@@ -57,8 +57,7 @@ impl Node for ResidencyKeeper {
 
     fn start(args: &Arc<ResidencyArgs>, ctx: &Context<ResidencyMsg>) -> Result<Self, NodeError> {
         ctx.cast_self(ResidencyMsg::LookDue);
-        let memory = Memory::new(args.rules.memory_high_bytes);
-        Ok(Self { args: args.clone(), memory })
+        Ok(Self { args: args.clone() })
     }
 
     async fn handle(
@@ -67,8 +66,8 @@ impl Node for ResidencyKeeper {
         msg: ResidencyMsg,
     ) -> Result<(), NodeError> {
         let ResidencyMsg::LookDue = msg;
-        self.look();
-        let rules = &self.args.rules;
+        let rules = self.args.settings.get().residency;
+        self.look(&rules);
         let soonest = Duration::from_millis(rules.idle_after_ms.min(rules.forget_after_ms)) / 4;
         let every = soonest.clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX);
         ctx.cast_after(every, ResidencyMsg::LookDue);
@@ -81,14 +80,14 @@ impl Node for ResidencyKeeper {
 }
 
 impl ResidencyKeeper {
-    fn look(&mut self) {
-        let ResidencyArgs { rules, tree, devices, presence } = &*self.args;
+    fn look(&self, rules: &Residency) {
+        let ResidencyArgs { tree, devices, presence, .. } = &*self.args;
         let twins = tree.idle("device").into_iter().filter_map(|node| {
             let device: DeviceId = node.id.as_str().parse().ok()?;
             let connected = presence.of(device).is_some();
             Some(Twin { device, passive: node.passive, connected, idle: node.idle })
         });
-        let short = self.memory.is_short();
+        let short = memory::is_short(rules.memory_high_bytes);
         let Choice { rest, forget } = choose(twins.collect(), rules, short);
         if short {
             tracing::warn!(twins = rest.len(), "memory is short: twins leave it early");
@@ -96,7 +95,7 @@ impl ResidencyKeeper {
         for device in rest {
             // One with a full mailbox is not idle.
             if let Some(twin) = devices.running(device).filter(|twin| !twin.is_passive()) {
-                let _ = twin.try_cast(DeviceMsg::Rest);
+                let _ = twin.conflate(REST, DeviceMsg::Rest);
             }
         }
         forget.into_iter().for_each(|device| devices.dismiss(device));

@@ -14,12 +14,11 @@ use actors::supervise::{
     Supervisor,
 };
 use protocol::clock::ClockQuality;
-use protocol::session::Limits;
 use telemetry::Meters;
 
 use crate::api::{Api, ApiArgs, ApiServer, LoginCode, new_api_token};
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::devices::Devices;
 use crate::enrolment::{Enrolment, EnrolmentArgs};
 use crate::files::{self, Readers};
@@ -106,6 +105,7 @@ pub struct Running {
     crashes: CrashJournal,
     drain: Arc<Drain>,
     store: Store,
+    settings: Live,
     clock: SystemClock,
     login: Arc<LoginCode>,
     api_tls: bool,
@@ -189,6 +189,7 @@ pub async fn start(
     tls.create_authority()?;
     tls.renew(&config.names)?;
     let certificates = Certificates::load(tls.clone())?;
+    let key_certificates = certificates.clone();
     let mut store_config = StoreConfig::new(folder_in(data));
     store_config.disk_reserve_bytes = config.disk_reserve_bytes;
     let store = Store::open(store_config, identity.fleet, asked.accept_loss)?;
@@ -256,14 +257,14 @@ pub async fn start(
         login: login.clone(),
     };
     let drain = Arc::new(Drain::new(config.connections_per_second));
-    let limits = Limits { heartbeat_ms: config.heartbeat_ms, credit_bytes: config.credit_bytes };
+    let settings = Live::new(config.clone());
     let ingress = Arc::new(Ingress::new(
         identity,
         store.clone(),
         devices.clone(),
         enrolment_address,
         clock.clone(),
-        limits,
+        settings.clone(),
         metrics,
         accounts,
         presence.clone(),
@@ -272,7 +273,7 @@ pub async fn start(
     let (connections, connections_address) =
         Child::node::<Connections>("connections", rules.part, ingress.clone());
     let residency = ResidencyArgs {
-        rules: config.residency,
+        settings: settings.clone(),
         tree: env.tree.clone(),
         devices: devices.clone(),
         presence,
@@ -282,8 +283,6 @@ pub async fn start(
     let listener = ListenerArgs {
         socket: device_socket,
         certificates: certificates.clone(),
-        names: config.names.clone(),
-        connections_per_second: config.connections_per_second,
         handshakes_max: config.handshakes_max,
         ingress: ingress.clone(),
         connections: connections_address,
@@ -292,8 +291,11 @@ pub async fn start(
     };
     let api_args =
         ApiArgs { socket: api_socket, certificates: config.api_tls.then_some(certificates), api };
+    let keys = ground::KeyArgs { certificates: key_certificates, settings: settings.clone() };
     let tree = Supervisor::new(rules.root)
+        .child(node::<ground::JournalWatch>("journal", rules.part, crashes.clone()))
         .child(node::<ground::StoreWatch>("store", rules.part, store.clone()))
+        .child(node::<ground::KeyWatch>("keys", rules.part, keys))
         .child(Child::supervisor("devices", ChildPolicy::supervisor(), devices.supervisor()))
         .child(enrolment)
         .child(Child::supervisor(
@@ -311,10 +313,26 @@ pub async fn start(
     let root = Root::start("brain", tree, env).await?;
     let (device_address, api_address) = addresses;
     let api_tls = config.api_tls;
-    Ok(Running { root, crashes, drain, store, clock, login, api_tls, device_address, api_address })
+    Ok(Running {
+        root,
+        crashes,
+        drain,
+        store,
+        settings,
+        clock,
+        login,
+        api_tls,
+        device_address,
+        api_address,
+    })
 }
 
 impl Running {
+    /// The settings in force, to read and to change.
+    pub fn settings(&self) -> Live {
+        self.settings.clone()
+    }
+
     /// The address of the page.
     pub fn page_url(&self) -> String {
         let scheme = if self.api_tls { "https" } else { "http" };

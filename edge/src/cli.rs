@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edge::config::Config;
 use serde_json::{Value, json};
-use telemetry::{Log, LogFormat, LogSettings};
+use telemetry::{Log, LogFile, LogFormat, LogSettings};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Keeps a device's state, through power cuts and outages, and links it to its brain.
@@ -98,7 +98,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Run(arguments) => {
             flags.extend(arguments.flags());
             let config = Config::load(common.config.as_deref(), &flags)?;
-            run::run(&config, &start_log(&config, &config.log.level)?)
+            let log = start_log(&config, &config.log.level)?;
+            let again = move || Ok(Config::load(common.config.as_deref(), &flags)?);
+            run::run(&config, &log, again)
         }
         Command::Enroll(arguments) => {
             flags.extend(arguments.flags());
@@ -149,6 +151,11 @@ fn start_log(config: &Config, level: &str) -> anyhow::Result<Log> {
         targets: true,
         flat: true,
         traces: config.otlp()?.is_some(),
+        file: config.log.file.clone().map(|path| LogFile {
+            path,
+            bytes_max: config.log.file_bytes,
+            files: config.log.files,
+        }),
     })?)
 }
 

@@ -101,6 +101,13 @@ pub struct Log {
     pub level: String,
     /// `text` or `json`.
     pub format: LogFormat,
+    /// A file to log to, in place of standard error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// How large it may become until another is begun, in bytes.
+    pub file_bytes: u64,
+    /// How many such files are kept.
+    pub files: u32,
 }
 
 /// The configuration of the spool.
@@ -162,7 +169,13 @@ impl Default for Config {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Text,
+            file: None,
+            file_bytes: 1 << 20,
+            files: 3,
+        }
     }
 }
 

@@ -11,7 +11,8 @@
 //! - **Queues are bounded** by credits. A message holds its credit until its
 //!   handler has run, so [`Address::depth`] counts what is queued and in
 //!   flight. Senders choose: [`Address::try_cast`] sheds, [`Address::cast`]
-//!   waits, first come first served.
+//!   waits, first come first served, and [`Address::conflate`] takes the place
+//!   of an older message of its kind.
 //! - **It is not slower than ractor's own mailbox**, which boxes every message
 //!   and polls four channels for each. Here a message costs one credit and two
 //!   short critical sections, and ractor is paid once for a batch.
@@ -59,6 +60,13 @@ impl<M: Send + 'static> Address<M> {
             return Err(CastError::Full(message));
         }
         self.mailbox.deliver(message, None).map_err(CastError::Down)
+    }
+
+    /// Sends a message in place of the one with the same key that still waits, if there is one: for
+    /// news of which only the latest counts. Without one it sheds, as [`try_cast`](Self::try_cast)
+    /// does.
+    pub fn conflate(&self, key: u64, message: M) -> Result<(), CastError<M>> {
+        self.mailbox.conflate(key, message)
     }
 
     /// Sends a message as soon as there is room, or gives it back when there

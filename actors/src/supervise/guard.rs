@@ -172,7 +172,7 @@ impl<N: Node> Guarded<N> {
         let Some(envelope) = mailbox.take(self.ctx.incarnation()) else {
             return Ok(false);
         };
-        let Envelope { message, deadline, own } = envelope;
+        let Envelope { message, deadline, own, .. } = envelope;
         let now = Instant::now();
         if deadline.is_some_and(|deadline| deadline <= now) {
             mailbox.settle(own, Fate::Expired);

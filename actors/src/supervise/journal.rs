@@ -15,7 +15,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::broadcast;
@@ -70,6 +70,7 @@ pub struct CrashJournal {
 enum Command {
     Write(Box<CrashRecord>),
     Flush(SyncSender<()>),
+    Trim,
 }
 
 impl CrashJournal {
@@ -103,6 +104,12 @@ impl CrashJournal {
     /// Crashes from now on, as soon as they are decided about.
     pub fn news(&self) -> broadcast::Receiver<CrashRecord> {
         self.news.subscribe()
+    }
+
+    /// Lets what is too old go, soon.
+    pub fn trim(&self) {
+        // One that is busy lets it go when its file is full.
+        let _ = self.commands.try_send(Command::Trim);
     }
 
     /// Waits until what was noted is on disk, for five seconds at most. Blocks.
@@ -139,6 +146,11 @@ fn write(mut files: Files, waiting: &Receiver<Command>) {
             Command::Write(record) => {
                 if let Err(error) = files.append(&record) {
                     tracing::error!(%error, "a crash could not be written to the journal");
+                }
+            }
+            Command::Trim => {
+                if let Err(error) = files.clear_out(SystemTime::now()) {
+                    tracing::warn!(%error, "old crashes could not leave the journal");
                 }
             }
             Command::Flush(done) => {

@@ -28,7 +28,7 @@ use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracer;
 
-pub use log::{LevelError, Log, LogFormat, LogLevel, LogSettings};
+pub use log::{LevelError, Log, LogFile, LogFormat, LogLevel, LogSettings};
 pub use meters::{Meters, TEXT_CONTENT_TYPE};
 pub use otlp::{EndpointError, HeaderError, HeaderList, Otlp};
 pub use traces::{Delivery, TRACE_TARGET};

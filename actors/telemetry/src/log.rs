@@ -1,17 +1,25 @@
-//! The log: lines for people or JSON, on standard error.
+//! The log: lines for people or JSON, on standard error or in files.
+
+mod file;
 
 use std::fmt;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt as lines, reload};
 
 use crate::traces::{LateTracer, TRACE_TARGET, Traces};
+
+pub use file::LogFile;
+
+use file::Files;
 
 /// What the libraries say of their own accord is of no use to who runs this. A filter may ask for
 /// it: of two directives for one module the last counts.
@@ -45,10 +53,12 @@ pub struct LogSettings {
     pub flat: bool,
     /// Whether spans will be exported. If not, they cost nothing.
     pub traces: bool,
+    /// The files that it goes to; standard error where there are none.
+    pub file: Option<LogFile>,
 }
 
-/// A filter that does not parse.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// A filter that does not parse, or a log that cannot be written.
+#[derive(Debug, thiserror::Error)]
 pub enum LevelError {
     /// Not a filter.
     #[error("{given:?} is no log level; one of error, warn, info, debug, trace")]
@@ -62,20 +72,43 @@ pub enum LevelError {
     /// There is a log already.
     #[error("the log was set up before")]
     Twice,
+    /// Its file cannot be written.
+    #[error("the log cannot be written to {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
 }
 
 /// Changes what is logged while the process runs.
 #[derive(Clone)]
 pub struct LogLevel {
     handle: reload::Handle<EnvFilter, Registry>,
-    configured: Arc<str>,
+    configured: Arc<Mutex<String>>,
 }
 
 impl LogLevel {
     /// Logs at `level`, or as configured where there is none.
     pub fn set(&self, level: Option<&str>) -> Result<(), LevelError> {
-        let filter = parse(level.unwrap_or(&self.configured))?;
+        let filter = match level {
+            Some(level) => parse(level)?,
+            None => parse(&self.configured())?,
+        };
         self.handle.reload(filter).map_err(|_| LevelError::Gone)
+    }
+
+    /// Logs at `level`, and takes that for what is configured from now on.
+    pub fn configure(&self, level: &str) -> Result<(), LevelError> {
+        self.set(Some(level))?;
+        *self.configured() = level.to_owned();
+        Ok(())
+    }
+
+    fn configured(&self) -> MutexGuard<'_, String> {
+        // A text is replaced whole.
+        self.configured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,17 +129,23 @@ impl Log {
     /// Sets up the process's log, once.
     pub fn start(settings: &LogSettings) -> Result<Self, LevelError> {
         let (filter, handle) = reload::Layer::new(parse(&settings.filter)?);
+        let (writer, colours) = match &settings.file {
+            None => (BoxMakeWriter::new(std::io::stderr), std::io::stderr().is_terminal()),
+            Some(file) => {
+                let failed = |source| LevelError::File { path: file.path.clone(), source };
+                let files = Files::open(file.clone()).map_err(failed)?;
+                (BoxMakeWriter::new(Mutex::new(files)), false)
+            }
+        };
         let lines = match settings.format {
             LogFormat::Text => lines::layer()
                 .with_target(settings.targets)
-                .with_ansi(std::io::stderr().is_terminal())
-                .with_writer(std::io::stderr)
+                .with_ansi(colours)
+                .with_writer(writer)
                 .boxed(),
-            LogFormat::Json => lines::layer()
-                .json()
-                .flatten_event(settings.flat)
-                .with_writer(std::io::stderr)
-                .boxed(),
+            LogFormat::Json => {
+                lines::layer().json().flatten_event(settings.flat).with_writer(writer).boxed()
+            }
         };
         let mut layers: Vec<Box<dyn Layer<Registry> + Send + Sync>> =
             vec![lines.with_filter(filter).boxed()];
@@ -115,14 +154,14 @@ impl Log {
             layers.push(spans(tracer.clone()));
         }
         tracing_subscriber::registry().with(layers).try_init().map_err(|_| LevelError::Twice)?;
-        let level = LogLevel { handle, configured: settings.filter.as_str().into() };
+        let level = LogLevel { handle, configured: Arc::new(Mutex::new(settings.filter.clone())) };
         Ok(Self { level, tracer })
     }
 
     /// A log that nobody sees, for a process that has set up its own.
     pub fn unheard() -> Self {
         let (_, handle) = reload::Layer::new(EnvFilter::default());
-        let level = LogLevel { handle, configured: "off".into() };
+        let level = LogLevel { handle, configured: Arc::new(Mutex::new("off".into())) };
         Self { level, tracer: LateTracer::new() }
     }
 

@@ -135,3 +135,26 @@ async fn after_the_end_everything_is_refused() {
     assert_eq!(address.ask(Msg::Sum, SOON).await, Err(AskError::Down));
     assert_eq!(address.depth(), 0);
 }
+
+#[tokio::test]
+async fn of_messages_with_one_key_the_latest_is_handled_in_the_place_of_the_first() {
+    let (root, address) = alone(hardy()).await;
+    address.try_cast(Msg::Sleep(SHORT)).unwrap();
+    until(root.tree(), "root/a", |info| info.handling.is_some()).await;
+    for number in 1..=100 {
+        address.conflate(1, Msg::Add(number)).unwrap();
+    }
+    address.conflate(2, Msg::Add(1_000)).unwrap();
+    assert_eq!(address.depth(), 3, "one for each key, and the one in flight");
+    assert_eq!(sum(&address).await, 1_100);
+    let info = until(root.tree(), "root/a", |info| info.depth == 0).await;
+    assert_eq!((info.traffic.conflated, info.traffic.handled), (99, 4));
+    // One that is handled already is not replaced.
+    address.conflate(1, Msg::Add(1)).unwrap();
+    assert_eq!(sum(&address).await, 1_101);
+    fill(&root, &address, SOON).await;
+    assert!(matches!(address.conflate(3, Msg::Add(7)), Err(CastError::Full(Msg::Add(7)))));
+    root.tree().kill("root/a");
+    root.stop().await;
+    assert!(matches!(address.conflate(1, Msg::Add(7)), Err(CastError::Down(Msg::Add(7)))));
+}

@@ -36,7 +36,7 @@ pub(super) struct Plan {
     /// The share of updates that devices trace.
     pub(super) traced_share: f64,
     /// Settings of the brain, in TOML.
-    pub(super) settings: &'static str,
+    pub(super) settings: String,
 }
 
 /// A brain and its devices.
@@ -91,7 +91,7 @@ impl Fleet {
         let endpoint = plan.otlp_endpoint.map(|address| format!("http://{address}"));
         environment.extend(endpoint.as_deref().map(|to| ("FLEET_BRAIN_OTLP_ENDPOINT", to)));
         let settings = plan.folder.join("brain.toml");
-        fs::write(&settings, plan.settings)?;
+        fs::write(&settings, &plan.settings)?;
         environment.push(("FLEET_BRAIN_CONFIG", settings.to_str().context("a path in UTF-8")?));
         let arguments: &[_] = if plan.tls { &[] } else { &["--plain-text"] };
         let brain = Brain::start_asking(&plan.binary, &plan.folder, &environment, arguments)?;

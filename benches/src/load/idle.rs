@@ -11,12 +11,8 @@ use super::report::{Section, bytes, figure, spread};
 use super::{Settings, Workspace, note, pause};
 
 const DEVICES: usize = 5_000;
-/// Time enough for all to connect before the first goes passive.
-const SETTINGS: &str = "[residency]\nidle_after_ms = 30000\nforget_after_ms = 32000\n";
-/// How long a brain whose devices are gone has to give back memory.
-const SETTLED_AFTER: Duration = Duration::from_secs(10);
-/// How long the allocator needs to give back what the handshakes took.
-const PURGED_AFTER: Duration = Duration::from_secs(3);
+/// So many rounds' times pass until the allocator has given back what is free.
+const SETTLED_AFTER: u32 = 2;
 /// What a handshake has the brain sign: the transcript.
 const SIGNED: f64 = 1.0;
 /// What it has the brain verify: the device's certificate, its issuer's, and the transcript.
@@ -71,7 +67,12 @@ pub(super) fn run(
     for tls in settings.transports() {
         note(format!("idle: {devices} devices, {}", transport(tls)));
         let mut plan = settings.fleet(workspace, devices, tls);
-        plan.settings = SETTINGS;
+        // Time enough for all to connect before the first goes passive.
+        let idle_ms = 2_000 + 6 * devices;
+        plan.settings = format!(
+            "[residency]\nidle_after_ms = {idle_ms}\nforget_after_ms = {}\n",
+            idle_ms + 2_000
+        );
         let mut fleet = Fleet::start(&plan)?;
         let mut outcome =
             Outcome { devices, tls, ed25519_us, empty_brain: Memory::default(), rounds: vec![] };
@@ -116,17 +117,16 @@ fn round(fleet: &mut Fleet, settings: &Settings, empty: Memory) -> anyhow::Resul
     let before = fleet.sample()?;
     fleet.connect()?;
     let connected = fleet.sample()?;
-    pause(settings.round_time().max(PURGED_AFTER));
+    pause(settings.round_time());
     let after = fleet.sample()?;
     let full = memory(fleet.brain_pid()?)?;
     await_passive(fleet)?;
-    pause(SETTLED_AFTER);
+    pause(settings.round_time() * SETTLED_AFTER);
     let passive = memory(fleet.brain_pid()?)?;
     fleet.disconnect()?;
     await_forgotten(fleet)?;
     let nodes_left = nodes(fleet)? - nodes_before;
-    // The store gives back its blocks late, and the allocator its pages.
-    pause(SETTLED_AFTER);
+    pause(settings.round_time() * SETTLED_AFTER);
     let gone = memory(fleet.brain_pid()?)?;
     let (brain, clients) = (connected.brain - before.brain, connected.clients - before.clients);
     let idle = after.brain - connected.brain;

@@ -165,7 +165,7 @@ impl Settings {
             payload_bytes: self.payload_bytes(),
             otlp_endpoint: None,
             traced_share: 0.0,
-            settings: "",
+            settings: String::new(),
         }
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn run(settings: &Settings, workspace: &Workspace) -> anyhow::Result<
     let devices = settings.devices_or(VICTIMS);
     note(format!("supervision: {WRITERS} devices write, {devices} have their actors killed"));
     let mut plan = settings.fleet(workspace, devices, false);
-    plan.settings = SETTINGS;
+    plan.settings = SETTINGS.to_owned();
     let mut victims = Fleet::start(&plan)?;
     plan.devices = WRITERS;
     let mut writers = victims.others(&plan)?;

@@ -278,7 +278,7 @@ async fn ask(twin: &Address<DeviceMsg>) -> anyhow::Result<()> {
 
 /// Lets the allocator give back what it does not need.
 async fn settle() {
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
 }
 
 fn micros(began: Instant) -> u64 {

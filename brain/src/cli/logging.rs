@@ -1,7 +1,7 @@
-//! Logs to standard error, and where traces and metrics go.
+//! Logs to standard error or to files, and where traces and metrics go.
 
 use brain::config::Config;
-use telemetry::{Log, LogFormat, LogSettings, Otlp, Service, Telemetry};
+use telemetry::{Log, LogFile, LogFormat, LogLevel, LogSettings, Otlp, Service, Telemetry};
 
 /// A log that runs, and what follows when it is known which brain this is.
 pub(super) struct Logging {
@@ -19,8 +19,18 @@ impl Logging {
             targets: config.log_json,
             flat: false,
             traces: otlp.is_some(),
+            file: config.log_file.clone().map(|path| LogFile {
+                path,
+                bytes_max: config.log_file_bytes,
+                files: config.log_files,
+            }),
         })?;
         Ok(Self { log, otlp })
+    }
+
+    /// Changes what is logged.
+    pub(super) fn level(&self) -> LogLevel {
+        self.log.level().clone()
     }
 
     /// Begins to gather metrics and, where it is configured, to export them and traces.

@@ -1,5 +1,7 @@
 //! `brain serve`.
 
+mod reload;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,8 @@ use tokio::sync::watch;
 
 use super::DataDir;
 use super::logging::Logging;
+
+use reload::Reload;
 
 /// How long the root of the supervision tree may handle no message.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
@@ -80,6 +84,13 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         watch(&running)?;
+        let reload = Reload {
+            file: args.config.clone(),
+            overrides,
+            live: running.settings(),
+            log: logging.level(),
+        };
+        reload.listen()?;
         let asked = Asked::listen()?;
         running.run_until(asked.times(1), asked.times(2)).await?;
         tracing::info!("the brain has stopped");

@@ -16,6 +16,13 @@ impl Pace {
         Self { per_second: f64::from(per_second.max(1)), burst, tokens: burst, last_ms: now_ms }
     }
 
+    /// Goes on at another pace.
+    pub fn set(&mut self, per_second: u32) {
+        self.per_second = f64::from(per_second.max(1));
+        self.burst = self.per_second;
+        self.tokens = self.tokens.min(self.burst);
+    }
+
     /// Takes one token, or says how long to wait for it, in milliseconds.
     pub fn take(&mut self, now_ms: u64) -> Result<(), u64> {
         let passed_ms = now_ms.saturating_sub(self.last_ms) as f64;
@@ -41,6 +48,13 @@ mod tests {
         assert_eq!(pace.take(0), Err(100));
         assert_eq!(pace.take(100), Ok(()));
         assert_eq!(pace.take(100), Err(100));
+    }
+
+    #[test]
+    fn another_pace_holds_at_once() {
+        let mut pace = Pace::new(100, 100, 0);
+        pace.set(2);
+        assert_eq!([pace.take(0), pace.take(0), pace.take(0)], [Ok(()), Ok(()), Err(500)]);
     }
 
     #[test]

@@ -15,8 +15,6 @@ use super::connections::Taken;
 use super::{ConnectionsMsg, Ingress};
 use crate::tls::{Certificates, TlsError};
 
-/// How often certificate files are looked at.
-const CERTIFICATES_EVERY: Duration = Duration::from_secs(60);
 /// How long a connection waits for whoever holds them.
 const HANDED_OVER_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait when the system refuses a connection, for want of file descriptors.
@@ -28,10 +26,6 @@ pub struct ListenerArgs {
     pub socket: std::net::TcpListener,
     /// The server certificate.
     pub certificates: Arc<Certificates>,
-    /// The names for which the brain's own certificate is renewed.
-    pub names: Vec<String>,
-    /// How many connections are taken in a second.
-    pub connections_per_second: u32,
     /// How many may shake hands at once.
     pub handshakes_max: u32,
     /// What every connection needs.
@@ -57,8 +51,6 @@ pub(super) enum Transport {
 pub enum ListenerMsg {
     /// Take connections.
     Listen,
-    /// Look at the certificate files.
-    CertificatesDue,
 }
 
 /// The actor.
@@ -81,35 +73,15 @@ impl Node for DeviceListener {
         ctx: &Context<ListenerMsg>,
         msg: ListenerMsg,
     ) -> Result<(), NodeError> {
-        match msg {
-            ListenerMsg::Listen => {
-                let socket = TcpListener::from_std(self.args.socket.try_clone()?)?;
-                let transport = self.args.transport()?;
-                ctx.spawn("accept", accept(self.args.clone(), socket, transport));
-                ctx.cast_after(CERTIFICATES_EVERY, ListenerMsg::CertificatesDue);
-            }
-            ListenerMsg::CertificatesDue => {
-                let args = self.args.clone();
-                let refresh = move || args.certificates.refresh(&args.names);
-                match tokio::task::spawn_blocking(refresh).await? {
-                    Ok(true) => tracing::info!("the server certificate was replaced"),
-                    Ok(false) => {}
-                    Err(error) => tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "the server certificate stays as it is"
-                    ),
-                }
-                ctx.cast_after(CERTIFICATES_EVERY, ListenerMsg::CertificatesDue);
-            }
-        }
+        let ListenerMsg::Listen = msg;
+        let socket = TcpListener::from_std(self.args.socket.try_clone()?)?;
+        let transport = self.args.transport()?;
+        ctx.spawn("accept", accept(self.args.clone(), socket, transport));
         Ok(())
     }
 
-    fn label(msg: &ListenerMsg) -> &'static str {
-        match msg {
-            ListenerMsg::Listen => "listen",
-            ListenerMsg::CertificatesDue => "certificates_due",
-        }
+    fn label(_: &ListenerMsg) -> &'static str {
+        "listen"
     }
 }
 
@@ -130,9 +102,10 @@ async fn accept(
 ) -> Result<(), NodeError> {
     let ingress = &args.ingress;
     let handshakes = Arc::new(Semaphore::new(args.handshakes_max as usize));
-    let rate = args.connections_per_second;
-    let mut pace = Pace::new(rate, rate, ingress.clock.now().mono_ms);
+    let rate = || ingress.settings.get().connections_per_second;
+    let mut pace = Pace::new(rate(), rate(), ingress.clock.now().mono_ms);
     loop {
+        pace.set(rate());
         // What is not taken waits in the system's queue, which is bounded as well.
         let permit = handshakes.clone().acquire_owned().await?;
         while let Err(wait_ms) = pace.take(ingress.clock.now().mono_ms) {

@@ -1,25 +1,17 @@
 //! How much memory the process takes, against what there is.
 
 use std::fs;
+use std::sync::OnceLock;
 
-/// Looks at the process's memory, as `/proc` and the control group tell.
-#[derive(Debug)]
-pub(super) struct Memory {
-    high_bytes: Option<u64>,
-}
-
-impl Memory {
-    /// With a bound; 0 stands for four fifths of what there is.
-    pub(super) fn new(high_bytes: u64) -> Self {
-        let known = (high_bytes > 0).then_some(high_bytes);
-        Self { high_bytes: known.or_else(|| available().map(|bytes| bytes / 5 * 4)) }
-    }
-
-    /// Whether the process takes more than it should.
-    pub(super) fn is_short(&self) -> bool {
-        let resident = figure("/proc/self/status", "VmRSS:");
-        self.high_bytes.zip(resident).is_some_and(|(high, resident)| resident > high)
-    }
+/// Whether the process takes more than this; 0 stands for four fifths of what there is.
+pub(super) fn is_short(high_bytes: u64) -> bool {
+    static AVAILABLE: OnceLock<Option<u64>> = OnceLock::new();
+    let high = match high_bytes {
+        0 => AVAILABLE.get_or_init(available).map(|bytes| bytes / 5 * 4),
+        bytes => Some(bytes),
+    };
+    let resident = figure("/proc/self/status", "VmRSS:");
+    high.zip(resident).is_some_and(|(high, resident)| resident > high)
 }
 
 /// What the machine has, or the control group may take.
@@ -44,8 +36,8 @@ mod tests {
 
     #[test]
     fn memory_is_short_above_the_bound_only() {
-        assert!(Memory::new(1).is_short());
-        assert!(!Memory::new(u64::MAX).is_short());
-        assert!(Memory::new(0).high_bytes > Some(0));
+        assert!(is_short(1));
+        assert!(!is_short(u64::MAX));
+        assert!(available() > Some(0));
     }
 }

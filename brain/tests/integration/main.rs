@@ -16,6 +16,7 @@ mod lab;
 mod main_job;
 mod oracle;
 mod page;
+mod reload;
 mod seals;
 mod stopping;
 mod store;

@@ -14,6 +14,7 @@ use edge::tls;
 use edge::track::Limits;
 use serde_json::{Value, json};
 use telemetry::{Log, LogLevel, Service, Telemetry};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{asked_to_end, block_on};
 
@@ -53,7 +54,12 @@ impl Arguments {
     }
 }
 
-pub(super) fn run(config: &Config, log: &Log) -> anyhow::Result<()> {
+/// Runs the agent; `again` reads the configuration once more.
+pub(super) fn run(
+    config: &Config,
+    log: &Log,
+    again: impl Fn() -> anyhow::Result<Config> + Send + 'static,
+) -> anyhow::Result<()> {
     let agent = agent_config(config, log.level().clone())?;
     let mut telemetry = None;
     let result = block_on(2, 16, async {
@@ -68,6 +74,7 @@ pub(super) fn run(config: &Config, log: &Log) -> anyhow::Result<()> {
         telemetry = Some(started);
         notify(&[sd_notify::NotifyState::Ready]);
         watch(&agent)?;
+        listen_for_reloads(config.clone(), log.level().clone(), again)?;
         let outcome = tokio::select! {
             reason = asked_to_end() => {
                 tracing::info!(reason = reason?, "agent is asked to stop");
@@ -114,6 +121,43 @@ fn agent_config(config: &Config, log_level: LogLevel) -> anyhow::Result<AgentCon
     agent.metrics_listen = config.metrics_listen;
     agent.log_level = Some(log_level);
     Ok(agent)
+}
+
+/// Reads the configuration again whenever SIGHUP comes. What is logged can change while the agent
+/// runs, and nothing else: where anything else would, nothing does.
+fn listen_for_reloads(
+    mut config: Config,
+    log: LogLevel,
+    again: impl Fn() -> anyhow::Result<Config> + Send + 'static,
+) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match reload(&config, &log, &again) {
+                Ok(new) if new == config => tracing::info!("settings read again; nothing changed"),
+                Ok(new) => {
+                    let (before, after) = (&config.log.level, &new.log.level);
+                    tracing::info!(before, after, "settings read again: the log changed");
+                    config = new;
+                }
+                Err(error) => tracing::error!("settings stay as they are: {error:#}"),
+            }
+        }
+    });
+    Ok(())
+}
+
+fn reload(
+    config: &Config,
+    log: &LogLevel,
+    again: &impl Fn() -> anyhow::Result<Config>,
+) -> anyhow::Result<Config> {
+    let new = again()?;
+    let mut possible = config.clone();
+    possible.log.level.clone_from(&new.log.level);
+    anyhow::ensure!(possible == new, "all but log.level can only change with a restart");
+    log.configure(&new.log.level)?;
+    Ok(new)
 }
 
 /// Ends the process when nothing moves any more, for the service manager to start it again; and

@@ -15,6 +15,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::CastError;
 use crate::supervise::{core::Incarnation, tell::tell};
 
 /// What ractor's mailbox is given instead of messages: there is work.
@@ -27,6 +28,8 @@ pub(crate) struct Envelope<M> {
     pub(crate) deadline: Option<Instant>,
     /// The node cast it to itself: it holds no credit and dies with its life.
     pub(crate) own: bool,
+    /// A later one with the same key takes its place.
+    pub(crate) key: Option<u64>,
 }
 
 /// The bounded queue of one node.
@@ -68,6 +71,7 @@ struct Counters {
     expired: AtomicU64,
     lost: AtomicU64,
     refused: AtomicU64,
+    conflated: AtomicU64,
 }
 
 /// What became of the messages so far.
@@ -86,6 +90,8 @@ pub struct Traffic {
     pub lost: u64,
     /// Messages not taken because the queue was full.
     pub refused: u64,
+    /// Messages in the queue whose place a later one took.
+    pub conflated: u64,
 }
 
 /// How a message left the queue.
@@ -150,7 +156,32 @@ impl<M: Send + 'static> Mailbox<M> {
             self.credits.add_permits(1);
             return Err(message);
         }
-        lanes.queue.push_back(Envelope { message, deadline, own: false });
+        lanes.queue.push_back(Envelope { message, deadline, own: false, key: None });
+        wake(lanes);
+        Ok(())
+    }
+
+    /// Puts a message in the place of the one in the queue that has its key, or queues it; gives
+    /// it back when there is no room or the node is down.
+    pub(crate) fn conflate(&self, key: u64, message: M) -> Result<(), CastError<M>> {
+        let mut lanes = self.lanes();
+        if !lanes.open {
+            return Err(CastError::Down(message));
+        }
+        if let Some(known) = lanes.queue.iter_mut().find(|known| known.key == Some(key)) {
+            let stale = std::mem::replace(&mut known.message, message);
+            drop(lanes);
+            self.counters.conflated.fetch_add(1, Relaxed);
+            // Dropping a message runs foreign code.
+            drop(stale);
+            return Ok(());
+        }
+        if !self.try_admit() {
+            drop(lanes);
+            self.refuse();
+            return Err(CastError::Full(message));
+        }
+        lanes.queue.push_back(Envelope { message, deadline: None, own: false, key: Some(key) });
         wake(lanes);
         Ok(())
     }
@@ -161,7 +192,9 @@ impl<M: Send + 'static> Mailbox<M> {
         match lanes.reader.as_ref().filter(|reader| reader.life == life) {
             None => return false,
             Some(reader) if reader.starting => lanes.first.push_back(message),
-            Some(_) => lanes.queue.push_back(Envelope { message, deadline: None, own: true }),
+            Some(_) => {
+                lanes.queue.push_back(Envelope { message, deadline: None, own: true, key: None });
+            }
         }
         wake(lanes);
         true
@@ -180,7 +213,8 @@ impl<M: Send + 'static> Mailbox<M> {
         let mut lanes = self.lanes();
         let stale = lanes.take_own();
         if let Some(message) = lanes.keepsake.take() {
-            lanes.queue.push_front(Envelope { message: *message, deadline: None, own: true });
+            let message = *message;
+            lanes.queue.push_front(Envelope { message, deadline: None, own: true, key: None });
         }
         lanes.rouse = None;
         lanes.reader = Some(Reader { life, actor, starting: true });
@@ -292,7 +326,7 @@ impl<M: Send + 'static> Mailbox<M> {
             return None;
         }
         if let Some(message) = lanes.first.pop_front() {
-            return Some(Envelope { message, deadline: None, own: true });
+            return Some(Envelope { message, deadline: None, own: true, key: None });
         }
         let envelope = lanes.queue.pop_front();
         if envelope.is_none() {
@@ -379,6 +413,7 @@ impl<M: Send + 'static> Gauge for Mailbox<M> {
             expired: counters.expired.load(Relaxed),
             lost: counters.lost.load(Relaxed),
             refused: counters.refused.load(Relaxed),
+            conflated: counters.conflated.load(Relaxed),
         }
     }
 }

@@ -52,7 +52,7 @@ impl Files {
     }
 
     /// Removes what is too much or too old, never the file that is written to.
-    fn clear_out(&mut self, now: SystemTime) -> io::Result<()> {
+    pub(super) fn clear_out(&mut self, now: SystemTime) -> io::Result<()> {
         for number in numbers(&self.folder)? {
             let path = path(&self.folder, number);
             let age = fs::metadata(&path)?.modified().map(|at| now.duration_since(at));

@@ -134,7 +134,7 @@ impl Stranger {
             compressions: Compression::Zstd.bit() | Compression::Gzip.bit(),
             challenge: crate::random_bytes(),
             exporter,
-            limits: ingress.limits,
+            limits: ingress.limits(),
         };
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
         let connection = Connection {
