@@ -195,7 +195,8 @@ impl DeviceActor {
     async fn load(&mut self, ctx: &Context<DeviceMsg>) -> Result<(), NodeError> {
         let DeviceArgs { fleet, device, commits, store, .. } = &*self.args;
         let genesis = Genesis { kind: TreeKind::Device, fleet: *fleet, name: device.to_string() };
-        let at_hand = commits.settled().then(|| store.load_from_memory(&genesis)).flatten();
+        let known = commits.settled();
+        let at_hand = known.and_then(|number| store.load_from_memory(number, &genesis));
         let loaded = match at_hand {
             Some(loaded) => loaded,
             None => {
@@ -204,7 +205,7 @@ impl DeviceActor {
                 ctx.waiting(loading).await??
             }
         };
-        commits.loaded();
+        commits.loaded(loaded.number);
         let DeviceArgs { device, device_keys, brain, epochs, .. } = &*self.args;
         let brain = brain.clone().in_open_log(&loaded.record.logs, epochs);
         self.twin = Some(Twin::new(*device, device_keys.clone(), brain, loaded));

@@ -249,10 +249,10 @@ pub trait TreeStore: Send + Sync + 'static {
     /// Reads the tree of a device, which is made where it is not there yet. Blocks.
     fn load(&self, genesis: &Genesis) -> Result<LoadedTree, ReadError>;
 
-    /// The same without blocking and without waiting for commits; none where something is not in
-    /// memory. Only for a tree of which no commit is under way.
-    fn load_from_memory(&self, genesis: &Genesis) -> Option<LoadedTree> {
-        let _ = genesis;
+    /// The same for a tree that was loaded as `number` before, without blocking and without waiting
+    /// for commits; none where something is not in memory. Only while no commit of it is under way.
+    fn load_from_memory(&self, number: TreeNumber, genesis: &Genesis) -> Option<LoadedTree> {
+        let _ = (number, genesis);
         None
     }
 

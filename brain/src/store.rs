@@ -225,23 +225,19 @@ impl Store {
 }
 
 impl Store {
-    fn read_tree(&self, genesis: &Genesis, from: Reach) -> Result<LoadedTree, ReadError> {
+    /// Reads the rows of a tree; none where it has had no commit.
+    fn read_tree(&self, number: TreeNumber, from: Reach) -> Result<Option<LoadedTree>, ReadError> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-        let number = self.rocks.get_from(from, rocks::TREE_IDS, &genesis.tree_id().0)?;
-        if let Some(number) = number {
-            let missing = || ReadError::Corrupt {
-                family: rocks::TREES,
-                detail: format!("tree {number} is named but has no row"),
-            };
-            let record = self.rocks.get_from(from, rocks::TREES, &keys::tree(number))?;
-            let record = record.ok_or_else(missing)?;
-            let leaves = self.rocks.leaves(from, number)?;
-            return Ok(LoadedTree { number, generation, record, leaves });
-        }
+        let record = self.rocks.get_from(from, rocks::TREES, &keys::tree(number))?;
+        let Some(record) = record else { return Ok(None) };
+        let leaves = self.rocks.leaves(from, number)?;
+        Ok(Some(LoadedTree { number, generation, record, leaves }))
+    }
+
+    fn new_tree(&self, number: TreeNumber, genesis: &Genesis) -> LoadedTree {
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let record = TreeRecord::new(genesis.clone());
-        // The number is taken for good when the tree's first commit writes both its rows.
-        let number = self.tree_numbers.fetch_add(1, Ordering::Relaxed);
-        Ok(LoadedTree { number, generation, record, leaves: Default::default() })
+        LoadedTree { number, generation, record, leaves: Default::default() }
     }
 }
 
@@ -249,12 +245,21 @@ impl TreeStore for Store {
     fn load(&self, genesis: &Genesis) -> Result<LoadedTree, ReadError> {
         // Commits of an earlier loading may still be queued; they must be in what is read.
         self.committer.flush();
-        self.read_tree(genesis, Reach::Disk)
+        if let Some(number) = self.tree_number(genesis.tree_id())? {
+            return self.read_tree(number, Reach::Disk)?.ok_or_else(|| ReadError::Corrupt {
+                family: rocks::TREES,
+                detail: format!("tree {number} is named but has no row"),
+            });
+        }
+        // The number is taken for good when the tree's first commit writes both its rows.
+        let number = self.tree_numbers.fetch_add(1, Ordering::Relaxed);
+        Ok(self.new_tree(number, genesis))
     }
 
-    fn load_from_memory(&self, genesis: &Genesis) -> Option<LoadedTree> {
+    fn load_from_memory(&self, number: TreeNumber, genesis: &Genesis) -> Option<LoadedTree> {
         // Whatever is wrong, the reading that may go to the disk says what it is.
-        self.read_tree(genesis, Reach::Memory).ok()
+        let read = self.read_tree(number, Reach::Memory).ok()?;
+        Some(read.unwrap_or_else(|| self.new_tree(number, genesis)))
     }
 
     fn commit(&self, commit: TreeCommit, done: CommitDone) {

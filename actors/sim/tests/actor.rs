@@ -174,23 +174,6 @@ async fn a_second_attach_ends_the_first_link_and_a_late_one_is_turned_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_twin_stops_and_a_later_message_finds_it_anew() {
-    let rig = Rig::new().await;
-    let twin = rig.twin();
-    let (_, events) = attach(&twin, 1).await;
-    assert_eq!(write(&twin, 1).await.unwrap().version, 1);
-    tokio::time::sleep(Duration::from_secs(600)).await;
-    assert!(!twin.is_down(), "a connected device's twin stays");
-    drop(events);
-    tokio::time::sleep(Duration::from_secs(200)).await;
-    assert!(twin.is_down() && rig.set.is_empty(), "an idle one goes");
-    let twin = rig.twin();
-    assert_eq!(write(&twin, 2).await.unwrap().version, 2, "it goes on where it was");
-    assert_eq!(rig.restarts(), 0, "stopping is no crash");
-    rig.root.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_failed_load_is_tried_again_and_what_waits_is_answered() {
     let rig = Rig::new().await;
     rig.store.fail_loads(2);
@@ -305,5 +288,50 @@ async fn a_cut_below_entries_that_are_here_takes_back_what_they_changed() {
     assert_eq!((version, value), (6, Some(Value::from(3))), "a version without an entry");
     assert_eq!(rig.store.with_tree(tree, |kept| kept.map(|kept| kept.history().count())), Some(5));
     assert_eq!(rig.store.verify(), []);
+    rig.root.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_twin_that_rests_goes_on_with_the_link_that_it_had() {
+    let rig = Rig::new().await;
+    let (twin, all) = (rig.twin(), entries(4));
+    let (_, mut events) = attach(&twin, 1).await;
+    for n in 0..4 {
+        send(&twin, 1, &all[n..=n]).await;
+        assert_eq!(stored(&mut events).await, n as u64 + 1);
+        twin.cast(DeviceMsg::Rest, TIME).await.expect("taken");
+        while !twin.is_passive() {
+            tokio::task::yield_now().await;
+        }
+    }
+    // Nobody waits for the commits of a device that is only written to by an operator either.
+    assert_eq!(write(&twin, 1).await.expect("written").version, 5);
+    assert!(matches!(*events.recv().await.expect("the link lives"), LinkEvent::Stored { .. }));
+    assert_eq!(rig.restarts(), 0);
+    // A connection that ends meanwhile is seen when the twin is needed again.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    twin.cast(DeviceMsg::Rest, TIME).await.expect("taken");
+    drop(events);
+    let (attached, _events) = attach(&twin, 1).await;
+    assert!(attached.is_ok(), "{attached:?}");
+    assert_eq!(rig.store.verify(), []);
+    rig.root.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_twin_with_commits_under_way_does_not_rest() {
+    let mut rig = Rig::new().await;
+    rig.store = MemoryStore::new(SyncMode::OnDemand);
+    let (twin, all) = (rig.twin(), entries(2));
+    let (_, mut events) = attach(&twin, 1).await;
+    send(&twin, 1, &all).await;
+    twin.cast(DeviceMsg::Rest, TIME).await.expect("taken");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!twin.is_passive());
+    rig.store.sync();
+    assert_eq!(stored(&mut events).await, 2);
+    twin.cast(DeviceMsg::Rest, TIME).await.expect("taken");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(twin.is_passive());
     rig.root.stop().await;
 }

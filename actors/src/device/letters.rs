@@ -70,7 +70,8 @@ impl DeviceActor {
         let letter = match msg {
             DeviceMsg::EntriesCame { log, entries, bytes, in_flight, .. } => {
                 in_flight.refuse(Reason::Code(ErrorCode::DeadLettered));
-                let entries: Vec<_> = entries.into_iter().map(|(_, entry)| entry).collect();
+                // Those behind it are not to blame; the device writes them again.
+                let entries: Vec<_> = entries.into_iter().take(1).map(|(_, entry)| entry).collect();
                 let seq = entries.first().map_or(0, |entry| entry.seq);
                 let position = self.position(log);
                 self.send(LinkEvent::stored(position, bytes));

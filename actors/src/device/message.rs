@@ -1,7 +1,7 @@
 //! What a device's actor starts from, is told, and answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use protocol::history::{Change, Cut, Entry, LogId, Provenance, SignedHead};
 use protocol::session::{Now, Replica};
@@ -12,7 +12,7 @@ use protocol::{DeviceId, EntryId, FleetId, PublicKey, SyncError};
 
 use super::BrainAuthor;
 use crate::account::InFlight;
-use crate::ports::{CommitError, Letter, LinkSender, TreeStore};
+use crate::ports::{CommitError, Letter, LinkSender, TreeNumber, TreeStore};
 use crate::supervise::Reply;
 
 /// Tells the time.
@@ -45,8 +45,9 @@ pub struct DeviceArgs {
 #[derive(Debug, Default)]
 pub struct Commits {
     under_way: AtomicUsize,
-    /// Whether those of whoever wrote the tree before are known to be over.
-    begun: AtomicBool,
+    /// The store's name of the tree, once it is known that the commits of whoever wrote the tree
+    /// before are over; 0 until then.
+    number: AtomicU64,
 }
 
 impl Commits {
@@ -64,13 +65,14 @@ impl Commits {
     }
 
     /// The tree was loaded after everything before.
-    pub(super) fn loaded(&self) {
-        self.begun.store(true, Ordering::Release);
+    pub(super) fn loaded(&self, number: TreeNumber) {
+        self.number.store(number, Ordering::Release);
     }
 
-    /// Whether the tree can be loaded without waiting for anybody.
-    pub(super) fn settled(&self) -> bool {
-        self.begun.load(Ordering::Acquire) && !self.any()
+    /// The store's name of the tree, where it can be loaded without waiting for anybody.
+    pub(super) fn settled(&self) -> Option<TreeNumber> {
+        let number = self.number.load(Ordering::Acquire);
+        (number != 0 && !self.any()).then_some(number)
     }
 }
 

@@ -205,7 +205,8 @@ impl<M: Send + 'static> Context<M> {
     ) {
         let node = TaskNode::enter(&self.env, self.path(), id, kind);
         let cell = Arc::clone(node.cell());
-        cell.live(Live::Task(self.tasks.spawn(node.run(Box::pin(task)))), None);
+        // It may be over before this is noted.
+        cell.hand_over(Live::Task(self.tasks.spawn(node.run(Box::pin(task)))), None);
     }
 
     /// Ends the node after this message, as an exit in good order.

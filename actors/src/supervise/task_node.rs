@@ -12,7 +12,7 @@ use super::{
     node::NodeError,
     shell::Env,
     spec::ChildId,
-    tree::{NodeCell, TreePath},
+    tree::{NodeCell, Status, TreePath},
 };
 
 /// A task's place in the tree; it is given up when this is dropped.
@@ -33,6 +33,7 @@ impl TaskNode {
             let cell = NodeCell::new(path.clone(), child, kind, None, env.tree.changed());
             if let Some(cell) = env.tree.enter(&path, cell) {
                 cell.begin(Incarnation(1), env.tree.now());
+                cell.set_status(Status::Running);
                 return Self { env: Arc::clone(env), cell, over: false };
             }
             id.push('+');

@@ -14,6 +14,9 @@ use url::Url;
 
 const TIME_MAX: Duration = Duration::from_secs(30);
 
+/// The longest answer that is read, in bytes: the whole tree of a large fleet.
+const ANSWER_BYTES_MAX: u64 = 1 << 30;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct ClientArgs {
     /// The address of the brain's API [default: what `brain login` or `brain dev` left, else http://127.0.0.1:7480]
@@ -83,7 +86,8 @@ impl Client {
         body: Option<Value>,
     ) -> anyhow::Result<T> {
         let token = Some(self.token.as_str());
-        Ok(send(&self.agent, &self.url, token, method, path, body)?.body_mut().read_json()?)
+        let mut answer = send(&self.agent, &self.url, token, method, path, body)?;
+        Ok(answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_json()?)
     }
 }
 

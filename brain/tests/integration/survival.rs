@@ -150,6 +150,18 @@ async fn an_idle_twin_leaves_memory_and_nobody_notices() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_memory_is_short_twins_leave_it_early() {
+    let brain = brain_with(BRAIN, "[residency]\nmemory_high_bytes = 1\nforget_after_ms = 4000\n");
+    let mut device = device(&brain).await;
+    device.connect().await.expect("connects");
+    let path = twin(&brain);
+    until(&brain, &path, |node| node["status"] == "passive");
+    write(&mut device, 0..1).await;
+    device.run_until(|device| device.stored() == 1, SOON).await.expect("stored");
+    assert!(device.is_connected() && device.ended.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_connection_is_accounted_for_and_the_device_comes_back() {
     let brain = brain_with(BRAIN, "");
     let mut device = device(&brain).await;

@@ -188,9 +188,14 @@ impl NodeCell {
 
     /// The life has begun.
     pub(crate) fn live(&self, live: Live, supervisor: Option<ActorRef<ShellMsg>>) {
+        self.hand_over(live, supervisor);
+        self.set_status(Status::Running);
+    }
+
+    /// Whom to tell from now on.
+    pub(crate) fn hand_over(&self, live: Live, supervisor: Option<ActorRef<ShellMsg>>) {
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) =
             Control { live: Some(live), supervisor };
-        self.set_status(Status::Running);
     }
 
     /// The life is over.
