@@ -158,3 +158,24 @@ async fn of_messages_with_one_key_the_latest_is_handled_in_the_place_of_the_firs
     root.stop().await;
     assert!(matches!(address.conflate(1, Msg::Add(7)), Err(CastError::Down(Msg::Add(7)))));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_node_does_not_hold_up_whoever_sends_or_looks() {
+    let (root, address) = alone(hardy()).await;
+    address.try_cast(Msg::Block(Duration::from_secs(1))).unwrap();
+    until(root.tree(), "root/a", |info| info.handling.is_some()).await;
+    let mut took: Vec<_> = (0..200)
+        .map(|number| {
+            let began = std::time::Instant::now();
+            // The first are taken, the others are given back.
+            let _ = address.try_cast(Msg::Add(number));
+            let _ = address.conflate(1, Msg::Add(number));
+            assert_eq!(root.tree().snapshot().len(), 2);
+            began.elapsed()
+        })
+        .collect();
+    took.sort_unstable();
+    // The machine may take a while of its own now and then.
+    assert!(took[190] < Duration::from_millis(1), "{:?} to {:?}", took[190], took[199]);
+    root.stop().await;
+}

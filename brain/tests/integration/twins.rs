@@ -19,9 +19,11 @@ use tokio::task::JoinSet;
 use crate::harness::count;
 
 const TIME: Duration = Duration::from_secs(60);
+const FLEET: FleetId = FleetId([1; 16]);
 
 struct Rig {
     root: Root,
+    devices: DynamicSupervisor<DeviceActor>,
     store: Store,
     twin: Address<DeviceMsg>,
     _folder: tempfile::TempDir,
@@ -29,32 +31,41 @@ struct Rig {
 
 async fn rig() -> Rig {
     let folder = tempfile::tempdir().expect("temporary folder");
-    let fleet = FleetId([1; 16]);
     let config =
         StoreConfig { disk_reserve_bytes: 0, ..StoreConfig::new(folder.path().join("store")) };
-    let store = Store::open(config, fleet, false).expect("the store opens");
-    let keypair = Keypair::from_seed(&[3; 32]);
-    let brains = [keypair.public()].into();
+    let store = Store::open(config, FLEET, false).expect("the store opens");
     let devices =
-        DynamicSupervisor::<DeviceActor>::new(SetPolicy::dynamic(), ChildPolicy::default(), 10);
+        DynamicSupervisor::<DeviceActor>::new(SetPolicy::dynamic(), ChildPolicy::default(), 200);
     let tree = Supervisor::new(SetPolicy::with(Strategy::OneForOne)).child(Child::dynamic(
         "devices",
         ChildPolicy::supervisor(),
         &devices,
     ));
     let root = Root::start("test", tree, Env::default()).await.expect("starts");
-    let args = DeviceArgs {
-        device: DeviceId([2; 16]),
-        fleet,
+    let twin = devices.start_child("twin", args(&store, 2)).expect("starts");
+    Rig { root, devices, store, twin, _folder: folder }
+}
+
+impl Rig {
+    fn another(&self, number: u8) -> Address<DeviceMsg> {
+        let args = args(&self.store, number);
+        self.devices.start_child(number.to_string(), args).expect("starts")
+    }
+}
+
+fn args(store: &Store, number: u8) -> Arc<DeviceArgs> {
+    let keypair = Keypair::from_seed(&[3; 32]);
+    let brains = [keypair.public()].into();
+    Arc::new(DeviceArgs {
+        device: DeviceId([number; 16]),
+        fleet: FLEET,
         device_keys: Vec::new(),
         brain: BrainAuthor { keypair, epoch: 1, brains },
         store: Arc::new(store.clone()),
         clock: Arc::new(SystemClock::new(ClockQuality::Synchronised)),
         epochs: brain::random_epoch,
         commits: Commits::default(),
-    };
-    let twin = devices.start_child("twin", Arc::new(args)).expect("starts");
-    Rig { root, store, twin, _folder: folder }
+    })
 }
 
 async fn write(twin: &Address<DeviceMsg>, path: &str, n: u64) -> Result<WriteOutcome, SyncError> {
@@ -87,6 +98,31 @@ async fn sixteen_writers_get_versions_without_gaps_or_doubles() {
     let counts = rig.store.commit_counts();
     println!("{} commits in {} fsyncs", counts.commits, counts.syncs);
     assert!(counts.syncs < counts.commits / 2, "writers share fsyncs: {counts:?}");
+    rig.root.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operations_on_one_device_take_turns_and_those_on_many_share_their_way_to_the_disk() {
+    const OPERATIONS: u64 = 100;
+    let rig = rig().await;
+    let mut one = JoinSet::new();
+    for n in 1..=OPERATIONS {
+        let twin = rig.twin.clone();
+        one.spawn(async move { write(&twin, "desired/same", n).await.expect("written").version });
+    }
+    let mut versions = one.join_all().await;
+    versions.sort_unstable();
+    assert_eq!(versions, (1..=OPERATIONS).collect::<Vec<_>>(), "one after the other");
+    let before = rig.store.commit_counts();
+    let mut many = JoinSet::new();
+    for number in 0..OPERATIONS {
+        let twin = rig.another(number as u8 + 100);
+        many.spawn(async move { write(&twin, "desired/same", 1).await.expect("written").version });
+    }
+    assert!(many.join_all().await.into_iter().all(|version| version == 1));
+    let syncs = rig.store.commit_counts().syncs - before.syncs;
+    println!("{OPERATIONS} devices at once took {syncs} fsyncs");
+    assert!(syncs <= OPERATIONS / 2, "they waited for each other: {syncs} fsyncs");
     rig.root.stop().await;
 }
 
