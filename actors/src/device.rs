@@ -19,6 +19,7 @@ use protocol::history::{Change, Entry, Genesis, LogId, Provenance, Refusal, Tree
 use protocol::session::{Now, Replica};
 use protocol::state::{StateDelta, Version};
 use protocol::trace::{EntryTrace, TraceContext};
+use protocol::wire::LogPosition;
 use protocol::{EntryId, ErrorCode, ErrorSource, Layer, SyncError};
 use tracing::Span;
 
@@ -54,6 +55,8 @@ pub struct DeviceActor {
     twin: Option<Twin>,
     link: Option<Link>,
     fencing: Fencing,
+    /// The last entry that was not taken: what follows it in its log is not looked at.
+    refused: Option<(LogId, u64)>,
     seal_pending: bool,
 }
 
@@ -69,6 +72,7 @@ impl Node for DeviceActor {
             twin: None,
             link: None,
             fencing: Fencing::default(),
+            refused: None,
             seal_pending: false,
         })
     }
@@ -97,7 +101,10 @@ impl Node for DeviceActor {
             DeviceMsg::SignedHeadCame(signed) => {
                 Box::pin(self.take_signed_head(ctx, signed)).await?;
             }
-            DeviceMsg::CutCame(cut) => Box::pin(self.take_cut(ctx, cut, now)).await?,
+            DeviceMsg::CutCame(cut) => {
+                self.refused.take_if(|(log, _)| *log == cut.log);
+                Box::pin(self.take_cut(ctx, cut, now)).await?;
+            }
             DeviceMsg::PeerRefused { connection, refuse } => {
                 if self.is_current(connection) {
                     Box::pin(self.refused_by_peer(ctx, refuse, now)).await?;
@@ -134,11 +141,12 @@ impl Node for DeviceActor {
 
     async fn condemned(
         &mut self,
-        _: &Context<DeviceMsg>,
+        ctx: &Context<DeviceMsg>,
         msg: DeviceMsg,
         why: Condemned,
     ) -> Result<(), NodeError> {
-        self.put_aside(msg, &why);
+        let now = self.args.clock.now();
+        self.put_aside(ctx, msg, &why, now);
         Ok(())
     }
 
@@ -171,6 +179,10 @@ impl Node for DeviceActor {
             DeviceMsg::Resume(_) => "resume",
             DeviceMsg::Replay { .. } => "replay",
         }
+    }
+
+    fn is_use(msg: &DeviceMsg) -> bool {
+        !matches!(msg, DeviceMsg::Status { .. } | DeviceMsg::Rest)
     }
 
     fn digest(msg: &DeviceMsg) -> Option<Digest> {
@@ -243,6 +255,7 @@ impl DeviceActor {
         let fenced = error(ErrorCode::Fenced, "attach", text);
         self.send(LinkEvent::Close { error: fenced, retry_after_ms: None });
         self.link = Some(Link { connection, peer, since_ms: now.wall_ms, events });
+        self.refused = None;
         // What a new connection is told must be on disk: it counts as acknowledged.
         let replica = self.twin_mut().replica();
         if !self.args.commits.any() {
@@ -280,6 +293,14 @@ impl DeviceActor {
         #[cfg(feature = "chaos")]
         letters::fail_at(&["reported/chaos/poison", "reported/chaos/deadly"], &entries);
         let came = entries.len() as u32;
+        if self.is_behind_refused(log, &entries) {
+            let outcome = Outcome::refused(came, Reason::BehindRefused);
+            let position = LogPosition::of(self.twin_mut().tree(), log);
+            let news = vec![LinkEvent::stored(position, bytes)];
+            let commit = self.twin_mut().settle();
+            self.commit(ctx, commit, news, spans, Some(settling(in_flight, outcome)));
+            return Ok(());
+        }
         let mut result = self.twin_mut().ingest(entries, now);
         let mut unread = came - (result.new + result.known.len()) as u32;
         let contradicted = match result.known.is_empty() {
@@ -315,8 +336,21 @@ impl DeviceActor {
         Ok(())
     }
 
+    /// Whether entries follow one that was not taken: the device has yet to deal with that.
+    fn is_behind_refused(&mut self, log: LogId, entries: &[(EntryId, Entry)]) -> bool {
+        let first = entries.first().map_or(0, |(_, entry)| entry.seq);
+        match self.refused {
+            Some((of, seq)) if of == log && first > seq => true,
+            Some((of, _)) if of == log => {
+                self.refused = None;
+                false
+            }
+            _ => false,
+        }
+    }
+
     fn refuse(
-        &self,
+        &mut self,
         log: LogId,
         seq: u64,
         refusal: &Refusal,
@@ -324,6 +358,7 @@ impl DeviceActor {
         now: Now,
     ) -> LinkEvent {
         let (code, fatal) = (refusal.code(), refusal.is_fatal());
+        self.refused = Some((log, seq));
         let error = error(code, "ingest", refusal.to_string());
         tracing::warn!(device = %self.args.device, %code, seq, "entry refused");
         if fatal {
@@ -490,7 +525,7 @@ impl DeviceActor {
         self.args.store.commit(
             commit,
             Box::new(move |result| {
-                args.commits.end();
+                args.commits.end(result.is_ok());
                 if let Err(error) = &result {
                     if let Some(events) = events {
                         let retry_after_ms = Some(DISK_FULL_RETRY_MS);

@@ -2,17 +2,16 @@
 //!
 //! They are put aside with their bytes, whoever sent them is told, and people may try them again.
 
-use protocol::ErrorCode;
 use protocol::codec;
-use protocol::history::LogId;
 use protocol::session::Now;
 use protocol::state::StateDelta;
 use protocol::wire::{Batch, LogPosition};
+use protocol::{ErrorCode, SyncError};
 use serde::Serialize;
 
-use super::{DeviceActor, DeviceMsg, WriteOutcome, error, save_error};
-use crate::account::Reason;
-use crate::ports::{DeadLetter, Letter, LinkEvent};
+use super::{DeviceActor, DeviceMsg, WriteOutcome, error, save_error, settling};
+use crate::account::{Outcome, Reason};
+use crate::ports::{CommitDone, CommitError, DeadLetter, Letter, LinkEvent};
 use crate::supervise::{Condemned, Context, Digest, Reply};
 use crate::trace::Spans;
 
@@ -60,51 +59,67 @@ pub(super) fn fail_at(leaves: &[&str], entries: &[(protocol::EntryId, protocol::
 }
 
 impl DeviceActor {
-    /// Puts a message aside that is not to be handled, and tells whoever sent it.
-    pub(super) fn put_aside(&mut self, msg: DeviceMsg, why: &Condemned) {
-        let refusal = || {
-            let text =
-                format!("it made the device's actor fail three times; kept as {}", why.digest);
-            error(ErrorCode::DeadLettered, "handle message", text)
-        };
-        let letter = match msg {
-            DeviceMsg::EntriesCame { log, entries, bytes, in_flight, .. } => {
-                in_flight.refuse(Reason::Code(ErrorCode::DeadLettered));
+    /// Puts a message aside that is not to be handled, and tells whoever sent it once it is kept.
+    pub(super) fn put_aside(
+        &mut self,
+        ctx: &Context<DeviceMsg>,
+        msg: DeviceMsg,
+        why: &Condemned,
+        now: Now,
+    ) {
+        let text = format!("it made the device's actor fail three times; kept as {}", why.digest);
+        let refusal = error(ErrorCode::DeadLettered, "handle message", text);
+        let (letter, news, answer) = match msg {
+            DeviceMsg::EntriesCame { connection, log, entries, bytes, in_flight, .. } => {
+                if !self.is_current(connection) {
+                    return in_flight.refuse(Reason::Code(ErrorCode::Fenced));
+                }
+                let behind = (entries.len() as u32).saturating_sub(1);
+                let code = Some(ErrorCode::DeadLettered);
+                let outcome = Outcome::judged(behind + 1, 0, code, behind);
                 // Those behind it are not to blame; the device writes them again.
-                let entries: Vec<_> = entries.into_iter().take(1).map(|(_, entry)| entry).collect();
-                let seq = entries.first().map_or(0, |entry| entry.seq);
-                let position = self.position(log);
-                self.send(LinkEvent::stored(position, bytes));
-                let (error, consumed_bytes) = (refusal(), 0);
-                self.send(LinkEvent::Refused { log, seq, error, consumed_bytes, fatal: false });
-                let Ok(batch) = Batch::pack(&entries) else { return };
-                Letter::Entries(batch)
+                let first: Vec<_> = entries.into_iter().take(1).map(|(_, entry)| entry).collect();
+                let seq = first.first().map_or(0, |entry| entry.seq);
+                let Ok(batch) = Batch::pack(&first) else { return };
+                self.refused = Some((log, seq));
+                let position = LogPosition::of(self.twin_mut().tree(), log);
+                let news = vec![
+                    LinkEvent::stored(position, bytes),
+                    LinkEvent::Refused {
+                        log,
+                        seq,
+                        error: refusal,
+                        consumed_bytes: 0,
+                        fatal: false,
+                    },
+                ];
+                (Letter::Entries(batch), news, settling(in_flight, outcome))
             }
             DeviceMsg::Write { changes, provenance, reply, .. } => {
-                reply.send(Err(refusal()));
-                Letter::Write(changes, provenance)
+                (Letter::Write(changes, provenance), Vec::new(), refused(reply, refusal))
             }
             DeviceMsg::SetState { desired, provenance, reply, .. } => {
-                reply.send(Err(refusal()));
-                Letter::SetState(desired, provenance)
+                (Letter::SetState(desired, provenance), Vec::new(), refused(reply, refusal))
             }
             DeviceMsg::SaveState { state, provenance, reply, .. } => {
-                reply.send(Err(refusal()));
-                Letter::SaveState(state, provenance)
+                (Letter::SaveState(state, provenance), Vec::new(), refused(reply, refusal))
             }
             // It is kept already.
-            DeviceMsg::Replay { reply, .. } => return reply.send(Err(refusal())),
+            DeviceMsg::Replay { reply, .. } => return reply.send(Err(refusal)),
             _ => return,
         };
         let device = self.args.device;
         tracing::error!(%device, message = letter.message(), digest = %why.digest, "message is put aside as a dead letter");
         self.args.store.keep_dead_letter(DeadLetter {
             device,
-            at_ms: self.args.clock.now().wall_ms,
+            at_ms: now.wall_ms,
             digest: why.digest.0,
             fault: why.crash.as_ref().map(|crash| crash.fault.to_string()),
             letter,
         });
+        // Queued behind the letter: whoever sent it hears of it when that is on disk.
+        let commit = self.twin_mut().settle();
+        self.commit(ctx, commit, news, &Spans::default(), Some(answer));
     }
 
     /// Tries a dead letter again.
@@ -112,7 +127,7 @@ impl DeviceActor {
         &mut self,
         ctx: &Context<DeviceMsg>,
         letter: Letter,
-        reply: Reply<Result<WriteOutcome, protocol::SyncError>>,
+        reply: Reply<Result<WriteOutcome, SyncError>>,
         now: Now,
     ) {
         match letter {
@@ -137,7 +152,7 @@ impl DeviceActor {
         &mut self,
         ctx: &Context<DeviceMsg>,
         batch: Batch,
-        reply: Reply<Result<WriteOutcome, protocol::SyncError>>,
+        reply: Reply<Result<WriteOutcome, SyncError>>,
         now: Now,
     ) {
         let entries = match batch.unpack() {
@@ -155,10 +170,13 @@ impl DeviceActor {
             Some((_, refusal)) => Err(error(refusal.code(), "replay", refusal.to_string())),
             None => Ok(WriteOutcome { version, entry: last, delta: StateDelta::default() }),
         };
-        match result.commit {
+        // What is known already may still be on its way to disk.
+        let under_way = self.args.commits.any();
+        let commit = result.commit.or_else(|| under_way.then(|| self.twin_mut().settle()));
+        match commit {
             Some(commit) => {
                 let news = vec![LinkEvent::stored(result.position, 0)];
-                let answer = Box::new(move |committed: Result<(), crate::ports::CommitError>| {
+                let answer = Box::new(move |committed: Result<(), CommitError>| {
                     let committed = committed.map_err(|error| error.to_sync_error());
                     reply.send(committed.and(answer));
                 });
@@ -167,8 +185,11 @@ impl DeviceActor {
             None => reply.send(answer),
         }
     }
+}
 
-    fn position(&mut self, log: LogId) -> LogPosition {
-        LogPosition::of(self.twin_mut().tree(), log)
-    }
+/// Answers that a message was put aside, once it is kept.
+fn refused(reply: Reply<Result<WriteOutcome, SyncError>>, refusal: SyncError) -> CommitDone {
+    Box::new(move |kept: Result<(), CommitError>| {
+        reply.send(Err(kept.map_or_else(|error| error.to_sync_error(), |()| refusal)));
+    })
 }

@@ -1,7 +1,7 @@
 //! What a device's actor starts from, is told, and answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use protocol::history::{Change, Cut, Entry, LogId, Provenance, SignedHead};
 use protocol::session::{Now, Replica};
@@ -45,6 +45,8 @@ pub struct DeviceArgs {
 #[derive(Debug, Default)]
 pub struct Commits {
     under_way: AtomicUsize,
+    /// One failed since the tree was loaded: what is in memory is ahead of the disk.
+    failed: AtomicBool,
     /// The store's name of the tree, once it is known that the commits of whoever wrote the tree
     /// before are over; 0 until then.
     number: AtomicU64,
@@ -55,17 +57,21 @@ impl Commits {
         self.under_way.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub(super) fn end(&self) {
+    pub(super) fn end(&self, durable: bool) {
+        if !durable {
+            self.failed.store(true, Ordering::Release);
+        }
         self.under_way.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Whether there are any.
+    /// Whether what is in memory may not be on disk.
     pub(super) fn any(&self) -> bool {
-        self.under_way.load(Ordering::Acquire) > 0
+        self.under_way.load(Ordering::Acquire) > 0 || self.failed.load(Ordering::Acquire)
     }
 
     /// The tree was loaded after everything before.
     pub(super) fn loaded(&self, number: TreeNumber) {
+        self.failed.store(false, Ordering::Release);
         self.number.store(number, Ordering::Release);
     }
 

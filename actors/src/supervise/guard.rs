@@ -179,6 +179,7 @@ impl<N: Node> Guarded<N> {
             return Ok(true);
         }
         let label = N::label(&message);
+        let idle = own || !N::is_use(&message);
         let senders = N::senders(&message);
         let trace_id = senders.first().map(|sender| TraceId(sender.trace_id));
         let digest = N::digest(&message);
@@ -189,7 +190,7 @@ impl<N: Node> Guarded<N> {
         let since = now.saturating_duration_since(self.env.tree.epoch());
         let mut flight = Flight { address: self.ctx.address(), own, fate: Fate::Lost };
         let activity = self.cell.activity();
-        activity.begin(self.labels.index(label, &self.cell), since, own);
+        activity.begin(self.labels.index(label, &self.cell), since, idle);
         let span = span::<N>(label, &self.cell);
         let handled = match digest.filter(|_| condemned) {
             None => caught(pin!(node.handle(&self.ctx, message).instrument(span))).await,

@@ -70,6 +70,13 @@ pub trait Node: Sized + Send + 'static {
     /// A few constants, typically one for each variant.
     fn label(msg: &Self::Msg) -> &'static str;
 
+    /// Whether a message says that somebody needs the node. Those that only look at it do not keep
+    /// it from being idle.
+    fn is_use(msg: &Self::Msg) -> bool {
+        let _ = msg;
+        true
+    }
+
     /// Tells a message that may be what a handler fails at from others of its kind, cheaply: it is
     /// asked before every message is handled. None where it makes no difference.
     fn digest(msg: &Self::Msg) -> Option<Digest> {

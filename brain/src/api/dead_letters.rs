@@ -9,8 +9,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use data_encoding::{BASE64, HEXLOWER};
-use protocol::codec;
 use protocol::history::{Change, Provenance};
+use protocol::{DeviceId, codec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -26,7 +26,7 @@ const REPLAY_TIME_MAX: Duration = Duration::from_secs(10);
 /// A message that is not handled any more.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetterView {
-    /// What it is called: the beginning of its hash.
+    /// What it is called: the beginning of its hash, and its device.
     pub id: String,
     /// The device whose actor it killed.
     pub device: String,
@@ -112,12 +112,15 @@ pub(super) async fn discard(
 }
 
 async fn find(api: &Api, id: &str) -> Result<DeadLetter, Problem> {
-    let parsed = HEXLOWER.decode(id.as_bytes()).ok().and_then(|id| id.try_into().ok());
-    let digest: [u8; 8] = parsed.ok_or_else(|| {
+    let parsed = id.split_once('-').and_then(|(digest, device)| {
+        let digest: [u8; 8] = HEXLOWER.decode(digest.as_bytes()).ok()?.try_into().ok()?;
+        Some((digest, device.parse::<DeviceId>().ok()?))
+    });
+    let (digest, device) = parsed.ok_or_else(|| {
         Problem::bad_request(format!("{id:?} is no id; see `brain quarantine list`"))
     })?;
     let store = api.store.clone();
-    let found = tokio::task::spawn_blocking(move || store.dead_letter(digest)).await?;
+    let found = tokio::task::spawn_blocking(move || store.dead_letter(digest, device)).await?;
     let found = found.map_err(|error| error.to_sync_error())?;
     Ok(found.ok_or_else(|| not_found(&format!("dead letter {id}")))?)
 }
@@ -130,7 +133,7 @@ async fn forget(api: &Api, letter: &DeadLetter) -> Result<(), Problem> {
 
 fn view(letter: &DeadLetter) -> DeadLetterView {
     DeadLetterView {
-        id: Digest(letter.digest).to_string(),
+        id: format!("{}-{}", Digest(letter.digest), letter.device),
         device: letter.device.to_string(),
         message: letter.letter.message().to_owned(),
         at_ms: letter.at_ms,

@@ -87,11 +87,11 @@ fn list(client: &Client, output: Output) -> anyhow::Result<()> {
     if letters.is_empty() {
         println!("no message is set aside");
     } else {
-        let heading = ["message", "device", "kind", "bytes", "set aside", "its actor died of"];
+        let heading = ["message", "kind", "bytes", "set aside", "its actor died of"];
         let rows = letters.into_iter().map(|letter| {
             let fault = letter.fault.map_or_else(dash, |fault| output::shortened(&fault, 60));
             let (size, at) = (letter.size.to_string(), output::time(letter.at_ms));
-            [letter.id, letter.device, letter.message, size, at, fault]
+            [letter.id, letter.message, size, at, fault]
         });
         println!("{}", output::table(heading, rows));
     }

@@ -69,6 +69,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         .build()?;
     let meters = telemetry.meters().clone();
     let served = runtime.block_on(async {
+        // From now on it does not end the process.
+        let hangup = signal(SignalKind::hangup())?;
         let asked = Start {
             accept_loss: args.accept_loss,
             #[cfg(feature = "plain-text")]
@@ -90,7 +92,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
             live: running.settings(),
             log: logging.level(),
         };
-        reload.listen()?;
+        reload.listen(hangup);
         let asked = Asked::listen()?;
         running.run_until(asked.times(1), asked.times(2)).await?;
         tracing::info!("the brain has stopped");

@@ -78,6 +78,10 @@ struct Connection<S> {
     traces: Vec<EntryTrace>,
     /// Until the acknowledgement that follows is sent.
     acknowledging: Spans,
+    /// What the session said that is to be done once there is memory for the entries at its front;
+    /// nothing more is read from this socket until then.
+    waiting: VecDeque<Output>,
+    granted: Option<OwnedSemaphorePermit>,
     /// What became of the device's entries.
     ledger: Arc<Ledger>,
     /// The frame that is being taken in.
@@ -101,6 +105,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Some((_, deadline)) => Some(*deadline),
                 None => self.session.next_tick_ms().map(|ms| self.ingress.clock.instant(ms)),
             };
+            let bytes = match self.waiting.front() {
+                Some(Output::Ingest { bytes, .. }) => *bytes,
+                _ => 0,
+            };
+            let share = self.ingress.ingest.clone().acquire_many_owned(bytes);
             let far = || Instant::now() + Duration::from_secs(3_600);
             let outputs = tokio::select! {
                 biased;
@@ -116,7 +125,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         }
                     },
                 },
-                message = self.socket.next() => match message {
+                granted = share, if !self.waiting.is_empty() => {
+                    // The semaphore is never closed.
+                    self.granted = granted.ok();
+                    self.waiting.drain(..).collect()
+                }
+                message = self.socket.next(), if self.waiting.is_empty() => match message {
                     Some(Ok(Message::Binary(frame))) => {
                         self.ingress.metrics.frame_received(frame.len());
                         let outputs = self.feed(Input::Frame(&frame));
@@ -151,7 +165,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             {
                 return end;
             }
-            self.frame = Bytes::new();
+            if self.waiting.is_empty() {
+                self.frame = Bytes::new();
+            }
             self.acknowledging = Spans::default();
         }
     }
@@ -168,9 +184,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Output::Traced { traces, .. } => self.traces = traces,
                 Output::Ingest { log, entries, bytes } => {
+                    let Some(share) = self.share(bytes) else {
+                        queue.push_front(Output::Ingest { log, entries, bytes });
+                        self.waiting.append(&mut queue);
+                        return Ok(());
+                    };
+                    self.hold(share);
                     let in_flight = self.ledger.take(entries.len() as u32);
                     self.unanswered.batch(self.frame.clone(), Instant::now());
-                    self.hold(bytes).await;
                     let connection = self.number;
                     let traces = std::mem::take(&mut self.traces);
                     let came = DeviceMsg::EntriesCame {
@@ -253,12 +274,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.feed(Input::Close { error, retry_after_ms: None })
     }
 
-    /// Takes a share of the brain's memory for entries on their way to disk; until there is one,
-    /// nothing more is read from this socket.
-    async fn hold(&mut self, bytes: u32) {
-        let permit = self.ingress.ingest.clone().acquire_many_owned(bytes).await;
-        // The semaphore is never closed.
-        let Ok(permit) = permit else { return };
+    /// A share of the brain's memory for entries on their way to disk, where there is one now.
+    fn share(&mut self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        let granted = self.granted.take();
+        granted.or_else(|| self.ingress.ingest.clone().try_acquire_many_owned(bytes).ok())
+    }
+
+    fn hold(&mut self, permit: OwnedSemaphorePermit) {
         match &mut self.held {
             Some(held) => held.merge(permit),
             None => self.held = Some(permit),

@@ -118,7 +118,7 @@ impl Sources {
         meter
             .i64_observable_up_down_counter("fleet.twin.count")
             .with_unit("{twin}")
-            .with_description("Twins in memory")
+            .with_description("Twins in the tree, passive ones included")
             .with_callback(move |observer| observer.observe(devices.len() as i64, &[]))
             .build();
     }

@@ -1,6 +1,7 @@
 //! How much memory the process takes, against what there is.
 
 use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 
 /// Whether the process takes more than this; 0 stands for four fifths of what there is.
@@ -17,9 +18,14 @@ pub(super) fn is_short(high_bytes: u64) -> bool {
 /// What the machine has, or the control group may take.
 fn available() -> Option<u64> {
     let machine = figure("/proc/meminfo", "MemTotal:");
-    let group = fs::read_to_string("/sys/fs/cgroup/memory.max");
-    let group = group.ok().and_then(|max| max.trim().parse().ok());
-    machine.into_iter().chain(group).min()
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    // A group may take no more than those that it is in.
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let bounds = Path::new(own).ancestors().filter_map(|group| {
+        let max = Path::new("/sys/fs/cgroup").join(group).join("memory.max");
+        fs::read_to_string(max).ok()?.trim().parse().ok()
+    });
+    machine.into_iter().chain(bounds).min()
 }
 
 /// A figure of a file of `/proc` that is given in kibibytes, in bytes.

@@ -199,7 +199,10 @@ impl Job {
     fn fail(self, error: &CommitError) {
         match self {
             Job::Tree(_, done) | Job::Registry(_, done) => done(Err(error.clone())),
-            Job::Evidence(_) | Job::DeadLetter(_) | Job::Flush(_) | Job::Stop => {}
+            Job::DeadLetter(letter) => {
+                tracing::error!(device = %letter.device, %error, "a dead letter could not be kept");
+            }
+            Job::Evidence(_) | Job::Flush(_) | Job::Stop => {}
         }
     }
 }

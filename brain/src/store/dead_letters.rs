@@ -2,7 +2,7 @@
 
 use actors::ports::{DeadLetter, ReadError};
 use protocol::DeviceId;
-use rocksdb::{Direction, WriteBatch};
+use rocksdb::WriteBatch;
 
 use super::rocks::{DEAD_LETTERS, Rocks};
 use super::{RegistryChange, Store};
@@ -40,11 +40,13 @@ impl Store {
         Ok(letters)
     }
 
-    /// The dead letter with a digest. Blocks.
-    pub fn dead_letter(&self, digest: [u8; 8]) -> Result<Option<DeadLetter>, ReadError> {
-        let mut rows = self.rocks.scan::<DeadLetter>(DEAD_LETTERS, &digest, Direction::Forward);
-        let letter = rows.next().transpose()?.map(|(_, letter)| letter);
-        Ok(letter.filter(|letter| letter.digest == digest))
+    /// The dead letter of a device with this digest. Blocks.
+    pub fn dead_letter(
+        &self,
+        digest: [u8; 8],
+        device: DeviceId,
+    ) -> Result<Option<DeadLetter>, ReadError> {
+        self.rocks.get(DEAD_LETTERS, &key(digest, device))
     }
 }
 

@@ -14,7 +14,7 @@ use edge::tls;
 use edge::track::Limits;
 use serde_json::{Value, json};
 use telemetry::{Log, LogLevel, Service, Telemetry};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{asked_to_end, block_on};
 
@@ -63,6 +63,8 @@ pub(super) fn run(
     let agent = agent_config(config, log.level().clone())?;
     let mut telemetry = None;
     let result = block_on(2, 16, async {
+        // From now on it does not end the process.
+        let hangup = signal(SignalKind::hangup())?;
         let agent = Agent::start(agent).await.context("the agent does not start")?;
         let service = Service {
             name: "fleet-edge",
@@ -74,7 +76,7 @@ pub(super) fn run(
         telemetry = Some(started);
         notify(&[sd_notify::NotifyState::Ready]);
         watch(&agent)?;
-        listen_for_reloads(config.clone(), log.level().clone(), again)?;
+        listen_for_reloads(hangup, config.clone(), log.level().clone(), again);
         let outcome = tokio::select! {
             reason = asked_to_end() => {
                 tracing::info!(reason = reason?, "agent is asked to stop");
@@ -126,11 +128,11 @@ fn agent_config(config: &Config, log_level: LogLevel) -> anyhow::Result<AgentCon
 /// Reads the configuration again whenever SIGHUP comes. What is logged can change while the agent
 /// runs, and nothing else: where anything else would, nothing does.
 fn listen_for_reloads(
+    mut hangup: Signal,
     mut config: Config,
     log: LogLevel,
     again: impl Fn() -> anyhow::Result<Config> + Send + 'static,
-) -> std::io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
+) {
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             match reload(&config, &log, &again) {
@@ -144,7 +146,6 @@ fn listen_for_reloads(
             }
         }
     });
-    Ok(())
 }
 
 fn reload(
@@ -156,7 +157,10 @@ fn reload(
     let mut possible = config.clone();
     possible.log.level.clone_from(&new.log.level);
     anyhow::ensure!(possible == new, "all but log.level can only change with a restart");
-    log.configure(&new.log.level)?;
+    // What desired state says of the log stays, where the settings say nothing new.
+    if new != *config {
+        log.configure(&new.log.level)?;
+    }
     Ok(new)
 }
 

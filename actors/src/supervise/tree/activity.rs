@@ -32,8 +32,8 @@ pub(crate) struct Activity {
 
 impl Activity {
     /// A handler begins.
-    pub(crate) fn begin(&self, label: u16, since: Duration, own: bool) {
-        if !own {
+    pub(crate) fn begin(&self, label: u16, since: Duration, idle: bool) {
+        if !idle {
             self.used_micros.store(since.as_micros() as u64, Relaxed);
         }
         let micros = since.as_micros() as u64 & ((1 << TIME_BITS) - 1);

@@ -48,7 +48,6 @@ impl Files {
         let mut options = OpenOptions::new();
         options.create(true).write(true).truncate(true);
         self.file = options.open(path)?;
-        self.bytes = 0;
         Ok(())
     }
 }
@@ -57,7 +56,10 @@ impl Files {
 impl Write for Files {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.bytes > 0 && self.bytes + line.len() as u64 > self.settings.bytes_max {
-            self.turn()?;
+            // Where that fails, the file that is open is written on, until it is full once more:
+            // a line is worth more than the order of files.
+            self.bytes = 0;
+            let _ = self.turn();
         }
         self.file.write_all(line)?;
         self.bytes += line.len() as u64;
@@ -102,6 +104,20 @@ mod tests {
         let expected: Vec<_> = (50 - lines.len() as u32..50).map(Some).collect();
         assert_eq!(numbers, expected);
         assert!(!numbered(&path, 3).exists() && lines.len() >= 7);
+    }
+
+    #[test]
+    fn where_no_new_file_can_be_made_the_old_one_is_written_on() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("brain.log");
+        let settings = LogFile { path: path.clone(), bytes_max: 10, files: 2 };
+        let mut files = Files::open(settings).expect("opens");
+        // A folder in the way of what is to be moved aside.
+        fs::create_dir_all(numbered(&path, 1).join("in the way")).expect("makes");
+        for line in ["one line\n", "two line\n", "three\n"] {
+            files.write_all(line.as_bytes()).expect("writes");
+        }
+        assert_eq!(fs::read_to_string(&path).expect("is there"), "one line\ntwo line\nthree\n");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use brain::config::{Config, Live, Overrides};
 use telemetry::LogLevel;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 
 /// Where settings come from.
 pub(super) struct Reload {
@@ -15,9 +15,8 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    /// Reads the settings again whenever SIGHUP comes. To be called in a runtime.
-    pub(super) fn listen(self) -> std::io::Result<()> {
-        let mut hangup = signal(SignalKind::hangup())?;
+    /// Reads the settings again whenever the signal comes. To be called in a runtime.
+    pub(super) fn listen(self, mut hangup: Signal) {
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
                 match self.reload() {
@@ -27,7 +26,6 @@ impl Reload {
                 }
             }
         });
-        Ok(())
     }
 
     /// Takes all that is new, or nothing; says how many settings changed.

@@ -1,5 +1,6 @@
 //! From the first byte to the first frame: TLS, and the upgrade to WebSocket.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -155,6 +156,8 @@ impl Stranger {
             held: None,
             traces: Vec::new(),
             acknowledging: Spans::default(),
+            waiting: VecDeque::new(),
+            granted: None,
             ledger: Arc::default(),
             frame: Bytes::new(),
             unanswered: Unanswered::default(),

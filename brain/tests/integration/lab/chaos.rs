@@ -65,7 +65,12 @@ async fn an_entry_that_kills_its_twin_is_put_aside_and_the_device_is_told() {
     let crashes = brain.get("/api/v1/crashes").expect("crashes");
     let crashes = crashes.as_array().expect("a list");
     assert!((3..=4).contains(&crashes.len()), "retried at most three times: {crashes:?}");
-    assert!(crashes.iter().any(|crash| crash["digest"] == id), "{crashes:?}");
+    assert!(
+        crashes
+            .iter()
+            .any(|crash| crash["digest"].as_str().is_some_and(|digest| id.starts_with(digest))),
+        "{crashes:?}"
+    );
     // Nobody else noticed.
     write(&mut other, "reported/n", 1).await;
     other.run_until(|other| other.stored() == 1, SOON).await.expect("stored");
