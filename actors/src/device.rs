@@ -7,6 +7,7 @@
 //! again and tells what was not answered. One that is idle leaves memory and takes no notice.
 
 mod fencing;
+mod ingest;
 mod letters;
 mod message;
 mod repair;
@@ -15,16 +16,15 @@ mod twin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::history::{Change, Entry, Genesis, LogId, Provenance, Refusal, TreeKind};
+use protocol::history::{Change, Genesis, LogId, Provenance, TreeKind};
 use protocol::session::{Now, Replica};
 use protocol::state::{StateDelta, Version};
 use protocol::trace::{EntryTrace, TraceContext};
-use protocol::wire::LogPosition;
-use protocol::{EntryId, ErrorCode, ErrorSource, Layer, SyncError};
+use protocol::{ErrorCode, ErrorSource, Layer, SyncError};
 use tracing::Span;
 
 use crate::account::{InFlight, Outcome, Reason};
-use crate::ports::{CommitDone, CommitError, Evidence, LinkEvent, LinkSender, TreeCommit};
+use crate::ports::{CommitDone, CommitError, LinkEvent, LinkSender, TreeCommit};
 use crate::supervise::{Address, Condemned, Context, Digest, Node, NodeError, Reply};
 use crate::trace::{self, Spans};
 use crate::traced_span;
@@ -33,6 +33,8 @@ pub use fencing::{Fencing, Verdict};
 pub use message::{Clock, Commits, DeviceArgs, DeviceMsg, DeviceStatus, Link, WriteOutcome};
 pub use twin::{BrainAuthor, CutAnswer, Ingested, OwnEntries, Reissued, SaveError, Twin, Written};
 
+use ingest::Came;
+
 /// How long the brain's own entries may stay unsigned: long enough to cover a burst with one
 /// signature, short enough that a device has them sealed within a second.
 const SEAL_AFTER: Duration = Duration::from_millis(200);
@@ -40,14 +42,6 @@ const SEAL_AFTER: Duration = Duration::from_millis(200);
 const DISK_FULL_RETRY_MS: u32 = 5_000;
 /// How long a device that refused an entry waits before it comes back.
 const REFUSED_RETRY_MS: u32 = 5_000;
-
-/// Entries that came over the link.
-struct Came {
-    log: LogId,
-    entries: Vec<(EntryId, Entry)>,
-    bytes: u32,
-    in_flight: InFlight,
-}
 
 /// The actor.
 pub struct DeviceActor {
@@ -280,96 +274,6 @@ impl DeviceActor {
             self.twin_mut().tree().logs().iter().filter_map(|log| log.signed).collect();
         // The session drops those that the device has already.
         signed.into_iter().for_each(|signed| self.send(LinkEvent::Sealed(signed)));
-    }
-
-    async fn ingest(
-        &mut self,
-        ctx: &Context<DeviceMsg>,
-        came: Came,
-        spans: &Spans,
-        now: Now,
-    ) -> Result<(), NodeError> {
-        let Came { log, entries, bytes, in_flight } = came;
-        #[cfg(feature = "chaos")]
-        letters::fail_at(&["reported/chaos/poison", "reported/chaos/deadly"], &entries);
-        let came = entries.len() as u32;
-        if self.is_behind_refused(log, &entries) {
-            let outcome = Outcome::refused(came, Reason::BehindRefused);
-            let position = LogPosition::of(self.twin_mut().tree(), log);
-            let news = vec![LinkEvent::stored(position, bytes)];
-            let commit = self.twin_mut().settle();
-            self.commit(ctx, commit, news, spans, Some(settling(in_flight, outcome)));
-            return Ok(());
-        }
-        let mut result = self.twin_mut().ingest(entries, now);
-        let mut unread = came - (result.new + result.known.len()) as u32;
-        let contradicted = match result.known.is_empty() {
-            true => None,
-            false => Box::pin(self.contradicted(ctx, &log, &result.known)).await?,
-        };
-        if let Some(seq) = contradicted {
-            result.refused = Some((seq, Refusal::Equivocation { log, seq }));
-        } else if result.refused.is_some() {
-            unread -= 1;
-        }
-        let refusal = result.refused.as_ref().map(|(_, refusal)| refusal.code());
-        let outcome = Outcome::judged(came, result.new as u32, refusal, unread);
-        let mut news = vec![LinkEvent::stored(result.position, bytes)];
-        if let Some((seq, refusal)) = &result.refused {
-            let bytes = std::mem::take(&mut result.refused_bytes);
-            news.push(self.refuse(log, *seq, refusal, bytes, now));
-        }
-        match result.commit {
-            Some(commit) => {
-                self.commit(ctx, commit, news, spans, Some(settling(in_flight, outcome)));
-            }
-            // Nothing new, but what is here may still be on its way to disk.
-            None if self.args.commits.any() => {
-                let commit = self.twin_mut().settle();
-                self.commit(ctx, commit, news, spans, Some(settling(in_flight, outcome)));
-            }
-            None => {
-                in_flight.settle(&outcome);
-                news.into_iter().for_each(|event| self.send(event));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether entries follow one that was not taken: the device has yet to deal with that.
-    fn is_behind_refused(&mut self, log: LogId, entries: &[(EntryId, Entry)]) -> bool {
-        let first = entries.first().map_or(0, |(_, entry)| entry.seq);
-        match self.refused {
-            Some((of, seq)) if of == log && first > seq => true,
-            Some((of, _)) if of == log => {
-                self.refused = None;
-                false
-            }
-            _ => false,
-        }
-    }
-
-    fn refuse(
-        &mut self,
-        log: LogId,
-        seq: u64,
-        refusal: &Refusal,
-        bytes: Vec<u8>,
-        now: Now,
-    ) -> LinkEvent {
-        let (code, fatal) = (refusal.code(), refusal.is_fatal());
-        self.refused = Some((log, seq));
-        let error = error(code, "ingest", refusal.to_string());
-        tracing::warn!(device = %self.args.device, %code, seq, "entry refused");
-        if fatal {
-            self.args.store.keep_evidence(Evidence {
-                device: self.args.device,
-                at_ms: now.wall_ms,
-                error: error.clone(),
-                bytes,
-            });
-        }
-        LinkEvent::Refused { log, seq, error, consumed_bytes: 0, fatal }
     }
 
     fn seal_soon(&mut self, ctx: &Context<DeviceMsg>) {

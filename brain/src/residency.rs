@@ -22,10 +22,10 @@ pub use choice::{Choice, Residency, Twin, choose};
 
 /// The most often that twins are looked at.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(250);
-/// Under this key a twin is told to rest: once is enough.
-const REST: u64 = 0;
 /// The least often.
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
+/// Under this key a twin is told to rest: once is enough.
+const REST: u64 = 0;
 
 /// What the actor starts from.
 pub struct ResidencyArgs {

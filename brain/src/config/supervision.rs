@@ -16,7 +16,8 @@ const DEVICE_STUCK_AFTER: Duration = Duration::from_secs(30);
 pub struct Supervision {
     /// The brain's parts together: who fails takes along what was started after it.
     pub root: SetPolicy,
-    /// Each single part: store, enrolment, device listener, API.
+    /// Each single part: journal, store, keys, enrolment, connections, device listener, API,
+    /// residency.
     pub part: ChildPolicy,
     /// What lets devices and people in, together.
     pub ingress: SetPolicy,

@@ -20,7 +20,7 @@ use protocol::session::{Ended, Input, Output, Session, error};
 use protocol::trace::EntryTrace;
 use protocol::{DeviceId, ErrorCode};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
@@ -109,7 +109,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Some(Output::Ingest { bytes, .. }) => *bytes,
                 _ => 0,
             };
-            let share = self.ingress.ingest.clone().acquire_many_owned(bytes);
             let far = || Instant::now() + Duration::from_secs(3_600);
             let outputs = tokio::select! {
                 biased;
@@ -125,9 +124,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         }
                     },
                 },
-                granted = share, if !self.waiting.is_empty() => {
-                    // The semaphore is never closed.
-                    self.granted = granted.ok();
+                granted = share_of(&self.ingress.ingest, bytes), if !self.waiting.is_empty() => {
+                    self.granted = granted;
                     self.waiting.drain(..).collect()
                 }
                 message = self.socket.next(), if self.waiting.is_empty() => match message {
@@ -313,4 +311,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
     }
+}
+
+/// Waits for a share of the memory that entries may take; the semaphore is never closed.
+async fn share_of(memory: &Arc<Semaphore>, bytes: u32) -> Option<OwnedSemaphorePermit> {
+    memory.clone().acquire_many_owned(bytes).await.ok()
 }

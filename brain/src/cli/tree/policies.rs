@@ -44,8 +44,9 @@ fn shutdown(shutdown: Shutdown) -> String {
 }
 
 fn waits(backoff: &Backoff) -> String {
-    let Backoff { min, max, factor, .. } = *backoff;
-    format!("{} × {factor} to {}", time(min), time(max))
+    let Backoff { immediate, min, max, factor, .. } = *backoff;
+    let waits = format!("{} × {factor} to {}", time(min), time(max));
+    if immediate == 0 { waits } else { format!("{immediate} at once, {waits}") }
 }
 
 fn intensity(intensity: Intensity) -> String {
