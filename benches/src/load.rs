@@ -11,6 +11,7 @@ mod coldstart;
 mod compare;
 mod crowd;
 mod fanout;
+mod faults;
 mod fleet;
 mod history;
 mod idle;
@@ -69,6 +70,8 @@ enum Scenario {
     Tracing,
     /// Actors of some devices are killed while others write: what do these notice
     Supervision,
+    /// Every fault in every kind of actor while others write, by a brain built with `brain/chaos`
+    Faults,
     /// Device actors in this process: how soon they are back after a crash, and what they take
     Twins,
     /// All of these, one after the other
@@ -140,6 +143,7 @@ fn sections(
         Scenario::Coldstart => vec![coldstart::run(settings, workspace)?],
         Scenario::Tracing => vec![tracing::run(settings, workspace)?],
         Scenario::Supervision => vec![supervision::run(settings, workspace)?],
+        Scenario::Faults => vec![faults::run(settings, workspace)?],
         Scenario::Twins => vec![twins::run(settings, workspace)?],
         Scenario::Compare => compare::run(settings, workspace)?,
         Scenario::All => {

@@ -1,6 +1,6 @@
 //! The brain, put together.
 
-mod ground;
+mod keepers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -256,7 +256,7 @@ pub async fn start(
         presence: presence.clone(),
         login: login.clone(),
     };
-    let drain = Arc::new(Drain::new(config.connections_per_second));
+    let drain = Arc::new(Drain::default());
     let settings = Live::new(config.clone());
     let ingress = Arc::new(Ingress::new(
         identity,
@@ -291,13 +291,9 @@ pub async fn start(
     };
     let api_args =
         ApiArgs { socket: api_socket, certificates: config.api_tls.then_some(certificates), api };
-    let keys = ground::KeyArgs { certificates: key_certificates, settings: settings.clone() };
+    let keys = keepers::KeyArgs { certificates: key_certificates, settings: settings.clone() };
     let tree = Supervisor::new(rules.root)
-        .child(node::<ground::JournalWatch>("journal", rules.part, crashes.clone()))
-        .child(node::<ground::StoreWatch>("store", rules.part, store.clone()))
-        .child(node::<ground::KeyWatch>("keys", rules.part, keys))
         .child(Child::supervisor("devices", ChildPolicy::supervisor(), devices.supervisor()))
-        .child(enrolment)
         .child(Child::supervisor(
             "ingress",
             ChildPolicy::supervisor(),
@@ -306,8 +302,12 @@ pub async fn start(
                 .child(node::<DeviceListener>("device-listener", rules.part, listener))
                 .child(node::<ApiServer>("api", rules.part, api_args)),
         ))
-        // The youngest: its restart takes nobody along.
-        .child(node::<ResidencyKeeper>("residency", rules.part, residency));
+        // The youngest: their restarts take no device and no connection along.
+        .child(enrolment)
+        .child(node::<ResidencyKeeper>("residency", rules.part, residency))
+        .child(node::<keepers::KeyWatch>("keys", rules.part, keys))
+        .child(node::<keepers::StoreWatch>("store", rules.part, store.clone()))
+        .child(node::<keepers::JournalWatch>("journal", rules.part, crashes.clone()));
     // Nobody else sets it.
     let _ = made_rules.set(tree.rules("brain"));
     let root = Root::start("brain", tree, env).await?;
@@ -348,10 +348,11 @@ impl Running {
     pub fn watch(
         &self,
         patience: Duration,
+        pulse: Duration,
         alive: impl FnMut() + Send + 'static,
         stalled: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<()> {
-        self.root.watch(patience, alive, stalled)
+        self.root.watch(patience, pulse, alive, stalled)
     }
 
     /// Runs until `stop` comes, and ends in good order; or until the store or the tree fails.
@@ -363,7 +364,7 @@ impl Running {
         stop: impl Future<Output = ()>,
         hurry: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
-        let Self { root, crashes, drain, store, .. } = self;
+        let Self { root, crashes, drain, store, settings, .. } = self;
         let mut health = store.watch_health();
         let failed = async move {
             let failed = |health: &StoreHealth| matches!(health, StoreHealth::Failed { .. });
@@ -386,9 +387,10 @@ impl Running {
                 return Err(ServeError::StoreFailed { detail });
             }
         }
+        let pace = settings.get().connections_per_second;
         tracing::info!(connections = drain.connections(), "connections are let go");
         tokio::select! {
-            () = drain.run() => {}
+            () = drain.run(pace) => {}
             () = hurry => tracing::info!("asked again: not waiting for connections"),
             () = tokio::time::sleep(DRAIN_TIME_MAX) => {
                 tracing::warn!(connections = drain.connections(), "connections are cut off");

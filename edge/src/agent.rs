@@ -257,10 +257,11 @@ impl Agent {
     pub fn watch(
         &self,
         patience: Duration,
+        pulse: Duration,
         alive: impl FnMut() + Send + 'static,
         stalled: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<()> {
-        self.root.watch(patience, alive, stalled)
+        self.root.watch(patience, pulse, alive, stalled)
     }
 
     /// Comes back when the agent gives up, which an orderly stop is not.

@@ -18,14 +18,20 @@ const LOOKS: u32 = 8;
 ///
 /// Code that blocks all threads of the runtime cannot be killed and stops every supervisor; only
 /// the end of the process helps then.
+///
+/// Code that blocks one of them can stop all sockets and timers as well: where that thread was the
+/// one that waited for them, the others sleep until somebody wakes them. Every question does.
 pub(super) fn watch(
     supervisor: ActorRef<ShellMsg>,
     patience: Duration,
+    pulse: Duration,
     mut alive: impl FnMut() + Send + 'static,
     stalled: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
     let slice = (patience / LOOKS).max(Duration::from_millis(1));
+    let pulse = pulse.clamp(Duration::from_millis(1), slice);
     let watch = move || {
+        let mut told = None::<Instant>;
         loop {
             let (answer, answered) = sync_channel(1);
             if tell(&supervisor, ShellMsg::Ping(answer)).is_err() {
@@ -49,8 +55,11 @@ pub(super) fn watch(
                     return stalled();
                 }
             }
-            alive();
-            pause(slice);
+            if told.is_none_or(|told| told.elapsed() >= slice) {
+                told = Some(Instant::now());
+                alive();
+            }
+            pause(pulse);
         }
     };
     thread::Builder::new().name("watchdog".into()).spawn(watch).map(drop)

@@ -16,12 +16,12 @@ use super::report::{Section, figure, spread};
 use super::{Settings, Workspace, note, pause};
 
 /// Devices that are connected, and whose actors are killed.
-const VICTIMS: usize = 1_000;
+pub(super) const VICTIMS: usize = 1_000;
 /// Devices that write meanwhile.
-const WRITERS: usize = 64;
+pub(super) const WRITERS: usize = 64;
 /// Updates in a second of all writers together, if nobody says otherwise: a rate that the machine
 /// keeps up with, so that latency is not the length of a queue.
-const RATE: f64 = 1_000.0;
+pub(super) const RATE: f64 = 1_000.0;
 /// Kills in a second.
 const KILLS_PER_SECOND: u32 = 100;
 /// How long the brain rests between two measurements.
@@ -29,7 +29,7 @@ const REST: Duration = Duration::from_millis(500);
 /// What the writers' p99 may come to, beside a run without kills.
 const TARGET: f64 = 1.25;
 /// No victim is to be quarantined: that would be an end of its crashes.
-const SETTINGS: &str = "[supervision.device.intensity]\nrestarts = 1000000\n\
+pub(super) const SETTINGS: &str = "[supervision.device.intensity]\nrestarts = 1000000\n\
      [supervision.device.backoff]\nimmediate = 1000000\n\
      [supervision.shard.budget.distinct]\nchildren = 1000000\nwithin_ms = 1000\n";
 
@@ -132,10 +132,24 @@ pub(super) fn run(settings: &Settings, workspace: &Workspace) -> anyhow::Result<
     Ok(Section::new("supervision", about, &columns, rows, &outcome)?.with_notes([verdict]))
 }
 
-fn measure(fleet: &Fleet, writers: &mut Crowd, settings: &Settings) -> anyhow::Result<Round> {
+/// What a crowd gets acknowledged in a round from now.
+pub(super) fn measure(
+    fleet: &Fleet,
+    writers: &mut Crowd,
+    settings: &Settings,
+) -> anyhow::Result<Round> {
+    measure_for(fleet, writers, settings.round_time())
+}
+
+/// What a crowd gets acknowledged in some time from now.
+pub(super) fn measure_for(
+    fleet: &Fleet,
+    writers: &mut Crowd,
+    time: Duration,
+) -> anyhow::Result<Round> {
     pause(REST);
     let before = Sample::of(&fleet.brain, writers)?;
-    pause(settings.round_time());
+    pause(time);
     Round::between(&before, &Sample::of(&fleet.brain, writers)?)
 }
 
@@ -175,7 +189,7 @@ fn kill(fleet: &Fleet, over: &AtomicBool, kills: &AtomicU64) -> anyhow::Result<(
 }
 
 /// The paths of the victims' actors.
-fn twins(fleet: &Fleet) -> anyhow::Result<Vec<String>> {
+pub(super) fn twins(fleet: &Fleet) -> anyhow::Result<Vec<String>> {
     let nodes = fleet.brain.get("/api/v1/tree")?;
     let paths = nodes.as_array().into_iter().flatten().filter_map(|node| node["path"].as_str());
     let of_victims = paths.filter(|path| {

@@ -18,6 +18,8 @@ use super::logging::Logging;
 
 use reload::Reload;
 
+/// A handler that blocks its thread stops sockets for no longer than this.
+const PULSE: Duration = Duration::from_millis(10);
 /// How long the root of the supervision tree may handle no message.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
@@ -118,7 +120,7 @@ fn watch(running: &Running) -> std::io::Result<()> {
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
     };
-    running.watch(patience, alive, move || {
+    running.watch(patience, PULSE, alive, move || {
         tracing::error!(?patience, "nothing moves any more; the process ends");
         // Whatever is to be waited for now would not come.
         std::process::abort();

@@ -16,8 +16,8 @@ const DEVICE_STUCK_AFTER: Duration = Duration::from_secs(30);
 pub struct Supervision {
     /// The brain's parts together: who fails takes along what was started after it.
     pub root: SetPolicy,
-    /// Each single part: journal, store, keys, enrolment, connections, device listener, API,
-    /// residency.
+    /// Each single part: connections, device listener, API, enrolment, residency, keys, store,
+    /// journal.
     pub part: ChildPolicy,
     /// What lets devices and people in, together.
     pub ingress: SetPolicy,

@@ -48,30 +48,39 @@ impl Farewell {
 /// Tells all connections to go.
 #[derive(Debug)]
 pub struct Drain {
-    /// How many connections there were when it began. Each of them is a receiver.
-    begun: watch::Sender<Option<usize>>,
+    /// Each connection is a receiver.
+    begun: watch::Sender<Option<Begun>>,
     /// Shut for those who come now.
     shut: watch::Sender<bool>,
+}
+
+/// What each connection goes by.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    /// How many there were.
+    connections: usize,
+    /// How many are taken in a second when they come back.
     per_second: u32,
 }
 
-impl Drain {
-    /// Of a brain that takes so many connections in a second.
-    pub fn new(per_second: u32) -> Self {
-        Self { begun: watch::Sender::new(None), shut: watch::Sender::new(false), per_second }
+impl Default for Drain {
+    fn default() -> Self {
+        Self { begun: watch::Sender::new(None), shut: watch::Sender::new(false) }
     }
+}
 
+impl Drain {
     /// What a connection holds as long as it is there.
     pub fn enter(&self) -> Exit {
-        let per_second = self.per_second;
-        Exit { begun: self.begun.subscribe(), per_second, farewell: None }
+        Exit { begun: self.begun.subscribe(), farewell: None }
     }
 
-    /// Tells all connections to go, and comes back when none is left.
-    pub async fn run(&self) {
+    /// Tells all connections to go, and comes back when none is left. So many are taken in a
+    /// second when they come back.
+    pub async fn run(&self, per_second: u32) {
         self.shut.send_replace(true);
         let connections = self.begun.receiver_count();
-        self.begun.send_replace(Some(connections));
+        self.begun.send_replace(Some(Begun { connections, per_second }));
         self.begun.closed().await;
     }
 
@@ -90,8 +99,7 @@ impl Drain {
 /// A connection's place among those that are to go.
 #[derive(Debug)]
 pub struct Exit {
-    begun: watch::Receiver<Option<usize>>,
-    per_second: u32,
+    begun: watch::Receiver<Option<Begun>>,
     farewell: Option<(Instant, Duration)>,
 }
 
@@ -103,10 +111,10 @@ impl Exit {
             Some(farewell) => farewell,
             None => {
                 let begun = self.begun.wait_for(Option::is_some).await;
-                let Some(connections) = begun.ok().and_then(|begun| *begun) else {
+                let Some(begun) = begun.ok().and_then(|begun| *begun) else {
                     return pending().await;
                 };
-                let farewell = Farewell::of(connections, self.per_second, shares());
+                let farewell = Farewell::of(begun.connections, begun.per_second, shares());
                 let at = Instant::now() + farewell.close_after;
                 *self.farewell.insert((at, farewell.retry_after))
             }
@@ -150,7 +158,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_is_there_is_told_and_waited_for() {
-        let drain = Drain::new(500);
+        let drain = Drain::default();
         let mut exits: Vec<_> = (0..3).map(|_| drain.enter()).collect();
         // A wait that is dropped before and after it began loses nothing.
         let dropped = tokio::time::timeout(secs(1), exits[0].turn()).await;
@@ -160,7 +168,7 @@ mod tests {
                 assert!(exit.turn().await >= secs(1));
             }
         };
-        tokio::join!(drain.run(), drain.begins(), leave);
+        tokio::join!(drain.run(500), drain.begins(), leave);
         assert_eq!(drain.connections(), 0);
     }
 }

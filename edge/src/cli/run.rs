@@ -171,6 +171,8 @@ fn watch(agent: &Agent) -> std::io::Result<()> {
     let patience = asked.map_or(STALLED_AFTER, |asked| asked.min(STALLED_AFTER));
     agent.watch(
         patience,
+        // An agent at rest wakes as rarely as it can.
+        patience,
         || notify(&[sd_notify::NotifyState::Watchdog]),
         move || {
             tracing::error!(?patience, "nothing moves any more; the process ends");

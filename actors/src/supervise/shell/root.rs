@@ -163,7 +163,11 @@ impl Root {
         self.blueprint.close();
     }
 
-    /// Has a thread watch that the root still handles messages.
+    /// Has a thread watch that the root still handles messages, by asking it once a `pulse`, or
+    /// more rarely where `patience` is short.
+    ///
+    /// The question also wakes a thread of the runtime to look after sockets and timers, which
+    /// otherwise may stand still while a handler blocks another one: for no longer than a pulse.
     ///
     /// `alive` is called each time it has shown that it does, several times within `patience`,
     /// until the tree ends. Once it has not for so long, `stalled` is called, and nothing more:
@@ -171,10 +175,11 @@ impl Root {
     pub fn watch(
         &self,
         patience: Duration,
+        pulse: Duration,
         alive: impl FnMut() + Send + 'static,
         stalled: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        watchdog::watch(self.actor.clone(), patience, alive, stalled)
+        watchdog::watch(self.actor.clone(), patience, pulse, alive, stalled)
     }
 
     /// Comes back with the reason when the root gives up; after an orderly end

@@ -1,4 +1,4 @@
-//! The actors on which all others stand: they keep an eye on journal, store and keys.
+//! The actors that look after journal, store and keys.
 //!
 //! What they look after lives as long as the process; what restarts is only the looking.
 
