@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -52,6 +52,8 @@ struct Outcome {
     devices: usize,
     tls: bool,
     rounds: Vec<Round>,
+    /// From SIGTERM, with all connected, to the end of the process.
+    stop_seconds: f64,
 }
 
 /// Runs the scenario.
@@ -71,7 +73,11 @@ pub(super) fn run(settings: &Settings, workspace: &Workspace) -> anyhow::Result<
         fleet.wait(Until::Stored)?;
         let rounds = (0..settings.rounds).map(|_| round(&mut fleet, &mut stayers));
         let rounds = rounds.collect::<anyhow::Result<_>>()?;
-        outcomes.push(Outcome { devices, tls, rounds });
+        let stopping = Instant::now();
+        let ended = fleet.brain.stop()?;
+        anyhow::ensure!(ended.success(), "the brain ended with {ended}");
+        let stop_seconds = stopping.elapsed().as_secs_f64();
+        outcomes.push(Outcome { devices, tls, rounds, stop_seconds });
     }
     let columns = [
         "devices",
@@ -87,11 +93,13 @@ pub(super) fn run(settings: &Settings, workspace: &Workspace) -> anyhow::Result<
         "peak RSS",
         "stayers' p99 ms before",
         "during",
+        "stop s",
     ];
     let rows = outcomes.iter().map(row).collect();
     let about = format!(
         "All devices drop, each writes an update, and all connect at once, while {STAYERS} others \
-         stay and write {STAYERS_RATE} updates a second each; {} rounds, medians.",
+         stay and write {STAYERS_RATE} updates a second each; {} rounds, medians. At the end the \
+         brain is asked to stop.",
         settings.rounds
     );
     Section::new("storm", about, &columns, rows, &outcomes)
@@ -184,5 +192,6 @@ fn row(outcome: &Outcome) -> Vec<String> {
         bytes(of(|round| round.rss_peak_bytes as f64).median),
         figure(of(|round| round.stayers_before.p99_us as f64).median / 1e3),
         figure(of(|round| round.stayers.p99_us as f64).median / 1e3),
+        figure(outcome.stop_seconds),
     ]
 }

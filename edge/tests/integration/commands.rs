@@ -120,3 +120,49 @@ fn every_command_has_help() {
         assert!(text(&output).contains("--data-dir"), "{command}");
     }
 }
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "no runtime is blocked")]
+fn a_hangup_changes_the_log_level_and_nothing_that_needs_a_restart() {
+    let dir = folder();
+    let config = dir.path().join("edge.toml");
+    let log = dir.path().join("log/edge.log");
+    let write = |rest: &str| {
+        let text = format!("[log]\nfile = {log:?}\n{rest}");
+        std::fs::write(&config, text).expect("writes");
+    };
+    write("level = 'info'\n");
+    let mut agent = edge(dir.path())
+        .arg("run")
+        .env("FLEET_EDGE_CONFIG", &config)
+        .env("DEVICE_ID", "00112233445566778899aabbccddeeff")
+        .env_remove("RUST_LOG")
+        .spawn()
+        .expect("runs");
+    let until = |text: &str| {
+        let patience = Instant::now() + Duration::from_secs(20);
+        loop {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            if said.contains(text) {
+                break;
+            }
+            assert!(Instant::now() < patience, "no {text:?} in\n{said}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let pid = agent.id().to_string();
+    let hangup = || {
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().expect("sent").success());
+    };
+    while !edge(dir.path()).arg("status").output().expect("runs").status.success() {
+        assert!(agent.try_wait().expect("is known").is_none(), "it ended");
+    }
+    write("level = 'debug'\n");
+    hangup();
+    until("settings read again: the log changed");
+    write("level = 'info'\n[clock]\ntrusted = true\n");
+    hangup();
+    until("all but log.level can only change with a restart");
+    agent.kill().expect("ends");
+    agent.wait().expect("ended");
+}
