@@ -16,15 +16,16 @@ mod twin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::conflict::Resolution;
 use protocol::history::{Change, Genesis, LogId, Provenance, TreeKind};
 use protocol::session::{Now, Replica};
 use protocol::state::{StateDelta, Version};
 use protocol::trace::{EntryTrace, TraceContext};
-use protocol::{ErrorCode, ErrorSource, Layer, SyncError};
+use protocol::{ConflictId, ErrorCode, ErrorSource, Layer, SyncError};
 use tracing::Span;
 
 use crate::account::{InFlight, Outcome, Reason};
-use crate::ports::{CommitDone, CommitError, LinkEvent, LinkSender, TreeCommit};
+use crate::ports::{CommitDone, CommitError, ConflictChange, LinkEvent, LinkSender, TreeCommit};
 use crate::supervise::{Address, Condemned, Context, Digest, Node, NodeError, Reply};
 use crate::trace::{self, Spans};
 use crate::traced_span;
@@ -112,6 +113,11 @@ impl Node for DeviceActor {
             DeviceMsg::Write { changes, provenance, trace, reply } => {
                 self.write(ctx, changes, provenance, trace, reply, now);
             }
+            DeviceMsg::Resolve { id, reply } => self.resolve(ctx, id, reply, now),
+            DeviceMsg::SetPolicy { policy, provenance, trace, reply } => {
+                let changes = vec![self.twin_mut().next_policy(policy)];
+                self.write(ctx, changes, provenance, trace, reply, now);
+            }
             DeviceMsg::SetState { desired, provenance, trace, reply } => {
                 let changes = self.twin_mut().replace_desired(&desired);
                 self.write(ctx, changes, provenance, trace, reply, now);
@@ -164,6 +170,8 @@ impl Node for DeviceActor {
             DeviceMsg::Fetch { .. } => "fetch",
             DeviceMsg::Write { .. } => "write",
             DeviceMsg::SetState { .. } => "set_state",
+            DeviceMsg::SetPolicy { .. } => "set_policy",
+            DeviceMsg::Resolve { .. } => "resolve",
             DeviceMsg::SaveState { .. } => "save_state",
             DeviceMsg::Snapshot { .. } => "snapshot",
             DeviceMsg::Status { .. } => "status",
@@ -191,6 +199,7 @@ impl Node for DeviceActor {
             }
             DeviceMsg::Write { trace, .. }
             | DeviceMsg::SetState { trace, .. }
+            | DeviceMsg::SetPolicy { trace, .. }
             | DeviceMsg::SaveState { trace, .. } => trace.iter().copied().collect(),
             _ => Vec::new(),
         }
@@ -335,6 +344,23 @@ impl DeviceActor {
         self.seal_soon(ctx);
     }
 
+    fn resolve(
+        &mut self,
+        ctx: &Context<DeviceMsg>,
+        id: ConflictId,
+        reply: Reply<Result<Option<Resolution>, SyncError>>,
+        now: Now,
+    ) {
+        let Some((commit, resolution)) = self.twin_mut().resolve(id, now) else {
+            return reply.send(Ok(None));
+        };
+        let answer = move |result: Result<(), CommitError>| {
+            reply.send(result.map(|()| Some(resolution)).map_err(|error| error.to_sync_error()));
+        };
+        // Whoever asks is who would be told.
+        self.queue(ctx, commit, Box::new(answer));
+    }
+
     fn seal(&mut self, ctx: &Context<DeviceMsg>) {
         self.seal_pending = false;
         let Some((commit, signed, _)) = self.twin_mut().seal() else { return };
@@ -391,6 +417,8 @@ impl DeviceActor {
         answer: Option<CommitDone>,
     ) {
         let events = self.link.as_ref().map(|link| link.events.clone());
+        let changed: Vec<_> = commit.conflicts.iter().map(ConflictChange::id).collect();
+        let desk = (!changed.is_empty()).then(|| self.args.conflicts.clone());
         let mut committing = spans.then(|parent| traced_span!(parent, "store.commit"));
         self.queue(
             ctx,
@@ -409,6 +437,9 @@ impl DeviceActor {
                         *acknowledging = spans;
                     }
                     news.into_iter().for_each(|event| deliver(&events, event));
+                }
+                if let (Ok(()), Some(desk)) = (&result, desk) {
+                    changed.into_iter().for_each(|id| desk.changed(id));
                 }
                 if let Some(answer) = answer {
                     answer(result);

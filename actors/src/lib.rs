@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod conflict;
 pub mod device;
 pub mod ports;
 pub mod supervise;

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use protocol::conflict::{Conflict, Resolution};
 use protocol::history::{
     Change, Cut, Entry, Genesis, Leaf, LogId, LogState, Provenance, SignedHead,
 };
 use protocol::state::{Path, State, StateSource, Version, VersionedState};
 use protocol::trace::EntryTrace;
 use protocol::wire::{Batch, LogPosition};
-use protocol::{DeviceId, EntryId, ErrorCode, ErrorSource, Layer, SyncError};
+use protocol::{ConflictId, DeviceId, EntryId, ErrorCode, ErrorSource, Layer, SyncError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -163,6 +164,40 @@ pub struct TreeCommit {
     pub leaves: Vec<(Path, Option<Leaf>)>,
     /// Snapshots to keep.
     pub snapshots: Vec<Snapshot>,
+    /// Conflicts that begin or end with it.
+    pub conflicts: Vec<ConflictChange>,
+}
+
+/// What becomes of a conflict.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ConflictChange {
+    /// It is there.
+    Noticed(Box<Conflict>),
+    /// It is decided. One that is decided already stays as it is.
+    Resolved(Box<Resolution>),
+}
+
+impl ConflictChange {
+    /// Of which conflict.
+    pub fn id(&self) -> ConflictId {
+        match self {
+            Self::Noticed(conflict) => conflict.id,
+            Self::Resolved(resolution) => resolution.conflict_id,
+        }
+    }
+}
+
+/// A conflict with its end, as it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConflictRecord {
+    /// The conflict.
+    pub conflict: Conflict,
+    /// The beginning of the tree that it is in.
+    pub genesis: Genesis,
+    /// The version of the tree with which it came.
+    pub version: Version,
+    /// How it was decided, where it was.
+    pub resolution: Option<Resolution>,
 }
 
 impl TreeCommit {
@@ -172,6 +207,7 @@ impl TreeCommit {
         self.segments.extend(later.segments);
         self.leaves.extend(later.leaves);
         self.snapshots.extend(later.snapshots);
+        self.conflicts.extend(later.conflicts);
         self
     }
 }
@@ -274,6 +310,17 @@ pub trait TreeStore: Send + Sync + 'static {
     /// Keeps a dead letter, in place of the same one where it was kept before; best effort, the
     /// oldest goes when there are too many.
     fn keep_dead_letter(&self, letter: DeadLetter);
+}
+
+/// Who hears of conflicts once they are on disk.
+pub trait ConflictDesk: Send + Sync + 'static {
+    /// A conflict came, or ended by itself. Does not block.
+    fn changed(&self, id: ConflictId);
+}
+
+/// Nobody does.
+impl ConflictDesk for () {
+    fn changed(&self, _id: ConflictId) {}
 }
 
 /// Where news for a connection goes. A channel has room for 32 items from its beginning, and most

@@ -1,6 +1,7 @@
 //! REST under `/api/v1`, health, metrics and the status page.
 
 mod auth;
+mod conflicts;
 mod dead_letters;
 mod devices;
 #[cfg(feature = "fuzzing")]
@@ -39,6 +40,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 
 pub use auth::{LoginCode, new_api_token};
+pub use conflicts::{ConflictView, PolicyView};
 pub use dead_letters::{DeadLetterContent, DeadLetterView};
 pub use devices::{DeviceDetail, DeviceList, DeviceSummary, EntryAccount, HistoryPage};
 pub use problem::Problem;
@@ -99,6 +101,10 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(devices::snapshots, writes::create_snapshot))
         .routes(routes!(writes::set_desired, writes::patch_desired))
         .routes(routes!(writes::save_state))
+        .routes(routes!(conflicts::explain))
+        .routes(routes!(conflicts::list))
+        .routes(routes!(conflicts::show))
+        .routes(routes!(conflicts::policy, conflicts::set_policy))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tree::show))
         .routes(routes!(tree::policies))

@@ -1,6 +1,7 @@
 //! Commands and their arguments.
 
 mod client;
+mod conflict;
 mod dev;
 mod device;
 mod init;
@@ -71,6 +72,20 @@ enum Command {
         #[command(subcommand)]
         command: quarantine::QuarantineCommand,
     },
+    /// Say why a device's leaves are what they are: who set them, over what, and what holds them
+    Why {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(flatten)]
+        args: conflict::WhyArgs,
+    },
+    /// See conflicts, and how they are decided
+    Conflict {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(subcommand)]
+        command: conflict::ConflictCommand,
+    },
     /// Exchange a one-time code for a token and remember it for later commands
     Login {
         #[command(flatten)]
@@ -115,6 +130,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Tree { client, view, command } => tree::tree(&client, command, &view),
         Command::Crashes { client, args } => tree::crashes(&client, &args),
         Command::Quarantine { client, command } => quarantine::run(&client, command),
+        Command::Why { client, args } => conflict::why(&client, &args),
+        Command::Conflict { client, command } => conflict::run(&client, command),
         Command::Login { client, code } => client::log_in(&client, &code),
         Command::Config { config } => serve::print_config(config.as_deref()),
         Command::Completions { shell } => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::device::{BrainAuthor, Clock, Commits, DeviceActor, DeviceArgs, DeviceMsg};
-use actors::ports::{ReadError, TreeStore};
+use actors::ports::{ConflictDesk, ReadError, TreeStore};
 use actors::supervise::{
     Address, AskError, Child, ChildPolicy, DynamicSupervisor, SetPolicy, StartChildError,
     Supervisor, TreeView,
@@ -32,6 +32,7 @@ pub struct Devices {
     store: Store,
     /// The same, as twins see it.
     trees: Arc<dyn TreeStore>,
+    conflicts: Arc<dyn ConflictDesk>,
     clock: Arc<dyn Clock>,
     tree: TreeView,
 }
@@ -77,6 +78,7 @@ impl Devices {
         fleet: FleetId,
         brain: BrainAuthor,
         store: Store,
+        conflicts: Arc<dyn ConflictDesk>,
         clock: Arc<dyn Clock>,
         tree: TreeView,
         rules: &Supervision,
@@ -85,7 +87,7 @@ impl Devices {
         let shard = |_| DynamicSupervisor::new(shard, device, TWINS_MAX / SHARDS);
         let shards = (0..SHARDS).map(shard).collect();
         let trees = Arc::new(store.clone());
-        Self { shards, policy: devices, fleet, brain, trees, store, clock, tree }
+        Self { shards, policy: devices, fleet, brain, trees, store, conflicts, clock, tree }
     }
 
     /// The branch of the supervision tree that holds them.
@@ -114,6 +116,7 @@ impl Devices {
                 device_keys: vec![record.key],
                 brain: self.brain.clone(),
                 store: self.trees.clone(),
+                conflicts: self.conflicts.clone(),
                 clock: self.clock.clone(),
                 epochs: crate::random_epoch,
                 commits: Commits::default(),

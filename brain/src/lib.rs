@@ -9,6 +9,7 @@
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod conflicts;
 pub mod devices;
 pub mod enrolment;
 #[cfg(any(test, feature = "failpoints"))]
@@ -23,6 +24,7 @@ pub mod residency;
 pub mod serve;
 pub mod store;
 pub mod tls;
+pub mod why;
 
 pub use files::{Readers, create_folder, replace};
 

@@ -16,9 +16,10 @@ use actors::supervise::{
 use protocol::clock::ClockQuality;
 use telemetry::Meters;
 
-use crate::api::{Api, ApiArgs, ApiServer, LoginCode, new_api_token};
+use crate::api::{Api, ApiArgs, ApiServer, LoginCode, new_api_token, router};
 use crate::clock::SystemClock;
 use crate::config::{Config, Live};
+use crate::conflicts::{ConflictKeeper, Conflicts};
 use crate::devices::Devices;
 use crate::enrolment::{Enrolment, EnrolmentArgs};
 use crate::files::{self, Readers};
@@ -223,14 +224,17 @@ pub async fn start(
     let crashes = CrashJournal::open(data.join("crashes"), JournalLimits::default(), wall_ms)?;
     let sinks: Vec<Arc<dyn CrashSink>> = vec![metrics.clone(), Arc::new(crashes.clone())];
     let env = Env { crashes: Arc::new(sinks), timings: metrics.clone(), ..Env::default() };
+    let conflicts = Conflicts::new(store.clone(), rules.conflicts, rules.conflict);
     let devices = Devices::new(
         identity.fleet,
         author,
         store.clone(),
+        Arc::new(conflicts.clone()),
         shared_clock.clone(),
         env.tree.clone(),
         rules,
     );
+    conflicts.decide_with(devices.clone());
     let sources = Sources {
         store: store.clone(),
         devices: devices.clone(),
@@ -289,25 +293,37 @@ pub async fn start(
         #[cfg(feature = "plain-text")]
         plain_text: asked.plain_text,
     };
-    let api_args =
-        ApiArgs { socket: api_socket, certificates: config.api_tls.then_some(certificates), api };
+    let routes = router(api);
+    let api_args = ApiArgs {
+        socket: api_socket,
+        certificates: config.api_tls.then_some(certificates),
+        routes,
+    };
     let keys = keepers::KeyArgs { certificates: key_certificates, settings: settings.clone() };
-    let tree = Supervisor::new(rules.root)
-        .child(Child::supervisor("devices", ChildPolicy::supervisor(), devices.supervisor()))
-        .child(Child::supervisor(
-            "ingress",
-            ChildPolicy::supervisor(),
-            Supervisor::new(rules.ingress)
-                .child(connections)
-                .child(node::<DeviceListener>("device-listener", rules.part, listener))
-                .child(node::<ApiServer>("api", rules.part, api_args)),
-        ))
-        // The youngest: their restarts take no device and no connection along.
-        .child(enrolment)
-        .child(node::<ResidencyKeeper>("residency", rules.part, residency))
-        .child(node::<keepers::KeyWatch>("keys", rules.part, keys))
-        .child(node::<keepers::StoreWatch>("store", rules.part, store.clone()))
-        .child(node::<keepers::JournalWatch>("journal", rules.part, crashes.clone()));
+    let tree =
+        Supervisor::new(rules.root)
+            .child(Child::supervisor("devices", ChildPolicy::supervisor(), devices.supervisor()))
+            .child(Child::supervisor(
+                "ingress",
+                ChildPolicy::supervisor(),
+                Supervisor::new(rules.ingress)
+                    .child(connections)
+                    .child(node::<DeviceListener>("device-listener", rules.part, listener))
+                    .child(node::<ApiServer>("api", rules.part, api_args)),
+            ))
+            .child(Child::supervisor(
+                "jobs",
+                ChildPolicy::supervisor(),
+                Supervisor::new(rules.jobs)
+                    .child(conflicts.branch())
+                    .child(node::<ConflictKeeper>("conflict-keeper", rules.part, conflicts)),
+            ))
+            // The youngest: their restarts take no device and no connection along.
+            .child(enrolment)
+            .child(node::<ResidencyKeeper>("residency", rules.part, residency))
+            .child(node::<keepers::KeyWatch>("keys", rules.part, keys))
+            .child(node::<keepers::StoreWatch>("store", rules.part, store.clone()))
+            .child(node::<keepers::JournalWatch>("journal", rules.part, crashes.clone()));
     // Nobody else sets it.
     let _ = made_rules.set(tree.rules("brain"));
     let root = Root::start("brain", tree, env).await?;

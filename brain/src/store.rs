@@ -6,6 +6,7 @@
 
 mod cache;
 mod commit;
+mod conflicts;
 mod dead_letters;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -104,6 +105,17 @@ pub enum OpenError {
         /// Its format.
         found: u32,
         /// The newest known here.
+        known: u32,
+    },
+    /// Written by a development release before this one.
+    #[error(
+        "the database has format {found}, this release reads {known}: export what matters with the \
+         older release, and start with an empty data folder"
+    )]
+    FormatOlder {
+        /// Its format.
+        found: u32,
+        /// The one known here.
         known: u32,
     },
     /// Of another fleet.

@@ -94,6 +94,14 @@ pub enum SpoolError {
         /// The format's number.
         found: i64,
     },
+    /// Written by a development release before this one.
+    #[error(
+        "spool has format {found}, this release reads {FORMAT_VERSION}; let the older release deliver what waits, then move the file away"
+    )]
+    FormatOlder {
+        /// The format's number.
+        found: i64,
+    },
     /// SQLite itself is too old to be trusted with write-ahead logs.
     #[error("SQLite {found} is older than {SQLITE_VERSION_MIN}")]
     SqliteTooOld {
@@ -137,6 +145,7 @@ impl SpoolError {
             Self::DiskFull
             | Self::InUse
             | Self::FormatNewer { .. }
+            | Self::FormatOlder { .. }
             | Self::SqliteTooOld { .. }
             | Self::NoWal { .. }
             | Self::Sqlite { .. }

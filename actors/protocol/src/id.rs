@@ -114,6 +114,10 @@ typed_id!(
     TreeId, 32, "tree id"
 );
 typed_id!(
+    /// A conflict: the hash of where it is and of its sides.
+    ConflictId, 32, "conflict id"
+);
+typed_id!(
     /// An Ed25519 public key, not yet checked to be a point on the curve.
     PublicKey, 32, "public key"
 );

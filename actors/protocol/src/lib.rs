@@ -17,6 +17,7 @@ pub mod canonical;
 pub mod clock;
 pub mod codec;
 pub mod compress;
+pub mod conflict;
 pub mod error;
 pub mod history;
 pub mod id;
@@ -29,4 +30,6 @@ pub mod trace;
 pub mod wire;
 
 pub use error::{ErrorCode, ErrorSource, Layer, SyncError};
-pub use id::{BrainId, DeviceId, EntryId, FleetId, PublicKey, Signature, SiteId, TreeId};
+pub use id::{
+    BrainId, ConflictId, DeviceId, EntryId, FleetId, PublicKey, Signature, SiteId, TreeId,
+};

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use protocol::clock::{ClockQuality, Hlc};
 use protocol::codec;
+use protocol::conflict::{POLICY_PREFIX, Safest, Strategy as ConflictRule};
 use protocol::history::{
     Admission, Author, Cut, Draft, Entry, Genesis, LogId, Provenance, Refold, Refusal, Role, Tree,
     TreeKind, admit,
 };
 use protocol::keys::Keypair;
-use protocol::state::{Path, State, StateSource, Value};
+use protocol::state::{Path, Scalar, State, StateSource, Value};
 use protocol::wire::Batch;
 use protocol::{DeviceId, EntryId, FleetId, PublicKey};
 
@@ -33,7 +34,24 @@ enum Step {
     Write { author: usize, changes: Vec<(usize, Option<i64>)>, clock_ms: u64 },
     /// The author takes a part of what another replica holds, as that replica met it.
     Learn { author: usize, from: usize, part: f64 },
+    /// The author, where it is a brain, sets the next version of the policy.
+    SetPolicy { author: usize, strategies: [usize; 3] },
 }
+
+/// Where each author's changes come from.
+const SOURCES: [StateSource; 4] =
+    [StateSource::Hardware, StateSource::Operator, StateSource::Brain, StateSource::Operator];
+/// How policies write their strategies.
+const STRATEGIES: [&str; 8] = [
+    r#""last_writer""#,
+    r#""hardware_truth""#,
+    r#"{"source_priority": ["brain", "operator"]}"#,
+    r#"{"safest_value": "lowest"}"#,
+    r#"{"safest_value": "highest"}"#,
+    r#"{"safest_value": {"first": [2, 0]}}"#,
+    r#""set_union""#,
+    r#""manual""#,
+];
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let changes =
@@ -47,7 +65,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         from,
         part,
     });
-    proptest::collection::vec(prop_oneof![2 => write, 1 => learn], 1..60)
+    let strategies = proptest::array::uniform3(0..STRATEGIES.len());
+    let set_policy = (0usize..4, strategies)
+        .prop_map(|(author, strategies)| Step::SetPolicy { author, strategies });
+    proptest::collection::vec(prop_oneof![12 => write, 6 => learn, 1 => set_policy], 1..60)
 }
 
 fn genesis(kind: TreeKind) -> Genesis {
@@ -81,6 +102,25 @@ fn take(tree: &mut Tree, id: EntryId, entry: &Entry) -> Result<Admission, Refusa
     Ok(admission)
 }
 
+/// A number, or for one leaf a list.
+fn value(number: usize, value: i64) -> Value {
+    match number {
+        2 => Value::List([value, value / 2].map(Scalar::Int).to_vec()),
+        _ => Value::from(value),
+    }
+}
+
+/// A policy with a strategy for each leaf.
+fn policy(tree: &Tree, strategies: [usize; 3]) -> (Path, Option<Value>) {
+    let rules = (0..3).zip(strategies).map(|(number, strategy)| {
+        let strategy = STRATEGIES[strategy];
+        format!(r#"{{"paths": "*/{number}", "strategy": {strategy}}}"#)
+    });
+    let text = format!(r#"{{"rules": [{}]}}"#, rules.collect::<Vec<_>>().join(","));
+    let path = format!("{POLICY_PREFIX}/{}", tree.policy() + 1);
+    (Path::new(&path).expect("valid"), Some(Value::from(text.as_str())))
+}
+
 /// All entries that the authors write when they act out the steps, in an order of their making.
 fn history(kind: TreeKind, authors: usize, steps: &[Step]) -> Entries {
     let mut writers: Vec<_> = (0..authors).map(|n| Author::new(log(n), Hlc::default())).collect();
@@ -89,14 +129,24 @@ fn history(kind: TreeKind, authors: usize, steps: &[Step]) -> Entries {
     let mut all = Entries::new();
     for step in steps {
         match step {
-            Step::Write { author, changes, clock_ms } => {
+            Step::SetPolicy { author, .. } if AUTHORS[author % authors].2 != Role::Brain => {}
+            Step::Write { author, .. } | Step::SetPolicy { author, .. } => {
                 let author = author % authors;
-                let change = |(number, value): &(usize, Option<i64>)| {
-                    (path(kind, author, *number), value.map(Value::from))
+                let (changes, clock_ms) = match step {
+                    Step::SetPolicy { strategies, .. } => {
+                        (vec![policy(&trees[author], *strategies)], 0)
+                    }
+                    Step::Write { changes, clock_ms, .. } => {
+                        let change = |(number, new): &(usize, Option<i64>)| {
+                            (path(kind, author, *number), new.map(|new| value(*number, new)))
+                        };
+                        (changes.iter().map(change).collect(), *clock_ms)
+                    }
+                    Step::Learn { .. } => unreachable!("it writes nothing"),
                 };
                 let draft = Draft {
-                    changes: changes.iter().map(change).collect(),
-                    provenance: Provenance::new(StateSource::Operator, "user:ada", "test"),
+                    changes,
+                    provenance: Provenance::new(SOURCES[author], "user:ada", "test"),
                     lease_until_ms: None,
                 };
                 let now_ms = BASE_MS - 100_000 + clock_ms;
@@ -245,17 +295,90 @@ fn candidates(tree: &Tree) -> BTreeMap<Path, BTreeSet<(LogId, u64, Option<Value>
     tree.leaves().iter().map(|(path, of)| (path.clone(), leaf(of))).collect()
 }
 
-/// The state by the definition: of each leaf's candidates the latest, then by log and number.
+/// The state by the definition: each leaf's candidates are judged by the rule of the highest
+/// version that any of them names.
 fn state_by_definition(all: &Entries) -> State {
-    let dated = |log: LogId, seq| {
+    let entry_of = |log: LogId, seq| {
         let entry = all.iter().find(|(_, entry)| entry.log == log && entry.seq == seq);
-        entry.expect("written").1.hlc
+        &entry.expect("written").1
     };
-    let winner = |leaf: BTreeSet<(LogId, u64, Option<Value>)>| {
-        leaf.into_iter().max_by_key(|(log, seq, _)| (dated(*log, *seq), *log, *seq))?.2
+    let leaves = by_definition(all);
+    let sides = |leaf: &BTreeSet<(LogId, u64, Option<Value>)>| {
+        let side = |(log, seq, value): &(LogId, u64, Option<Value>)| {
+            let entry = entry_of(*log, *seq);
+            ((entry.hlc, *log, *seq), entry.provenance.source, entry.policy, value.clone())
+        };
+        let mut sides: Vec<_> = leaf.iter().map(side).collect();
+        sides.sort_by_key(|(time, ..)| *time);
+        sides
     };
-    let leaves = by_definition(all).into_iter();
-    leaves.filter_map(|(path, leaf)| Some((path, winner(leaf)?))).collect()
+    let last_writer = ConflictRule::LastWriter;
+    let strategy = |path: &Path, version: u32| {
+        let policy = Path::new(&format!("{POLICY_PREFIX}/{version}")).expect("valid");
+        let Some((.., Some(text))) = leaves.get(&policy).and_then(|leaf| sides(leaf).pop()) else {
+            let is_reported = path.first_segment() == "reported";
+            return if is_reported { ConflictRule::HardwareTruth } else { last_writer.clone() };
+        };
+        let policy: serde_json::Value =
+            serde_json::from_str(text.as_str().expect("a text")).expect("JSON");
+        let number: usize = path.segments().last().expect("one").parse().expect("a number");
+        serde_json::from_value(policy["rules"][number]["strategy"].clone()).expect("a strategy")
+    };
+    let shown = |path: &Path, leaf| {
+        let sides = sides(leaf);
+        let version = sides.iter().map(|(.., policy, _)| *policy).max().expect("a side");
+        let strategy = match path.first_segment() {
+            "policy" => last_writer.clone(),
+            _ => strategy(path, version),
+        };
+        let values = sides.into_iter().map(|(_, source, _, value)| (source, value)).collect();
+        by_rule(values, &strategy)
+    };
+    leaves.iter().filter_map(|(path, leaf)| Some((path.clone(), shown(path, leaf)?))).collect()
+}
+
+/// What a strategy says of sides that are in the order of their time, spelt out.
+fn by_rule(sides: Vec<(StateSource, Option<Value>)>, strategy: &ConflictRule) -> Option<Value> {
+    let values: Vec<_> = sides.iter().map(|(_, value)| value.clone()).collect();
+    let latest = values.last().expect("a side").clone();
+    if values.iter().all(|value| *value == latest) {
+        return latest;
+    }
+    let from = |wanted: StateSource| sides.iter().rev().find(|(source, _)| *source == wanted);
+    let numbers = || {
+        let numbers = values.iter().flatten().filter(|value| value.as_f64().is_some());
+        let mut numbers: Vec<_> = numbers.cloned().collect();
+        numbers.sort();
+        numbers
+    };
+    let some = || values.iter().rev().flatten().next().cloned();
+    match strategy {
+        ConflictRule::LastWriter => latest,
+        ConflictRule::Manual => values[0].clone(),
+        ConflictRule::HardwareTruth => {
+            from(StateSource::Hardware).map_or(latest, |(_, value)| value.clone())
+        }
+        ConflictRule::SourcePriority(sources) => {
+            let first = sources.iter().find_map(|source| from(*source));
+            first.map_or(latest, |(_, value)| value.clone())
+        }
+        ConflictRule::SafestValue(Safest::Lowest) => numbers().first().cloned().or_else(some),
+        ConflictRule::SafestValue(Safest::Highest) => numbers().last().cloned().or_else(some),
+        ConflictRule::SafestValue(Safest::First(listed)) => {
+            let known = listed.iter().find(|listed| values.contains(&Some((*listed).clone())));
+            known.cloned().or_else(some)
+        }
+        ConflictRule::SetUnion => {
+            let mut items = Vec::new();
+            for value in values.iter().flatten() {
+                let Value::List(list) = value else { return latest };
+                items.extend(list.clone());
+            }
+            items.sort();
+            items.dedup();
+            Some(Value::List(items))
+        }
+    }
 }
 
 fn kinds() -> impl Strategy<Value = TreeKind> {

@@ -241,6 +241,7 @@ fn leaf() -> Leaf {
         hlc: Hlc { wall_ms: 1_700_000_000_009, counter: 0 },
         lease_until_ms: (log == 1).then_some(1_700_000_600_000),
         policy: 7,
+        source: StateSource::Operator,
     };
     Leaf { candidates: vec![candidate(0, Some(Value::from("on"))), candidate(1, None)] }
 }

@@ -50,6 +50,7 @@ impl Rig {
                 device_keys: vec![fleet::device_key(1).public()],
                 brain: BrainAuthor { brains: [keypair.public()].into(), keypair, epoch: 1 },
                 store: Arc::new(self.store.clone()),
+                conflicts: Arc::new(()),
                 clock: Arc::new(self.clock.clone()),
                 epochs: || 7,
                 commits: Commits::default(),
@@ -282,7 +283,10 @@ async fn a_cut_below_entries_that_are_here_takes_back_what_they_changed() {
     assert_eq!(attached.expect("attached").logs[0].seq, 3);
     let (version, value) = rig.store.with_tree(tree, |kept| {
         let kept = kept.expect("a tree");
-        let n = kept.replica().value(&Path::new("reported/n").expect("valid")).cloned();
+        let n = kept
+            .replica()
+            .value(&Path::new("reported/n").expect("valid"))
+            .map(|value| value.into_owned());
         (kept.record().version, n)
     });
     assert_eq!((version, value), (6, Some(Value::from(3))), "a version without an entry");

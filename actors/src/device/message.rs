@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use protocol::conflict::Resolution;
 use protocol::history::{Change, Cut, Entry, LogId, Provenance, SignedHead};
 use protocol::session::{Now, Replica};
 use protocol::state::{State, StateDelta, Version, VersionedState};
 use protocol::trace::{EntryTrace, TraceContext};
 use protocol::wire::Refuse;
-use protocol::{DeviceId, EntryId, FleetId, PublicKey, SyncError};
+use protocol::{ConflictId, DeviceId, EntryId, FleetId, PublicKey, SyncError};
 
 use super::BrainAuthor;
 use crate::account::InFlight;
-use crate::ports::{CommitError, Letter, LinkSender, TreeNumber, TreeStore};
+use crate::ports::{CommitError, ConflictDesk, Letter, LinkSender, TreeNumber, TreeStore};
 use crate::supervise::Reply;
 
 /// Tells the time.
@@ -33,6 +34,8 @@ pub struct DeviceArgs {
     pub brain: BrainAuthor,
     /// Where trees are kept.
     pub store: Arc<dyn TreeStore>,
+    /// Who hears of conflicts.
+    pub conflicts: Arc<dyn ConflictDesk>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Random numbers for new epochs.
@@ -168,6 +171,25 @@ pub enum DeviceMsg {
         trace: Option<TraceContext>,
         /// What became of it, once it is durable.
         reply: Reply<Result<WriteOutcome, SyncError>>,
+    },
+    /// Set the next version of the policy by which conflicts are decided.
+    SetPolicy {
+        /// The policy, in JSON; whoever sends it has checked it.
+        policy: String,
+        /// Who and why.
+        provenance: Provenance,
+        /// The span that asks, if it is sampled.
+        trace: Option<TraceContext>,
+        /// What became of it, once it is durable.
+        reply: Reply<Result<WriteOutcome, SyncError>>,
+    },
+    /// Decide a conflict by its strategy.
+    Resolve {
+        /// Which.
+        id: ConflictId,
+        /// How it was decided, once that is durable; none where it is no longer there, or waits
+        /// for a person.
+        reply: Reply<Result<Option<Resolution>, SyncError>>,
     },
     /// Save a state under the next version, or check that the current one has it.
     SaveState {

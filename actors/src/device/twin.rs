@@ -3,7 +3,8 @@
 //! Pure: every call takes the time and gives back the commit to make. The twin is ahead of the
 //! store until that commit is durable; when a commit fails, the twin is dropped and loaded again.
 
-use std::collections::VecDeque;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use protocol::history::{
@@ -14,11 +15,12 @@ use protocol::keys::Keypair;
 use protocol::session::{Now, Replica};
 use protocol::state::{Path, State, StateDelta, StateSource, Value, Version};
 use protocol::wire::{Batch, LogPosition};
-use protocol::{DeviceId, EntryId, PublicKey};
+use protocol::{ConflictId, DeviceId, EntryId, PublicKey};
 
 pub use cut::CutAnswer;
 pub use reissue::{OwnEntries, Reissued};
 
+mod conflicts;
 mod cut;
 mod reissue;
 
@@ -69,6 +71,8 @@ pub struct Twin {
     snapshot: Version,
     /// The ids of the latest entries, by log and number, until a signed head covers them.
     unsigned: VecDeque<(LogId, u64, EntryId)>,
+    /// The conflicts that are there, by leaf.
+    conflicts: BTreeMap<Path, ConflictId>,
 }
 
 /// What became of entries that came over a link.
@@ -151,6 +155,7 @@ impl Twin {
         // The timestamps of a log that ended may be what it was ended for.
         let going_on = tree.logs().iter().filter(|log| log.cut.is_none());
         let last = going_on.map(|log| log.hlc).max().unwrap_or_default();
+        let conflicts = conflicts::all(&tree);
         Self {
             device,
             device_keys,
@@ -164,6 +169,7 @@ impl Twin {
             source,
             snapshot,
             unsigned: VecDeque::new(),
+            conflicts,
         }
     }
 
@@ -335,7 +341,7 @@ impl Twin {
     }
 
     /// The value of a leaf.
-    pub fn value(&self, path: &Path) -> Option<&Value> {
+    pub fn value(&self, path: &Path) -> Option<Cow<'_, Value>> {
         self.tree.value(path)
     }
 
@@ -394,6 +400,7 @@ impl Twin {
         let mut paths: Vec<Path> = touched.into_iter().flatten().collect();
         paths.sort_unstable();
         paths.dedup();
+        commit.conflicts = self.conflicts_of(&paths, conflicts::BY_ENTRY);
         commit.leaves = paths
             .into_iter()
             .map(|path| {
@@ -422,6 +429,7 @@ impl Twin {
             segments: Vec::new(),
             leaves: Vec::new(),
             snapshots: Vec::new(),
+            conflicts: Vec::new(),
         }
     }
 

@@ -54,7 +54,7 @@ const CASES: [Case; 13] = [
     twin("spin", 1),
     twin("block", 1),
     twin("grow", 2),
-    twin("fail_starts", 20),
+    twin("fail_starts", 10),
     part("brain/residency"),
     part("brain/journal"),
     part("brain/keys"),

@@ -173,6 +173,7 @@ impl Rig {
                 device_keys: Vec::new(),
                 brain: BrainAuthor { keypair: self.keypair.clone(), epoch: 1, brains },
                 store: Arc::new(self.store.clone()),
+                conflicts: Arc::new(()),
                 clock: Arc::new(SystemClock::new(ClockQuality::Synchronised)),
                 epochs: brain::random_epoch,
                 commits: Commits::default(),

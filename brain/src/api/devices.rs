@@ -256,7 +256,8 @@ pub(super) fn parse_id(text: &str) -> Result<DeviceId, Problem> {
         .map_err(|error: protocol::id::ParseIdError| Problem::bad_request(error.to_string()))
 }
 
-async fn read_tree<T: Send + 'static>(
+/// Reads the tree of a device off the runtime.
+pub(super) async fn read_tree<T: Send + 'static>(
     api: Api,
     id: &str,
     read: impl FnOnce(&Store, TreeNumber) -> Result<T, Problem> + Send + 'static,

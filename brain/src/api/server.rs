@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::supervise::{Context, Node, NodeError};
+use axum::Router;
 use axum::serve::Listener;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Api, router};
 use crate::tls::Certificates;
 
 /// How long a TLS handshake may take.
@@ -26,8 +26,8 @@ pub struct ApiArgs {
     pub socket: std::net::TcpListener,
     /// The server certificate, where the API speaks TLS.
     pub certificates: Option<Arc<Certificates>>,
-    /// What handlers need.
-    pub api: Api,
+    /// What it serves. Made once: describing every route takes longer than a restart may.
+    pub routes: Router,
 }
 
 /// What the actor is told.
@@ -54,7 +54,7 @@ impl Node for ApiServer {
     async fn handle(&mut self, ctx: &Context<ApiMsg>, msg: ApiMsg) -> Result<(), NodeError> {
         let ApiMsg::Serve = msg;
         let socket = TcpListener::from_std(self.args.socket.try_clone()?)?;
-        let routes = router(self.args.api.clone());
+        let routes = self.args.routes.clone();
         match &self.args.certificates {
             None => {
                 ctx.spawn("serve", async move { Ok(axum::serve(socket, routes).await?) });

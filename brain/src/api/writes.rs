@@ -114,7 +114,8 @@ pub(super) async fn create_snapshot(
     Ok(Json(serde_json::json!({ "version": version })))
 }
 
-async fn write(
+/// Has a device's twin write, and waits until that is durable.
+pub(super) async fn write(
     api: &Api,
     id: &str,
     message: impl FnOnce(Reply<Result<WriteOutcome, SyncError>>) -> DeviceMsg,

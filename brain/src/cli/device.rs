@@ -8,10 +8,10 @@ use brain::api::{DeviceDetail, DeviceList, DeviceSummary, HistoryPage, WriteAnsw
 use protocol::state::VersionedState;
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
-use url::form_urlencoded::byte_serialize;
 
 use super::client::{Client, ClientArgs};
 use super::output::{self, Output};
+use super::tree::encode;
 
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
@@ -244,7 +244,7 @@ fn set(
 }
 
 /// The id that a person means.
-fn resolve(client: &Client, given: &str) -> anyhow::Result<String> {
+pub(super) fn resolve(client: &Client, given: &str) -> anyhow::Result<String> {
     if given.parse::<protocol::DeviceId>().is_ok() {
         return Ok(given.to_owned());
     }
@@ -289,8 +289,4 @@ fn repeat(view: View, mut print: impl FnMut() -> anyhow::Result<()>) -> anyhow::
 #[expect(clippy::disallowed_methods, reason = "the command line has no runtime")]
 fn pause() {
     std::thread::sleep(WATCH_EVERY);
-}
-
-fn encode(text: &str) -> String {
-    byte_serialize(text.as_bytes()).collect()
 }

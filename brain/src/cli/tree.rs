@@ -244,6 +244,7 @@ fn decision(crash: &CrashRecord) -> String {
     }
 }
 
+/// A text as part of an address.
 pub(super) fn encode(text: &str) -> String {
     // In a path a plus is a plus; no name has a space.
     byte_serialize(text.as_bytes()).collect()

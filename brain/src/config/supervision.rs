@@ -16,8 +16,8 @@ const DEVICE_STUCK_AFTER: Duration = Duration::from_secs(30);
 pub struct Supervision {
     /// The brain's parts together: who fails takes along what was started after it.
     pub root: SetPolicy,
-    /// Each single part: connections, device listener, API, enrolment, residency, keys, store,
-    /// journal.
+    /// Each single part: connections, device listener, API, conflict keeper, enrolment, residency,
+    /// keys, store, journal.
     pub part: ChildPolicy,
     /// What lets devices and people in, together.
     pub ingress: SetPolicy,
@@ -27,6 +27,12 @@ pub struct Supervision {
     pub shard: SetPolicy,
     /// Each device's actor.
     pub device: ChildPolicy,
+    /// The kinds of jobs together.
+    pub jobs: SetPolicy,
+    /// The open conflicts together.
+    pub conflicts: SetPolicy,
+    /// Each open conflict's actor.
+    pub conflict: ChildPolicy,
 }
 
 impl Default for Supervision {
@@ -45,6 +51,9 @@ impl Default for Supervision {
                 stuck_after: Some(DEVICE_STUCK_AFTER),
                 ..ChildPolicy::default()
             },
+            jobs: SetPolicy::with(Strategy::OneForOne),
+            conflicts: SetPolicy::dynamic(),
+            conflict: ChildPolicy { restart: Restart::Transient, ..ChildPolicy::default() },
         }
     }
 }

@@ -12,6 +12,7 @@ use parking::Slot;
 use rocksdb::WriteBatch;
 use tokio::sync::watch;
 
+use super::conflicts::Changed;
 use super::mark::MarkFile;
 use super::registry::RegistryChange;
 use super::rocks::{self, Rocks};
@@ -240,6 +241,7 @@ impl Writer {
         let mut waiting = Vec::with_capacity(group.len());
         let mut flushed = Vec::new();
         let mut entries = 0;
+        let mut conflicts = Changed::default();
         let refusal = self.refusal();
         for job in group {
             match (job, &refusal) {
@@ -262,6 +264,10 @@ impl Writer {
                         done(Err(CommitError::Superseded));
                     } else {
                         entries += self.add_tree(&mut batch, &commit);
+                        if let Err(error) = conflicts.take(&self.rocks, &commit) {
+                            // The entries are what counts, and they say it all.
+                            tracing::error!(%error, "a conflict's record cannot be read");
+                        }
                         waiting.push((Some(tree), done));
                     }
                 }
@@ -274,6 +280,7 @@ impl Writer {
                 }
             }
         }
+        conflicts.add_to(&self.rocks, &mut batch);
         if !batch.is_empty() {
             self.commit(batch, waiting, entries);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actors::ports::{ReadError, Segment, Snapshot, TreeNumber, TreeRecord};
 use protocol::EntryId;
 use protocol::history::{Entry, Tree};
-use protocol::state::{State, StateSource, Version};
+use protocol::state::{Path, State, StateSource, Version};
 use rocksdb::Direction;
 use serde::Serialize;
 
@@ -123,6 +123,59 @@ impl Store {
             changes.extend(wanted.take(limit - changes.len()));
         }
         Ok(changes)
+    }
+
+    /// The replica of a tree as the disk has it, with its row. Blocks.
+    pub fn replica(&self, number: TreeNumber) -> Result<Option<(TreeRecord, Tree)>, ReadError> {
+        loop {
+            let Some(record) = self.tree_record(number)? else { return Ok(None) };
+            let leaves = self.rocks.leaves(Reach::Disk, number)?;
+            // Leaves and row are two reads; a commit between them shows as another version.
+            let again = self.tree_record(number)?.map_or(0, |record| record.version);
+            if again == record.version {
+                let tree = Tree::restore(record.genesis.clone(), record.logs.clone(), leaves);
+                return Ok(Some((record, tree)));
+            }
+        }
+    }
+
+    /// The entry `seq` of a log, given by its number in the tree. Blocks.
+    pub fn entry(
+        &self,
+        number: TreeNumber,
+        log: u32,
+        seq: u64,
+    ) -> Result<Option<HistoryEntry>, ReadError> {
+        let Some(segment) = self.rocks.segment_of(number, log, seq)? else { return Ok(None) };
+        Ok(entries_of(segment)?.into_iter().find(|change| change.entry.seq == seq))
+    }
+
+    /// The last change of a leaf before a version, looked for in so many changes at most. Blocks.
+    pub fn change_before(
+        &self,
+        number: TreeNumber,
+        path: &Path,
+        version: Version,
+        changes_max: usize,
+    ) -> Result<Option<HistoryEntry>, ReadError> {
+        let from = keys::versioned(number, version.saturating_sub(1));
+        let mut left = changes_max;
+        for row in self.rocks.scan::<Segment>(HISTORY, &from, Direction::Reverse) {
+            let (key, segment) = row?;
+            if left == 0 || keys::version_of(number, &key).is_none() {
+                break;
+            }
+            left = left.saturating_sub(segment.batch.len());
+            let earlier =
+                entries_of(segment)?.into_iter().filter(|change| change.version < version);
+            let touches = |change: &HistoryEntry| {
+                change.entry.delta.changes().any(|(other, _)| other == path)
+            };
+            if let Some(found) = earlier.filter(touches).last() {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// The snapshots of a tree, oldest first.

@@ -1,6 +1,7 @@
 //! Keys of the database: big-endian numbers, so that the order of bytes is the order of numbers.
 
 use actors::ports::TreeNumber;
+use protocol::ConflictId;
 use protocol::state::{Path, Version};
 
 /// `tree | rest`.
@@ -36,6 +37,14 @@ pub(super) fn leaf(number: TreeNumber, path: &Path) -> Vec<u8> {
     let mut key = Vec::with_capacity(8 + path.as_str().len());
     key.extend_from_slice(&number.to_be_bytes());
     key.extend_from_slice(path.as_str().as_bytes());
+    key
+}
+
+/// `tree | version | beginning of the id`: the conflicts of a tree in the order of their coming.
+pub(super) fn conflict(number: TreeNumber, version: Version, id: ConflictId) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..16].copy_from_slice(&versioned(number, version));
+    key[16..].copy_from_slice(&id.0[..8]);
     key
 }
 

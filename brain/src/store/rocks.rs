@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 use super::{OpenError, StoreConfig, keys, record};
 use crate::files;
 
-/// The format of the database. A newer one is refused.
-const FORMAT: u32 = 1;
+/// The format of the database. Another one is refused.
+const FORMAT: u32 = 2;
 
 /// `format`, `fleet`.
 pub(super) const META: &str = "meta";
@@ -45,7 +45,16 @@ pub(super) const EVIDENCE: &str = "evidence";
 /// Digest and device to [`DeadLetter`](actors::ports::DeadLetter).
 pub(super) const DEAD_LETTERS: &str = "dead_letters";
 
-const FAMILIES: [&str; 12] = [
+/// Tree, version and the beginning of the id to
+/// [`ConflictRecord`](actors::ports::ConflictRecord).
+pub(super) const CONFLICTS: &str = "conflicts";
+/// Id to the key of the conflict.
+pub(super) const CONFLICT_IDS: &str = "conflict_ids";
+
+/// Ids of conflicts that nobody has resolved, with their keys.
+pub(super) const OPEN_CONFLICTS: &str = "open_conflicts";
+
+const FAMILIES: [&str; 15] = [
     META,
     TREE_IDS,
     TREES,
@@ -58,6 +67,9 @@ const FAMILIES: [&str; 12] = [
     API_TOKENS,
     EVIDENCE,
     DEAD_LETTERS,
+    CONFLICTS,
+    CONFLICT_IDS,
+    OPEN_CONFLICTS,
 ];
 
 /// How much all memtables together may take: what a crash has to replay and a full disk to hold.
@@ -112,7 +124,10 @@ impl Rocks {
         let damaged = |source| OpenError::Damaged { folder: folder.to_owned(), source };
         match self.get::<u32>(META, b"format").map_err(damaged)? {
             Some(FORMAT) => {}
-            Some(found) => return Err(OpenError::FormatNewer { found, known: FORMAT }),
+            Some(found) if found > FORMAT => {
+                return Err(OpenError::FormatNewer { found, known: FORMAT });
+            }
+            Some(found) => return Err(OpenError::FormatOlder { found, known: FORMAT }),
             None => {
                 let mut batch = WriteBatch::default();
                 self.put(&mut batch, META, b"format", &FORMAT);
@@ -286,6 +301,21 @@ impl Rocks {
         Ok(entries)
     }
 
+    /// The segment that holds an entry of a log.
+    pub(super) fn segment_of(
+        &self,
+        tree: TreeNumber,
+        log: u32,
+        seq: u64,
+    ) -> Result<Option<Segment>, ReadError> {
+        let from = keys::log_end(tree, log, seq);
+        let row = self.scan::<u64>(LOG_ENDS, &from, Direction::Forward).next().transpose()?;
+        match row.filter(|(key, _)| key.starts_with(&from[..12])) {
+            Some((_, first_version)) => self.segment(tree, first_version).map(Some),
+            None => Ok(None),
+        }
+    }
+
     fn segment(&self, tree: TreeNumber, first_version: u64) -> Result<Segment, ReadError> {
         let key = keys::versioned(tree, first_version);
         self.get(HISTORY, &key)?.ok_or_else(|| ReadError::Corrupt {
@@ -347,17 +377,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_newer_format_is_refused() {
+    fn another_format_is_refused() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let config = StoreConfig::new(folder.path());
         let fleet = FleetId([1; 16]);
-        let rocks = Rocks::open(&config, fleet).expect("opens");
-        let mut batch = WriteBatch::default();
-        rocks.put(&mut batch, META, b"format", &(FORMAT + 1));
-        rocks.write(batch).expect("writes");
-        drop(rocks);
-        let refused = Rocks::open(&config, fleet).err().expect("too new");
-        assert!(matches!(refused, OpenError::FormatNewer { found: 2, known: 1 }), "{refused}");
+        for (format, is_newer) in [(FORMAT + 1, true), (FORMAT - 1, false)] {
+            let rocks = Rocks::open(&config, fleet).expect("opens");
+            let mut batch = WriteBatch::default();
+            rocks.put(&mut batch, META, b"format", &format);
+            rocks.write(batch).expect("writes");
+            drop(rocks);
+            let refused = Rocks::open(&config, fleet).err().expect("another");
+            assert_eq!(matches!(refused, OpenError::FormatNewer { .. }), is_newer, "{refused}");
+            assert_eq!(matches!(refused, OpenError::FormatOlder { .. }), !is_newer, "{refused}");
+            std::fs::remove_dir_all(&config.folder).expect("removed");
+        }
     }
 
     #[test]

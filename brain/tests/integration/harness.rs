@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use benches::brain::Brain;
@@ -98,4 +99,29 @@ pub(crate) fn count(n: u64) -> Value {
 #[expect(clippy::disallowed_methods, reason = "tests without a runtime, or with threads to spare")]
 pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(50));
+}
+
+/// The command line, called as the first user.
+pub(crate) fn command(brain: &Brain, args: &[&str]) -> Command {
+    let mut command = Command::new(BRAIN);
+    command
+        .args(args)
+        .env("FLEET_BRAIN_URL", format!("http://{}", brain.api))
+        .env("FLEET_BRAIN_TOKEN_FILE", brain.data().join("admin.token"));
+    command
+}
+
+/// What a command prints as JSON.
+pub(crate) fn json(brain: &Brain, args: &[&str]) -> Json {
+    let output = command(brain, args).args(["--output", "json"]).output().expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// What a command says beside what it prints.
+pub(crate) fn order(brain: &Brain, args: &[&str]) -> String {
+    let output = command(brain, args).output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
 }

@@ -4,6 +4,7 @@ mod accounting;
 mod api;
 mod browser;
 mod cli;
+mod conflicts;
 mod dev;
 mod disk_full;
 mod edge_process;

@@ -106,7 +106,7 @@ fn set(brain: &Brain, device: &LightDevice, n: u64) {
 }
 
 fn desired(device: &LightDevice, n: u64) -> bool {
-    device.tree.value(&Path::new("desired/n").expect("valid")) == Some(&count(n))
+    device.tree.value(&Path::new("desired/n").expect("valid")).as_deref() == Some(&count(n))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,36 +1,14 @@
 //! The supervision tree, seen and touched from outside, on a real brain.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use benches::brain::Brain;
 use protocol::state::Value as Leaf;
 use serde_json::Value;
 
-use crate::harness::{BRAIN, SOON, brain, device, node, twin, until};
-
-fn command(brain: &Brain, args: &[&str]) -> Command {
-    let mut command = Command::new(BRAIN);
-    command
-        .args(args)
-        .env("FLEET_BRAIN_URL", format!("http://{}", brain.api))
-        .env("FLEET_BRAIN_TOKEN_FILE", brain.data().join("admin.token"));
-    command
-}
-
-fn json(brain: &Brain, args: &[&str]) -> Value {
-    let output = command(brain, args).args(["--output", "json"]).output().expect("runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON")
-}
-
-fn order(brain: &Brain, args: &[&str]) -> String {
-    let output = command(brain, args).output().expect("runs");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
-    said
-}
+use crate::harness::{BRAIN, SOON, brain, command, device, json, node, order, twin, until};
 
 fn refused(brain: &Brain, args: &[&str]) -> String {
     let output = command(brain, args).output().expect("runs");

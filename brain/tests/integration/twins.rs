@@ -62,6 +62,7 @@ fn args(store: &Store, number: u8) -> Arc<DeviceArgs> {
         device_keys: Vec::new(),
         brain: BrainAuthor { keypair, epoch: 1, brains },
         store: Arc::new(store.clone()),
+        conflicts: Arc::new(()),
         clock: Arc::new(SystemClock::new(ClockQuality::Synchronised)),
         epochs: brain::random_epoch,
         commits: Commits::default(),

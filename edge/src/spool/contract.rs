@@ -193,16 +193,23 @@ fn a_second_agent_is_refused_and_nothing_is_set_aside() {
 }
 
 #[test]
-fn a_newer_format_is_refused_and_kept() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let path = dir.path().join("spool.db");
-    drop(open(path.clone()).expect("opens"));
-    let raw = rusqlite::Connection::open(&path).expect("opens");
-    raw.pragma_update(None, "user_version", FORMAT_VERSION + 1).expect("from the future");
-    drop(raw);
-    let error = SqliteSpool::open_or_set_aside(&path, Options::default(), 0).expect_err("newer");
-    assert!(matches!(error, SpoolError::FormatNewer { found } if found == FORMAT_VERSION + 1));
-    assert!(path.exists());
+fn another_format_is_refused_and_kept() {
+    for other in [FORMAT_VERSION - 1, FORMAT_VERSION + 1] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("spool.db");
+        drop(open(path.clone()).expect("opens"));
+        let raw = rusqlite::Connection::open(&path).expect("opens");
+        raw.pragma_update(None, "user_version", other).expect("written");
+        drop(raw);
+        let opened = SqliteSpool::open_or_set_aside(&path, Options::default(), 0);
+        let (SpoolError::FormatNewer { found } | SpoolError::FormatOlder { found }) =
+            opened.expect_err("another")
+        else {
+            panic!("format {other}");
+        };
+        assert_eq!(found, other);
+        assert!(path.exists());
+    }
 }
 
 #[test]
@@ -253,6 +260,7 @@ fn a_full_disk_is_told_and_nothing_is_half_written() {
             hlc: Default::default(),
             lease_until_ms: None,
             policy: 0,
+            source: protocol::state::StateSource::Hardware,
         }],
     };
     let commit = Commit {

@@ -15,7 +15,7 @@ use super::{Loaded, Spool, SpoolError};
 use crate::disk;
 
 /// The number of the format that this release writes.
-pub const FORMAT_VERSION: i64 = 1;
+pub const FORMAT_VERSION: i64 = 2;
 /// Before 3.51.3 a checkpoint could, in rare cases, corrupt a file in WAL mode.
 pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// `FLES`, so that file(1) and people know whose the database is.
@@ -177,6 +177,7 @@ impl SqliteSpool {
             0 => {}
             FORMAT_VERSION => return Ok(()),
             found if found > FORMAT_VERSION => return Err(SpoolError::FormatNewer { found }),
+            found if found > 0 => return Err(SpoolError::FormatOlder { found }),
             found => return Err(SpoolError::damaged(format!("format {found}"))),
         }
         let make = |transaction: &Transaction<'_>| {

@@ -152,7 +152,7 @@ impl Peer {
 
     pub(crate) fn value(&self, device: DeviceId, path: &str) -> Option<Value> {
         let path = Path::new(path).expect("a path");
-        self.devices().get(&device)?.tree.value(&path).cloned()
+        self.devices().get(&device)?.tree.value(&path).map(|value| value.into_owned())
     }
 
     pub(crate) fn root_of(&self, device: DeviceId) -> Option<[u8; 32]> {

@@ -58,7 +58,7 @@ impl Author {
             delta.removed.remove(&path);
             // Writing a leaf that is in conflict settles it, also with the value it shows.
             let conflict = tree.leaves().get(&path).is_some_and(|leaf| leaf.is_conflict());
-            match (tree.value(&path), value) {
+            match (tree.value(&path).as_deref(), value) {
                 (None, Some(new)) => {
                     delta.added.insert(path, new);
                 }
@@ -115,7 +115,7 @@ impl Author {
             hlc: self.clock.tick(now_ms),
             clock,
             provenance,
-            policy: 0,
+            policy: tree.policy(),
             kind: EntryKind::STATE,
             schema: 1,
             lease_until_ms,

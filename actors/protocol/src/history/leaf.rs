@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Entry;
 use crate::clock::Hlc;
-use crate::state::Value;
+use crate::state::{StateSource, Value};
 
 /// One value that a leaf may have, with the entry that gave it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub struct Candidate {
     pub lease_until_ms: Option<u64>,
     /// The version of the conflict policy that its author knew.
     pub policy: u32,
+    /// Where it comes from.
+    pub source: StateSource,
 }
 
 impl Candidate {
@@ -33,6 +35,7 @@ impl Candidate {
             hlc: entry.hlc,
             lease_until_ms: entry.lease_until_ms,
             policy: entry.policy,
+            source: entry.provenance.source,
         }
     }
 }

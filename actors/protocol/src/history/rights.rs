@@ -33,7 +33,7 @@ pub struct Forbidden {
 /// The segments of a device's tree that the device writes.
 const OWNER_WRITES: [&str; 3] = ["reported", "override", "claims"];
 /// The segments of a device's tree that brains write.
-const BRAIN_WRITES: [&str; 2] = ["desired", "tags"];
+const BRAIN_WRITES: [&str; 3] = ["desired", "tags", "policy"];
 
 impl Role {
     /// Refuses a delta that names any path which this role may not write.
@@ -51,7 +51,9 @@ impl Role {
             (TreeKind::Device, Self::Owner(_)) => OWNER_WRITES.contains(&first),
             (TreeKind::Device, Self::Brain) => BRAIN_WRITES.contains(&first),
             (TreeKind::Device, Self::Member(_)) => false,
-            (TreeKind::Group | TreeKind::Site, Self::Brain) => first == "shared",
+            (TreeKind::Group | TreeKind::Site, Self::Brain) => {
+                first == "shared" || first == "policy"
+            }
             (TreeKind::Group | TreeKind::Site, Self::Owner(device) | Self::Member(device)) => {
                 first == "shared" || (first == "claims" && is_claim_of(path, device))
             }
@@ -85,6 +87,9 @@ mod tests {
             (TreeKind::Device, Role::Owner(device), "reportedly", false),
             (TreeKind::Device, Role::Brain, "desired/a", true),
             (TreeKind::Device, Role::Brain, "tags/a", true),
+            (TreeKind::Device, Role::Brain, "policy/conflicts/1", true),
+            (TreeKind::Device, Role::Owner(device), "policy/conflicts/1", false),
+            (TreeKind::Site, Role::Member(device), "policy/conflicts/1", false),
             (TreeKind::Device, Role::Brain, "reported/a", false),
             (TreeKind::Device, Role::Member(device), "reported/a", false),
             (TreeKind::Site, Role::Member(device), "shared/a", true),

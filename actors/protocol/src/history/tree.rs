@@ -1,5 +1,7 @@
 //! A replica of a tree: what its logs fold to.
 
+mod shown;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{Candidate, Cut, Entry, Genesis, Head, Leaf, LogId, SignedHead, VersionVector};
 use crate::canonical::Writer;
 use crate::clock::Hlc;
-use crate::state::{Path, State, Value};
+use crate::conflict::ConflictPolicy;
+use crate::state::Path;
 use crate::{EntryId, TreeId};
 
 /// The most leaves that a tree may have, removed ones that are still remembered included.
@@ -27,6 +30,8 @@ pub struct Tree {
     logs: Vec<LogState>,
     index: BTreeMap<LogId, u32>,
     leaves: BTreeMap<Path, Leaf>,
+    /// What the leaves below [`POLICY_PREFIX`](crate::conflict::POLICY_PREFIX) say, where it can be read.
+    policies: BTreeMap<u32, ConflictPolicy>,
 }
 
 /// What a replica knows of one log.
@@ -76,13 +81,18 @@ impl Tree {
     /// The empty tree that begins with `genesis`.
     pub fn new(genesis: Genesis) -> Self {
         let id = genesis.tree_id();
-        Self { genesis, id, logs: Vec::new(), index: BTreeMap::new(), leaves: BTreeMap::new() }
+        let (index, leaves, policies) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { genesis, id, logs: Vec::new(), index, leaves, policies }
     }
 
     /// The replica with these logs, in this order, and these leaves.
     pub fn restore(genesis: Genesis, logs: Vec<LogState>, leaves: BTreeMap<Path, Leaf>) -> Self {
         let index = logs.iter().enumerate().map(|(n, state)| (state.log, n as u32)).collect();
-        Self { id: genesis.tree_id(), genesis, logs, index, leaves }
+        let (id, policies) = (genesis.tree_id(), BTreeMap::new());
+        let mut tree = Self { id, genesis, logs, index, leaves, policies };
+        let paths: Vec<_> = tree.policy_leaves().cloned().collect();
+        tree.read_policies(&paths);
+        tree
     }
 
     /// The tree's id.
@@ -170,6 +180,7 @@ impl Tree {
             leaves.entry(path.clone()).or_default().put(candidate, seen);
             touched.push(path.clone());
         }
+        self.read_policies(&touched);
         touched
     }
 
@@ -218,53 +229,20 @@ impl Tree {
             }
             !leaf.candidates.is_empty()
         });
+        self.read_policies(&touched);
         touched
     }
 
     /// Puts leaves in place that were [folded again](super::Refold).
     pub fn put_refolded(&mut self, leaves: BTreeMap<Path, Option<Leaf>>) {
+        let paths: Vec<_> = leaves.keys().cloned().collect();
         for (path, leaf) in leaves {
             match leaf {
                 Some(leaf) => self.leaves.insert(path, leaf),
                 None => self.leaves.remove(&path),
             };
         }
-    }
-
-    /// The candidate that counts: the latest by timestamp, then by log and number.
-    pub fn winner<'a>(&self, leaf: &'a Leaf) -> Option<&'a Candidate> {
-        leaf.candidates.iter().max_by_key(|c| (c.hlc, self.logs[c.log as usize].log, c.seq))
-    }
-
-    /// The value of a leaf.
-    pub fn value(&self, path: &Path) -> Option<&Value> {
-        self.winner(self.leaves.get(path)?)?.value.as_ref()
-    }
-
-    /// Every leaf that has a value.
-    pub fn state(&self) -> State {
-        let values = self.leaves.iter().filter_map(|(path, leaf)| {
-            let value = self.winner(leaf)?.value.clone()?;
-            Some((path.clone(), value))
-        });
-        values.collect()
-    }
-
-    /// What the device is to do about each leaf of `desired/`: the value of a live override,
-    /// else the desired one. Paths are relative to `desired/`.
-    pub fn effective(&self, now_ms: u64) -> BTreeMap<String, Value> {
-        let mut effective = BTreeMap::new();
-        for (prefix, is_override) in [("desired", false), ("override", true)] {
-            for (path, leaf) in &self.leaves {
-                let Some(below) = path.below(prefix) else { continue };
-                let Some(winner) = self.winner(leaf) else { continue };
-                let ended = winner.lease_until_ms.is_some_and(|until| until <= now_ms);
-                if let (Some(value), false) = (&winner.value, is_override && ended) {
-                    effective.insert(below.to_owned(), value.clone());
-                }
-            }
-        }
-        effective
+        self.read_policies(&paths);
     }
 
     /// The hash of every leaf's candidates: equal on every replica that holds the same entries.

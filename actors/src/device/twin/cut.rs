@@ -4,6 +4,7 @@ use protocol::history::{Cut, LOGS_MAX, Refold};
 use protocol::session::Now;
 
 use super::Twin;
+use super::conflicts::BY_CUT;
 use crate::ports::TreeCommit;
 
 /// What a cut comes to.
@@ -63,6 +64,8 @@ impl Twin {
         self.committed_ms = self.committed_ms.max(now.wall_ms);
         self.snapshot = self.version;
         let mut commit = self.commit_row();
+        let paths: Vec<_> = leaves.keys().cloned().collect();
+        commit.conflicts = self.conflicts_of(&paths, BY_CUT);
         commit.leaves = leaves.into_iter().collect();
         commit.snapshots.push(self.take_snapshot(false));
         commit

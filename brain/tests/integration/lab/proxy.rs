@@ -179,7 +179,7 @@ async fn settle(device: &mut LightDevice, wanted: u64) {
         let all = device.written();
         device.stored() == all
             && device.sealed() == all
-            && device.tree.value(&path) == Some(&count(wanted))
+            && device.tree.value(&path).as_deref() == Some(&count(wanted))
     };
     let (until, mut ends) = (Instant::now() + QUIET, Ends::new());
     while !done(device) {

@@ -1,5 +1,7 @@
 //! What can be read off a replica.
 
+use std::borrow::Cow;
+
 use protocol::history::{Change, Cut, LogId, Role, SignedHead, Tree};
 use protocol::state::{Path, State, Value};
 use protocol::wire::LogPosition;
@@ -69,7 +71,7 @@ impl Replica {
     }
 
     /// The value of a leaf.
-    pub fn value(&self, path: &Path) -> Option<&Value> {
+    pub fn value(&self, path: &Path) -> Option<Cow<'_, Value>> {
         self.tree.value(path)
     }
 

@@ -1,0 +1,126 @@
+//! What a replica shows: one value a leaf, whatever its candidates.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::{Leaf, Tree};
+use crate::conflict::{
+    Conflict, ConflictPolicy, Contender, Decision, POLICY_PREFIX, decide, policy_version,
+};
+use crate::state::{Path, State, Value};
+
+impl Tree {
+    /// What a leaf shows, and why; none where there is no such leaf.
+    pub fn decision(&self, path: &Path) -> Option<Decision<'_>> {
+        self.decide(path, self.leaves.get(path)?)
+    }
+
+    /// The value that a leaf shows.
+    pub fn value(&self, path: &Path) -> Option<Cow<'_, Value>> {
+        self.decision(path)?.value
+    }
+
+    /// Every leaf that shows a value.
+    pub fn state(&self) -> State {
+        let values = self.leaves.iter().filter_map(|(path, leaf)| {
+            let value = self.decide(path, leaf)?.value?;
+            Some((path.clone(), value.into_owned()))
+        });
+        values.collect()
+    }
+
+    /// The highest version of the conflict policy that is here; 0 where there is none.
+    pub fn policy(&self) -> u32 {
+        self.policies.last_key_value().map_or(0, |(version, _)| *version)
+    }
+
+    /// The conflict policy of a version; 0 is the built-in one.
+    pub fn conflict_policy(&self, version: u32) -> Option<&ConflictPolicy> {
+        match version {
+            0 => Some(ConflictPolicy::built_in()),
+            version => self.policies.get(&version),
+        }
+    }
+
+    /// The conflict of a leaf as it would be recorded now, where its candidates disagree.
+    pub fn conflict(&self, path: &Path, now_ms: u64) -> Option<Conflict> {
+        let leaf = self.leaves.get(path).filter(|leaf| leaf.is_conflict())?;
+        let contenders: Vec<_> = self.contenders(leaf).collect();
+        let (policy, _) = self.policy_of(path, leaf);
+        let severity = policy.rule(path).and_then(|rule| rule.severity);
+        let strategy = policy.strategy(path);
+        Some(Conflict::between(self.id, path, &contenders, strategy, severity, now_ms))
+    }
+
+    /// What the device is to do about each leaf of `desired/`: the value of a live override,
+    /// else the desired one. Paths are relative to `desired/`.
+    pub fn effective(&self, now_ms: u64) -> BTreeMap<String, Value> {
+        let mut effective = BTreeMap::new();
+        for (prefix, is_override) in [("desired", false), ("override", true)] {
+            for (path, leaf) in &self.leaves {
+                let Some(below) = path.below(prefix) else { continue };
+                let Some(shown) = self.decide(path, leaf) else { continue };
+                let lease = shown.by.candidate.lease_until_ms;
+                let ended = lease.is_some_and(|until| until <= now_ms);
+                if let (Some(value), false) = (shown.value, is_override && ended) {
+                    effective.insert(below.to_owned(), value.into_owned());
+                }
+            }
+        }
+        effective
+    }
+
+    /// The candidates of a leaf, each with its log.
+    pub fn sides(&self, path: &Path) -> impl Iterator<Item = Contender<'_>> {
+        self.leaves.get(path).into_iter().flat_map(|leaf| self.contenders(leaf))
+    }
+
+    fn contenders<'a>(&self, leaf: &'a Leaf) -> impl Iterator<Item = Contender<'a>> {
+        leaf.candidates.iter().map(|candidate| {
+            let log = self.logs[candidate.log as usize].log;
+            Contender { log, candidate }
+        })
+    }
+
+    fn decide<'a>(&'a self, path: &Path, leaf: &'a Leaf) -> Option<Decision<'a>> {
+        if let [candidate] = leaf.candidates.as_slice() {
+            let by = Contender { log: self.logs[candidate.log as usize].log, candidate };
+            let value = candidate.value.as_ref().map(Cow::Borrowed);
+            return Some(Decision { value, by, strategy: None, is_pending: false });
+        }
+        let (policy, is_pending) = self.policy_of(path, leaf);
+        let decision = decide(self.contenders(leaf), policy.strategy(path))?;
+        Some(Decision { is_pending, ..decision })
+    }
+
+    /// The policy that decides about a leaf: of the highest version that its candidates name.
+    /// The built-in one stands in, and the second is true, where that is not here.
+    fn policy_of(&self, path: &Path, leaf: &Leaf) -> (&ConflictPolicy, bool) {
+        // What decides about policies cannot follow from them.
+        if path.below(POLICY_PREFIX).is_some() {
+            return (ConflictPolicy::built_in(), false);
+        }
+        let named = leaf.candidates.iter().map(|candidate| candidate.policy).max();
+        match self.conflict_policy(named.unwrap_or(0)) {
+            Some(policy) => (policy, false),
+            None => (ConflictPolicy::built_in(), true),
+        }
+    }
+
+    pub(super) fn policy_leaves(&self) -> impl Iterator<Item = &Path> {
+        self.leaves.keys().filter(|path| policy_version(path).is_some())
+    }
+
+    /// Reads again what those of the leaves say that are policies.
+    pub(super) fn read_policies(&mut self, paths: &[Path]) {
+        for path in paths {
+            let Some(version) = policy_version(path) else { continue };
+            let value = self.value(path);
+            let text = value.as_deref().and_then(Value::as_str);
+            match text.and_then(|text| ConflictPolicy::parse(text).ok()) {
+                Some(policy) => self.policies.insert(version, policy),
+                None => self.policies.remove(&version),
+            };
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Noticing conflicts: in the commit that brings them.
+
+use std::collections::BTreeMap;
+
+use protocol::ConflictId;
+use protocol::conflict::{POLICY_PREFIX, Resolution};
+use protocol::history::{Change, Tree};
+use protocol::session::Now;
+use protocol::state::{Path, Value};
+
+use super::Twin;
+use crate::ports::{ConflictChange, TreeCommit};
+
+/// How a conflict ends when somebody who knew all sides writes the leaf.
+pub(super) const BY_ENTRY: &str = "entry";
+/// How one ends when a side of it counts no longer.
+pub(super) const BY_CUT: &str = "cut";
+/// How one ends when another side joins: the larger conflict goes on.
+const BY_ANOTHER_SIDE: &str = "another_side";
+
+/// The conflicts of a tree, by leaf.
+pub(super) fn all(tree: &Tree) -> BTreeMap<Path, ConflictId> {
+    let in_conflict = tree.leaves().iter().filter(|(_, leaf)| leaf.is_conflict());
+    let ids = in_conflict.filter_map(|(path, _)| Some((path.clone(), tree.conflict(path, 0)?.id)));
+    ids.collect()
+}
+
+impl Twin {
+    /// What begins and ends at these leaves, which have just changed; `how` it ends.
+    pub(super) fn conflicts_of(&mut self, paths: &[Path], how: &str) -> Vec<ConflictChange> {
+        let mut changes = Vec::new();
+        for path in paths {
+            let conflict = self.tree.conflict(path, self.committed_ms);
+            let after = conflict.as_ref().map(|conflict| conflict.id);
+            let before = match after {
+                Some(id) => self.conflicts.insert(path.clone(), id),
+                None => self.conflicts.remove(path),
+            };
+            if before == after {
+                continue;
+            }
+            if let Some(before) = before {
+                let how = if after.is_some() { BY_ANOTHER_SIDE } else { how };
+                let shown = self.tree.decision(path);
+                let ended = Resolution::of(before, shown, Some(how), self.committed_ms);
+                changes.push(ConflictChange::Resolved(Box::new(ended)));
+            }
+            changes.extend(conflict.map(Box::new).map(ConflictChange::Noticed));
+        }
+        changes
+    }
+
+    /// The change that sets the next version of the policy.
+    pub fn next_policy(&self, policy: String) -> Change {
+        let path = Path::new(&format!("{POLICY_PREFIX}/{}", self.tree.policy() + 1));
+        (path.expect("a number is a segment"), Some(Value::from(policy)))
+    }
+
+    /// Decides a conflict by its strategy; none where it is no longer there, or waits for a
+    /// person.
+    pub fn resolve(&mut self, id: ConflictId, now: Now) -> Option<(TreeCommit, Resolution)> {
+        let (path, _) = self.conflicts.iter().find(|(_, known)| **known == id)?;
+        let shown = self.tree.decision(path).filter(|shown| !shown.waits_for_a_person())?;
+        let resolution = Resolution::of(id, Some(shown), None, now.wall_ms);
+        let mut commit = self.commit_row();
+        commit.conflicts.push(ConflictChange::Resolved(Box::new(resolution.clone())));
+        Some((commit, resolution))
+    }
+}

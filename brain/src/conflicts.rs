@@ -1,0 +1,143 @@
+//! The actors of open conflicts.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actors::conflict::{ConflictActor, ConflictArgs, ConflictBoard, ConflictMsg};
+use actors::device::DeviceMsg;
+use actors::ports::{ConflictDesk, ConflictRecord, ReadError};
+use actors::supervise::{
+    Address, Child, ChildPolicy, Context, DynamicSupervisor, Node, NodeError, SetPolicy,
+};
+use protocol::conflict::{Conflict, Resolution};
+use protocol::history::Genesis;
+use protocol::{ConflictId, SyncError};
+
+use crate::devices::Devices;
+use crate::store::{Store, not_found};
+
+/// So many conflicts are seen to at once; the others wait for their turn.
+const OPEN_MAX: usize = 10_000;
+/// How often it is looked whether an open conflict has no actor.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// The open conflicts, each with its actor. Cheap to clone.
+#[derive(Clone)]
+pub struct Conflicts {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    actors: DynamicSupervisor<ConflictActor>,
+    store: Store,
+    /// The twins hear of this before they are there themselves.
+    devices: OnceLock<Devices>,
+}
+
+impl Conflicts {
+    /// The conflicts that a store holds.
+    pub fn new(store: Store, set: SetPolicy, actor: ChildPolicy) -> Self {
+        let actors = DynamicSupervisor::new(set, actor, OPEN_MAX);
+        Self { shared: Arc::new(Shared { actors, store, devices: OnceLock::new() }) }
+    }
+
+    /// Where trees are found: given once, before the tree starts.
+    pub fn decide_with(&self, devices: Devices) {
+        // Nobody else gives any.
+        let _ = self.shared.devices.set(devices);
+    }
+
+    /// The branch of the supervision tree that holds them.
+    pub fn branch(&self) -> Child {
+        Child::dynamic("conflicts", ChildPolicy::supervisor(), &self.shared.actors)
+    }
+
+    fn see_to(&self, id: ConflictId) {
+        let name = id.to_string();
+        let actors = &self.shared.actors;
+        if let Some(actor) = actors.find(&name) {
+            // One with a full mailbox looks anyway.
+            let _ = actor.try_cast(ConflictMsg::Look);
+            return;
+        }
+        let args = || Arc::new(ConflictArgs { id, board: self.shared.clone() });
+        if let Err(error) = actors.ensure_child(name, args) {
+            tracing::debug!(conflict = %id, %error, "a conflict waits for its actor");
+        }
+    }
+}
+
+impl ConflictDesk for Conflicts {
+    fn changed(&self, id: ConflictId) {
+        self.see_to(id);
+    }
+}
+
+impl ConflictBoard for Shared {
+    fn conflict(&self, id: ConflictId) -> Result<Option<ConflictRecord>, ReadError> {
+        self.store.conflict(id)
+    }
+
+    fn twin(&self, tree: &Genesis) -> Result<Address<DeviceMsg>, SyncError> {
+        let missing = || not_found(&format!("device {}", tree.name));
+        let device = tree.name.parse().map_err(|_| missing())?;
+        let devices = self.devices.get().ok_or_else(missing)?;
+        devices.twin(device).map_err(|error| error.to_sync_error())
+    }
+
+    fn tell(&self, conflict: &Conflict, resolution: Option<&Resolution>) {
+        let Conflict { id, path, .. } = conflict;
+        match resolution {
+            Some(end) => {
+                tracing::info!(conflict = %id, %path, strategy = end.strategy, "conflict resolved");
+            }
+            None => tracing::warn!(conflict = %id, %path, "a conflict waits for a person"),
+        }
+    }
+}
+
+/// The actor that finds open conflicts without an actor: after a start, and where there were too
+/// many at once.
+pub struct ConflictKeeper {
+    conflicts: Arc<Conflicts>,
+}
+
+/// What it is told.
+pub enum ConflictKeeperMsg {
+    /// Look.
+    SweepDue,
+}
+
+impl Node for ConflictKeeper {
+    const KIND: &'static str = "conflict-keeper";
+    type Msg = ConflictKeeperMsg;
+    type Args = Conflicts;
+
+    fn start(
+        conflicts: &Arc<Conflicts>,
+        ctx: &Context<ConflictKeeperMsg>,
+    ) -> Result<Self, NodeError> {
+        ctx.cast_self(ConflictKeeperMsg::SweepDue);
+        Ok(Self { conflicts: conflicts.clone() })
+    }
+
+    async fn handle(
+        &mut self,
+        ctx: &Context<ConflictKeeperMsg>,
+        msg: ConflictKeeperMsg,
+    ) -> Result<(), NodeError> {
+        let ConflictKeeperMsg::SweepDue = msg;
+        let store = self.conflicts.shared.store.clone();
+        let reading = tokio::task::spawn_blocking(move || store.open_conflicts(OPEN_MAX));
+        let open = ctx.waiting(reading).await??;
+        let actors = &self.conflicts.shared.actors;
+        let unseen = open.into_iter().filter(|id| actors.find(&id.to_string()).is_none());
+        unseen.for_each(|id| self.conflicts.see_to(id));
+        ctx.cast_after(SWEEP_EVERY, ConflictKeeperMsg::SweepDue);
+        Ok(())
+    }
+
+    fn label(_: &ConflictKeeperMsg) -> &'static str {
+        "sweep_due"
+    }
+}
