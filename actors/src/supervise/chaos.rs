@@ -18,6 +18,8 @@ pub enum Chaos {
     Spin,
     /// Block the thread for 200 ms.
     Block,
+    /// Block the thread for half a minute.
+    Stall,
     /// Take 64 MiB of memory and panic with it.
     Grow,
     /// Panic, and do not come up the next two times.
@@ -26,12 +28,13 @@ pub enum Chaos {
 
 impl Chaos {
     /// Every fault.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Panic,
         Self::Error,
         Self::Hang,
         Self::Spin,
         Self::Block,
+        Self::Stall,
         Self::Grow,
         Self::FailStarts,
     ];
@@ -52,6 +55,10 @@ impl Chaos {
             },
             Self::Block => {
                 block(Duration::from_millis(200));
+                Ok(())
+            }
+            Self::Stall => {
+                block(Duration::from_secs(30));
                 Ok(())
             }
             Self::Grow => {

@@ -241,3 +241,37 @@ async fn a_device_whose_twin_fails_at_every_connect_ends_in_quarantine_and_can_b
     flapping.run_until(|device| device.stored() == 1, SOON).await.expect("stored");
     assert_eq!(node(&brain, "brain/devices").expect("is there")["restarts"], 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_brain_in_which_nothing_moves_ends_for_its_service_manager_to_start_it_again() {
+    let environment = [("WATCHDOG_USEC", "1000000")];
+    let mut brain = Brain::start_with(BRAIN_LAB, &environment).expect("starts");
+    brain.wait_ready().expect("ready");
+    // Each takes one thread of the runtime away.
+    let threads = std::thread::available_parallelism().expect("is known").get();
+    let mut devices = Vec::new();
+    for _ in 0..threads {
+        let mut device = device(&brain).await;
+        device.connect().await.expect("connects");
+        devices.push(device);
+    }
+    let paths: Vec<_> = devices.iter().map(|device| device_path(&brain, device)).collect();
+    std::thread::scope(|scope| {
+        for path in &paths {
+            let target = format!("/api/v1/tree/{}/chaos/stall", path.replace('/', "%2F"));
+            let brain = &brain;
+            // The answer may never come.
+            scope.spawn(move || drop(brain.call("POST", &target, None)));
+        }
+    });
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = brain.ended().expect("is known") {
+            break status;
+        }
+        assert!(began.elapsed() < SOON, "it goes on");
+        pause();
+    };
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    assert_eq!(signal, Some(6), "aborted, which a service manager counts as a failure: {status}");
+}
