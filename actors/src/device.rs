@@ -110,7 +110,8 @@ impl Node for DeviceActor {
                     Box::pin(self.fetch(ctx, log, after, bytes_max)).await?;
                 }
             }
-            DeviceMsg::Write { changes, provenance, trace, reply } => {
+            DeviceMsg::Write { changes, provenance, if_version, trace, reply } => {
+                let Some(reply) = self.if_at(if_version, reply) else { return Ok(()) };
                 self.write(ctx, changes, provenance, trace, reply, now);
             }
             DeviceMsg::Resolve { id, reply } => self.resolve(ctx, id, reply, now),
@@ -118,7 +119,8 @@ impl Node for DeviceActor {
                 let changes = vec![self.twin_mut().next_policy(policy)];
                 self.write(ctx, changes, provenance, trace, reply, now);
             }
-            DeviceMsg::SetState { desired, provenance, trace, reply } => {
+            DeviceMsg::SetState { desired, provenance, if_version, trace, reply } => {
+                let Some(reply) = self.if_at(if_version, reply) else { return Ok(()) };
                 let changes = self.twin_mut().replace_desired(&desired);
                 self.write(ctx, changes, provenance, trace, reply, now);
             }
@@ -342,6 +344,24 @@ impl DeviceActor {
         news.push(LinkEvent::stored(position, 0));
         self.commit(ctx, commit, news, &span.into_iter().collect(), Some(answer));
         self.seal_soon(ctx);
+    }
+
+    /// Gives the reply back where the tree is at the version that the caller wants, and refuses
+    /// where it is not.
+    fn if_at<T: Send + 'static>(
+        &mut self,
+        wanted: Option<Version>,
+        reply: Reply<Result<T, SyncError>>,
+    ) -> Option<Reply<Result<T, SyncError>>> {
+        let current = self.twin_mut().version();
+        match wanted {
+            Some(wanted) if wanted != current => {
+                let text = format!("the tree is at version {current}, not {wanted}");
+                reply.send(Err(error(ErrorCode::PreconditionFailed, "write", text)));
+                None
+            }
+            _ => Some(reply),
+        }
     }
 
     fn resolve(

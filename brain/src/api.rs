@@ -4,6 +4,7 @@ mod auth;
 mod conflicts;
 mod dead_letters;
 mod devices;
+mod etag;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -101,6 +102,7 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(devices::snapshots, writes::create_snapshot))
         .routes(routes!(writes::set_desired, writes::patch_desired))
         .routes(routes!(writes::save_state))
+        .routes(routes!(writes::restore))
         .routes(routes!(conflicts::explain))
         .routes(routes!(conflicts::list))
         .routes(routes!(conflicts::show))

@@ -420,6 +420,7 @@ impl Parts {
                 metrics_listen: config.metrics_listen,
                 board: self.board.clone(),
                 track: self.track.clone(),
+                clock: self.clock.clone(),
                 tree: self.tree.clone(),
                 crashes: self.crashes.clone(),
             }),

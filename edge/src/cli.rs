@@ -1,6 +1,7 @@
 //! Arguments, and what each command does.
 
 mod enroll;
+mod overrides;
 mod run;
 mod simulate;
 mod status;
@@ -77,6 +78,11 @@ enum Command {
     Tree,
     /// Lists what failed in the running agent, and what was decided about it, newest first.
     Crashes,
+    /// Sets by hand what is desired, for a time, and ends that again.
+    Override {
+        #[command(subcommand)]
+        command: overrides::OverrideCommand,
+    },
     /// Runs many simulated devices in one process, for trials and load tests.
     Simulate(simulate::Arguments),
 }
@@ -119,6 +125,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Crashes => {
             let config = Config::load(common.config.as_deref(), &flags)?;
             tree::crashes(&config, common.output)
+        }
+        Command::Override { command } => {
+            let config = Config::load(common.config.as_deref(), &flags)?;
+            overrides::run(&config, command, common.output)
         }
         Command::Simulate(arguments) => {
             let config = Config::load(common.config.as_deref(), &flags)?;

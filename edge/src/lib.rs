@@ -23,6 +23,7 @@ pub mod failpoints;
 pub mod identity;
 pub mod local_api;
 pub mod metrics;
+pub mod overrides;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
 pub mod sense;

@@ -1,8 +1,8 @@
 //! What the device's own users may ask: a Unix socket beside the data, for its owner only.
 //!
 //! It speaks HTTP, one request a connection: `/status` is the agent's [`Status`] as JSON, `/tree`
-//! its actors, `/crashes` what failed lately,
-//! `/metrics` its figures for Prometheus, `/healthz` whether it runs, `/readyz` whether it keeps
+//! its actors, `/crashes` what failed lately, `/overrides` what is set here in place of what is
+//! desired (with `POST`, it sets one), `/metrics` its figures for Prometheus, `/healthz` whether it runs, `/readyz` whether it keeps
 //! what it is given. Where it is configured, the last three are answered over TCP as well.
 
 mod http;
@@ -19,14 +19,18 @@ use actors::supervise::{
     Address, Context, CrashJournal, CrashQuery, Fault, Node, NodeError, TreeView,
 };
 use data_encoding::HEXLOWER;
+use protocol::session::with_causes;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::time::timeout;
 
+use crate::clock::Clock;
+use crate::overrides;
 use crate::status::{Board, Status};
 use crate::track;
-use http::{Response, read_path};
+use http::{Method, Request, Response};
 
 pub use readiness::{Readiness, readiness};
 
@@ -48,8 +52,10 @@ pub struct Args {
     pub metrics_listen: Option<SocketAddr>,
     /// What to show.
     pub board: Board,
-    /// For the tree's root.
+    /// For the tree's root and overrides.
     pub track: Address<track::Msg>,
+    /// The time, for leases.
+    pub clock: Clock,
     /// The agent's parts, live.
     pub tree: TreeView,
     /// What failed, where that is kept.
@@ -80,6 +86,12 @@ pub enum StatusError {
     /// It answered something else.
     #[error("the agent's answer is not understood; are both of one release?")]
     Malformed(#[source] serde_json::Error),
+    /// It does not do what is asked.
+    #[error("the agent refuses: {why}")]
+    Refused {
+        /// Why.
+        why: String,
+    },
 }
 
 /// The local API's node.
@@ -90,8 +102,11 @@ pub struct LocalApi {
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Audience {
-    /// The device's owner.
-    Owner,
+    /// The device's owner, or the system's.
+    Owner {
+        /// Which user that is.
+        uid: u32,
+    },
     /// Anybody who reaches the address.
     Network,
 }
@@ -162,19 +177,39 @@ pub async fn ask_status(data_dir: &Path) -> Result<Status, StatusError> {
 
 /// Asks the agent of a data folder for what it shows at a path.
 pub async fn ask<T: DeserializeOwned>(data_dir: &Path, path: &str) -> Result<T, StatusError> {
+    exchange(data_dir, format!("GET {path} HTTP/1.0\r\n\r\n")).await
+}
+
+/// Asks the agent of a data folder to do something.
+pub async fn order<T: DeserializeOwned>(
+    data_dir: &Path,
+    path: &str,
+    what: &impl Serialize,
+) -> Result<T, StatusError> {
+    let body = serde_json::to_string(what).map_err(StatusError::Malformed)?;
+    let length = body.len();
+    let request = format!("POST {path} HTTP/1.0\r\ncontent-length: {length}\r\n\r\n{body}");
+    exchange(data_dir, request).await
+}
+
+async fn exchange<T: DeserializeOwned>(data_dir: &Path, text: String) -> Result<T, StatusError> {
     let socket = socket_in(data_dir);
     let stream = UnixStream::connect(&socket).await;
     let mut stream = stream.map_err(|source| StatusError::NotRunning { socket, source })?;
     let mut answer = Vec::new();
     let ask = async {
-        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+        stream.write_all(text.as_bytes()).await?;
         stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await
     };
     match timeout(PATIENCE, ask).await {
         Ok(Ok(_)) => {}
         Ok(Err(_)) | Err(_) => return Err(StatusError::Silent),
     }
-    serde_json::from_slice(http::body(&answer)).map_err(StatusError::Malformed)
+    let body = http::body(&answer);
+    if matches!(http::status(&answer), 400..500) {
+        return Err(StatusError::Refused { why: String::from_utf8_lossy(body).trim().to_owned() });
+    }
+    serde_json::from_slice(body).map_err(StatusError::Malformed)
 }
 
 fn listen(socket: &Path) -> io::Result<UnixListener> {
@@ -190,8 +225,13 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
 
 async fn serve_owner(listener: UnixListener, args: Arc<Args>) -> Result<(), NodeError> {
     loop {
-        let accepted = listener.accept().await.map(|(stream, _)| stream);
-        serve(accepted, &args, Audience::Owner).await;
+        let accepted = listener.accept().await.and_then(|(stream, _)| {
+            let uid = stream.peer_cred()?.uid();
+            Ok((stream, uid))
+        });
+        let uid = accepted.as_ref().map_or(u32::MAX, |(_, uid)| *uid);
+        let stream = accepted.map(|(stream, _)| stream);
+        serve(stream, &args, Audience::Owner { uid }).await;
     }
 }
 
@@ -221,8 +261,8 @@ where
 }
 
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, args: &Args, audience: Audience) {
-    let response = match read_path(&mut stream).await {
-        Ok(path) => respond(&path, args, audience).await,
+    let response = match http::read(&mut stream).await {
+        Ok(request) => respond(&request, args, audience).await,
         Err(refusal) => refusal,
     };
     // Whoever left does not want it.
@@ -230,25 +270,57 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, args: &Args, au
     let _ = stream.shutdown().await;
 }
 
-async fn respond(path: &str, args: &Args, audience: Audience) -> Response {
-    match (path, audience) {
-        ("/status", Audience::Owner) => Response::json(200, &status(args).await),
-        ("/tree", Audience::Owner) => Response::json(200, &args.tree.snapshot()),
-        ("/crashes", Audience::Owner) => crashes(args).await,
-        ("/metrics", _) => match args.board.metrics().scrape() {
+async fn respond(request: &Request, args: &Args, audience: Audience) -> Response {
+    match (request.method, request.path.as_str(), audience) {
+        (Method::Get, "/status", Audience::Owner { .. }) => {
+            Response::json(200, &status(args).await)
+        }
+        (Method::Get, "/tree", Audience::Owner { .. }) => {
+            Response::json(200, &args.tree.snapshot())
+        }
+        (Method::Get, "/crashes", Audience::Owner { .. }) => crashes(args).await,
+        (Method::Get, "/overrides", Audience::Owner { .. }) => all_overrides(args).await,
+        (Method::Post, "/overrides", Audience::Owner { uid }) => {
+            set_override(args, &request.body, uid).await
+        }
+        (Method::Get, "/metrics", _) => match args.board.metrics().scrape() {
             Some(text) => Response::new(200, telemetry::TEXT_CONTENT_TYPE, text),
             None => Response::text(503, "the agent is starting\n"),
         },
-        ("/healthz", _) => Response::text(200, "ok\n"),
-        ("/readyz", _) => {
+        (Method::Get, "/healthz", _) => Response::text(200, "ok\n"),
+        (Method::Get, "/readyz", _) => {
             let metrics = args.board.metrics();
             let online = args.board.status().online;
             let readiness = readiness(metrics.spool_fails(), metrics.queue_is_full(), online);
             Response::json(if readiness.ready { 200 } else { 503 }, &readiness)
         }
-        _ => {
-            Response::text(404, "ask for /status, /tree, /crashes, /metrics, /healthz or /readyz\n")
-        }
+        _ => Response::text(
+            404,
+            "ask for /status, /tree, /crashes, /overrides, /metrics, /healthz or /readyz\n",
+        ),
+    }
+}
+
+async fn all_overrides(args: &Args) -> Response {
+    match args.track.ask(track::Msg::Overrides, PATIENCE / 2).await {
+        Ok(overrides) => Response::json(200, &overrides),
+        Err(error) => Response::text(503, &format!("{error}\n")),
+    }
+}
+
+/// Sets an override or ends one, and answers with those that are there then.
+async fn set_override(args: &Args, body: &[u8], uid: u32) -> Response {
+    let request: overrides::Request = match serde_json::from_slice(body) {
+        Ok(request) => request,
+        Err(error) => return Response::text(400, &format!("that is no override: {error}\n")),
+    };
+    let draft = match request.draft(&format!("local:uid-{uid}"), args.clock.wall_ms()) {
+        Ok(draft) => draft,
+        Err(error) => return Response::text(400, &format!("{}\n", with_causes(&error))),
+    };
+    match track::write(&args.track, draft, None).await {
+        Ok(_) => all_overrides(args).await,
+        Err(error) => Response::text(409, &format!("{}\n", with_causes(&error))),
     }
 }
 

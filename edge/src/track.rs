@@ -33,6 +33,7 @@ pub use replica::{Ingested, Limits, Measured, PROVISIONAL_FLEET, Replica, genesi
 
 use crate::clock::Clock;
 use crate::identity::Identity;
+use crate::overrides::Override;
 use crate::spool::{self, SpoolError, Store};
 use crate::status::Board;
 
@@ -101,6 +102,8 @@ pub enum Msg {
     Fetch(LogId, u64, usize, Reply<Fetched>),
     /// What the device is to do, and the values it has reported.
     Effective(Reply<Effective>),
+    /// What is set here in place of what is desired.
+    Overrides(Reply<Vec<Override>>),
     /// Every leaf with its value, and the root.
     State(Reply<(State, [u8; 32])>),
 }

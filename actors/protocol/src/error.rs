@@ -162,6 +162,8 @@ error_codes! {
     VersionForked = 63, "VERSION_FORKED", false;
     /// A request that names no valid operation.
     BadRequest = 64, "BAD_REQUEST", false;
+    /// What the caller made a condition is not so.
+    PreconditionFailed = 65, "PRECONDITION_FAILED", false;
 
     /// No disk space: reads go on, writes wait.
     DiskFull = 80, "DISK_FULL", true;

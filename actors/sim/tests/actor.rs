@@ -124,7 +124,8 @@ async fn closed(events: &mut Events) -> (ErrorCode, Option<u32>) {
 async fn write(twin: &Address<DeviceMsg>, n: i64) -> Result<WriteOutcome, SyncError> {
     let changes = vec![(Path::new("desired/n").expect("valid"), Some(Value::from(n)))];
     let provenance = Provenance::new(StateSource::Operator, "user:ada", "test");
-    let ask = |reply| DeviceMsg::Write { changes, provenance, trace: None, reply };
+    let ask =
+        |reply| DeviceMsg::Write { changes, provenance, if_version: None, trace: None, reply };
     twin.ask(ask, TIME).await.expect("an answer")
 }
 

@@ -156,6 +156,8 @@ pub enum DeviceMsg {
         changes: Vec<Change>,
         /// Who and why.
         provenance: Provenance,
+        /// Only where the tree is at this version.
+        if_version: Option<Version>,
         /// The span that asks, if it is sampled.
         trace: Option<TraceContext>,
         /// What became of it, once it is durable.
@@ -167,6 +169,8 @@ pub enum DeviceMsg {
         desired: State,
         /// Who and why.
         provenance: Provenance,
+        /// Only where the tree is at this version.
+        if_version: Option<Version>,
         /// The span that asks, if it is sampled.
         trace: Option<TraceContext>,
         /// What became of it, once it is durable.

@@ -194,7 +194,13 @@ impl Rig {
                 };
                 let changes = (0..LEAVES).map(leaf).collect::<Result<Vec<_>, _>>()?;
                 let provenance = Provenance::new(StateSource::Operator, "user:bench", "filled");
-                let ask = |reply| DeviceMsg::Write { changes, provenance, trace: None, reply };
+                let ask = |reply| DeviceMsg::Write {
+                    changes,
+                    provenance,
+                    if_version: None,
+                    trace: None,
+                    reply,
+                };
                 anyhow::Ok(twin.ask(ask, TIME_MAX).await??)
             });
         }

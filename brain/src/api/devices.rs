@@ -9,6 +9,7 @@ use actors::device::DeviceMsg;
 use actors::ports::TreeNumber;
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::HeaderName;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use protocol::history::{Genesis, TreeKind};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
+use super::etag::etag;
 use super::{Api, Problem};
 use crate::store::{
     DeviceRecord, HistoryEntry, SnapshotInfo, Store, TreeAt, WhichVersion, not_found,
@@ -130,11 +132,11 @@ pub(super) struct ListQuery {
 #[derive(Debug, Deserialize, IntoParams)]
 pub(super) struct StateQuery {
     /// The state after this commit.
-    version: Option<Version>,
+    pub(super) version: Option<Version>,
     /// What the brain had committed at this time (RFC 3339).
-    at: Option<String>,
+    pub(super) at: Option<String>,
     /// What had happened by this time, by the authors' clocks (RFC 3339).
-    happened_at: Option<String>,
+    pub(super) happened_at: Option<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -195,14 +197,15 @@ pub(super) async fn state(
     State(api): State<Api>,
     Path(id): Path<String>,
     Query(query): Query<StateQuery>,
-) -> Result<Json<VersionedState>, Problem> {
+) -> Result<([(HeaderName, String); 1], Json<VersionedState>), Problem> {
     let which = which_version(query)?;
-    read_tree(api, &id, move |store, tree| {
+    let state = read_tree(api, &id, move |store, tree| {
         let missing = || Problem::from(not_found("this version"));
         let state = store.state(tree, which)?.ok_or_else(missing)?;
         Ok(versioned(&state))
     })
-    .await
+    .await?;
+    Ok((etag(state.version), state))
 }
 
 /// The changes of a device, newest first.

@@ -125,6 +125,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
             StatusCode::SERVICE_UNAVAILABLE
         }
         E::DeadLettered => StatusCode::UNPROCESSABLE_ENTITY,
+        E::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         E::Corrupt | E::FormatNewer | E::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -138,7 +139,7 @@ fn guidance(code: ErrorCode) -> &'static str {
         }
         E::NotFound => "check the id with `brain device list`",
         E::DiskFull => "free disk space; writes are taken again by themselves",
-        E::VersionStale | E::VersionFuture | E::VersionForked => {
+        E::VersionStale | E::VersionFuture | E::VersionForked | E::PreconditionFailed => {
             "read the current version and try again"
         }
         E::Forbidden => {

@@ -17,10 +17,12 @@ use serde_json::Value as Json_;
 use utoipa::{IntoParams, ToSchema};
 
 use super::auth::Principal;
-use super::devices::parse_id;
+use super::devices::{StateQuery, parse_id, read_tree, which_version};
+use super::etag::IfMatch;
 use super::span::ApiSpan;
 use super::{Api, Problem};
 use crate::devices::TwinError;
+use crate::store::not_found;
 
 /// How long a write may take: an `fsync` on a slow disk under load, many times over.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -47,40 +49,50 @@ pub(super) struct WriteQuery {
 
 /// Make `desired/` hold exactly these leaves.
 #[utoipa::path(put, path = "/api/v1/devices/{id}/desired",
-    params(("id" = String, Path), WriteQuery), security(("bearer" = [])),
+    params(("id" = String, Path), WriteQuery, ("if-match" = Option<String>, Header,
+        description = "Only where the tree is at this version, given as an ETag")),
+    security(("bearer" = [])),
     request_body(content = Object, description = "Paths below `desired/` with their values"),
-    responses((status = 200, body = WriteAnswer), (status = 404), (status = 507)))]
+    responses((status = 200, body = WriteAnswer), (status = 404),
+        (status = 412, description = "The tree is at another version"), (status = 507)))]
 pub(super) async fn set_desired(
     State(api): State<Api>,
     UrlPath(id): UrlPath<String>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
+    IfMatch(if_version): IfMatch,
     span: ApiSpan,
     Json(leaves): Json<BTreeMap<String, Json_>>,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let desired = parse_desired(leaves)?;
     let provenance = provenance(principal, query);
     let trace = span.context();
-    write(&api, &id, |reply| DeviceMsg::SetState { desired, provenance, trace, reply }).await
+    write(&api, &id, |reply| DeviceMsg::SetState { desired, provenance, if_version, trace, reply })
+        .await
 }
 
 /// Set some leaves of `desired/`; null removes one.
 #[utoipa::path(patch, path = "/api/v1/devices/{id}/desired",
-    params(("id" = String, Path), WriteQuery), security(("bearer" = [])),
+    params(("id" = String, Path), WriteQuery, ("if-match" = Option<String>, Header,
+        description = "Only where the tree is at this version, given as an ETag")),
+    security(("bearer" = [])),
     request_body(content = Object, description = "Paths below `desired/` with their values"),
-    responses((status = 200, body = WriteAnswer), (status = 404), (status = 507)))]
+    responses((status = 200, body = WriteAnswer), (status = 404),
+        (status = 412, description = "The tree is at another version"), (status = 507)))]
 pub(super) async fn patch_desired(
     State(api): State<Api>,
     UrlPath(id): UrlPath<String>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
+    IfMatch(if_version): IfMatch,
     span: ApiSpan,
     Json(leaves): Json<BTreeMap<String, Json_>>,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let changes = parse_leaves(leaves)?;
     let provenance = provenance(principal, query);
     let trace = span.context();
-    write(&api, &id, |reply| DeviceMsg::Write { changes, provenance, trace, reply }).await
+    write(&api, &id, |reply| DeviceMsg::Write { changes, provenance, if_version, trace, reply })
+        .await
 }
 
 /// Save a state as the next version, or check that the current version is this state.
@@ -99,6 +111,51 @@ pub(super) async fn save_state(
     let provenance = provenance(principal, query);
     let trace = span.context();
     write(&api, &id, |reply| DeviceMsg::SaveState { state, provenance, trace, reply }).await
+}
+
+/// What a restore goes back to.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RestoreQuery {
+    /// What was desired after this commit.
+    version: Option<Version>,
+    /// What was desired by what the brain had committed at this time (RFC 3339).
+    at: Option<String>,
+    /// Why, for the history.
+    reason: Option<String>,
+}
+
+/// Make `desired/` what it was at a version or a time, as a new version.
+#[utoipa::path(post, path = "/api/v1/devices/{id}/restore",
+    params(("id" = String, Path), RestoreQuery), security(("bearer" = [])),
+    responses((status = 200, body = WriteAnswer), (status = 400), (status = 404)))]
+pub(super) async fn restore(
+    State(api): State<Api>,
+    UrlPath(id): UrlPath<String>,
+    Query(RestoreQuery { version, at, reason }): Query<RestoreQuery>,
+    Extension(principal): Extension<Principal>,
+    span: ApiSpan,
+) -> Result<Json<WriteAnswer>, Problem> {
+    if version.is_none() && at.is_none() {
+        return Err(Problem::bad_request("say where to: version or at"));
+    }
+    let which = which_version(StateQuery { version, at, happened_at: None })?;
+    let Json((version, desired)) = read_tree(api.clone(), &id, move |store, tree| {
+        let missing = || Problem::from(not_found("this version"));
+        let then = store.state(tree, which)?.ok_or_else(missing)?;
+        let desired = then.state.iter().filter(|(path, _)| path.below("desired").is_some());
+        let desired: TreeState =
+            desired.map(|(path, value)| (path.clone(), value.clone())).collect();
+        Ok((then.version, desired))
+    })
+    .await?;
+    let why = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+    let reason = Some(format!("restored to version {version}{why}"));
+    let provenance = provenance(principal, WriteQuery { reason });
+    let trace = span.context();
+    let if_version = None;
+    write(&api, &id, |reply| DeviceMsg::SetState { desired, provenance, if_version, trace, reply })
+        .await
 }
 
 /// Keep a snapshot of the current version.

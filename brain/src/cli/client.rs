@@ -69,13 +69,13 @@ impl Client {
 
     /// Asks for something that has no answer but that it is done.
     pub(super) fn order(&self, method: Method, path: &str) -> anyhow::Result<()> {
-        send(&self.agent, &self.url, Some(&self.token), method, path, None).map(drop)
+        send(&self.agent, &self.url, Some(&self.token), method, path, None, None).map(drop)
     }
 
     /// Opens an answer that goes on for as long as it is read.
     pub(super) fn stream(&self, path: &str) -> anyhow::Result<ureq::BodyReader<'static>> {
         let agent = agent(self.ca_file.as_deref(), None)?;
-        let response = send(&agent, &self.url, Some(&self.token), Method::GET, path, None)?;
+        let response = send(&agent, &self.url, Some(&self.token), Method::GET, path, None, None)?;
         Ok(response.into_body().into_reader())
     }
 
@@ -85,8 +85,19 @@ impl Client {
         path: &str,
         body: Option<Value>,
     ) -> anyhow::Result<T> {
+        self.call_if(method, path, body, None)
+    }
+
+    /// The same, only where the state is at a version.
+    pub(super) fn call_if<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        if_version: Option<u64>,
+    ) -> anyhow::Result<T> {
         let token = Some(self.token.as_str());
-        let mut answer = send(&self.agent, &self.url, token, method, path, body)?;
+        let mut answer = send(&self.agent, &self.url, token, method, path, body, if_version)?;
         Ok(answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_json()?)
     }
 }
@@ -102,7 +113,7 @@ pub(super) fn log_in(args: &ClientArgs, code: &str) -> anyhow::Result<()> {
     let ca_file = args.ca_file.clone().or(remembered.ca_file);
     let agent = agent(ca_file.as_deref(), Some(TIME_MAX))?;
     let body = Some(json!({ "code": code }));
-    let mut response = send(&agent, &url, None, Method::POST, "/api/v1/login", body)?;
+    let mut response = send(&agent, &url, None, Method::POST, "/api/v1/login", body, None)?;
     let answer: LoggedIn = response.body_mut().read_json()?;
     let path = remember(&url, &answer.token, ca_file)?;
     eprintln!("logged in to {url}; the token is kept in {}", path.display());
@@ -162,11 +173,15 @@ fn send(
     method: Method,
     path: &str,
     body: Option<Value>,
+    if_version: Option<u64>,
 ) -> anyhow::Result<Response<ureq::Body>> {
     let target = url.join(path)?;
     let mut request = ureq::http::Request::builder().method(method).uri(target.as_str());
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
+    }
+    if let Some(version) = if_version {
+        request = request.header("if-match", format!("\"{version}\""));
     }
     let body = match &body {
         Some(body) => {

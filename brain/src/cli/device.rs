@@ -51,6 +51,23 @@ pub(super) enum DeviceCommand {
         #[command(flatten)]
         view: View,
     },
+    /// Make desired/ what it was at a version or a time, as a new version
+    Restore {
+        /// Its id, the beginning of its id, or its name
+        device: String,
+        /// What was desired after this commit
+        #[arg(long, conflicts_with = "at", required_unless_present = "at")]
+        version: Option<u64>,
+        /// What was desired at this time, such as 2026-11-21T06:00:00Z
+        #[arg(long)]
+        at: Option<String>,
+        /// Why, for the history
+        #[arg(long, default_value = "asked on the command line")]
+        reason: String,
+        /// How to print what came of it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
     /// Set leaves below desired/, such as sense/thermal/period_ms=2000; PATH= removes one
     Set {
         /// Its id, the beginning of its id, or its name
@@ -61,6 +78,9 @@ pub(super) enum DeviceCommand {
         /// Why, for the history
         #[arg(long, default_value = "set on the command line")]
         reason: String,
+        /// Only where the state is at this version
+        #[arg(long)]
+        if_version: Option<u64>,
         /// How to print what came of it
         #[arg(long, value_enum, default_value_t)]
         output: Output,
@@ -101,9 +121,18 @@ pub(super) fn run(client: &ClientArgs, command: DeviceCommand) -> anyhow::Result
             }
             repeat(view, || history(&client, &path, view.output))
         }
-        DeviceCommand::Set { device, leaves, reason, output } => {
+        DeviceCommand::Restore { device, version, at, reason, output } => {
             let id = resolve(&client, &device)?;
-            set(&client, &id, &leaves, &reason, output)
+            let version = version.map(|version| ("version", version.to_string()));
+            let (name, to) = version.or(at.map(|at| ("at", at))).context("say where to")?;
+            let (to, reason) = (encode(&to), encode(&reason));
+            let target = format!("/api/v1/devices/{id}/restore?{name}={to}&reason={reason}");
+            print_written(&client.call(Method::POST, &target, None)?, output);
+            Ok(())
+        }
+        DeviceCommand::Set { device, leaves, reason, if_version, output } => {
+            let id = resolve(&client, &device)?;
+            set(&client, &id, &leaves, &reason, if_version, output)
         }
     }
 }
@@ -219,6 +248,7 @@ fn set(
     id: &str,
     leaves: &[String],
     reason: &str,
+    if_version: Option<u64>,
     output: Output,
 ) -> anyhow::Result<()> {
     let mut body = Map::new();
@@ -232,7 +262,13 @@ fn set(
         body.insert(path.trim_start_matches("desired/").to_owned(), value);
     }
     let path = format!("/api/v1/devices/{id}/desired?reason={}", encode(reason));
-    let answer: WriteAnswer = client.call(Method::PATCH, &path, Some(Value::Object(body)))?;
+    let body = Some(Value::Object(body));
+    let answer = client.call_if(Method::PATCH, &path, body, if_version)?;
+    print_written(&answer, output);
+    Ok(())
+}
+
+fn print_written(answer: &WriteAnswer, output: Output) {
     match (output, answer.entry) {
         (Output::Json, _) => println!("{}", json!(answer)),
         (Output::Table, Some(_)) => {
@@ -240,7 +276,6 @@ fn set(
         }
         (Output::Table, None) => println!("version {}: nothing to change", answer.version),
     }
-    Ok(())
 }
 
 /// The id that a person means.

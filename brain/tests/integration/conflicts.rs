@@ -233,3 +233,34 @@ async fn why_names_who_set_a_leaf_over_what_and_what_holds_it_back() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("does not exist"), "{output:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_on_a_condition_happens_at_that_version_only_and_a_restore_is_a_new_version() {
+    let brain = brain();
+    let device = device(&brain).await;
+    let id = device.membership.device.to_string();
+    let desired = format!("/api/v1/devices/{id}/desired");
+    let patch = |speed: u64, tag: &str| {
+        let body = json!({ "fan/speed": speed });
+        brain.call_with("PATCH", &desired, Some(&body), &[("if-match", tag)]).expect("answers")
+    };
+    assert_eq!(patch(1, "\"0\"").0, 200);
+    assert_eq!(patch(2, "\"1\"").0, 200);
+    let (status, stale) = patch(3, "\"1\"");
+    assert_eq!((status, &stale["error"]["code"]), (412, &json!("PRECONDITION_FAILED")), "{stale}");
+    assert_eq!(patch(3, "nonsense").0, 400);
+    assert_eq!(state(&brain, &device)["desired/fan/speed"], 2);
+    let set = command(&brain, &["device", "set", &id, "fan/speed=4", "--if-version=1"]).output();
+    let set = set.expect("runs");
+    assert_eq!(set.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&set.stderr).contains("at version 2, not 1"), "{set:?}");
+    let restored = printed(&brain, &["device", "restore", &id, "--version=1", "--reason=noise"]);
+    assert_eq!(restored["version"], 3);
+    assert_eq!(state(&brain, &device)["desired/fan/speed"], 1);
+    let told = why(&brain, &device, "desired/fan/speed");
+    assert_eq!(told["set_by"]["reason"], "restored to version 1: noise");
+    let (status, _) = brain
+        .call("POST", &format!("/api/v1/devices/{id}/restore?version=99"), None)
+        .expect("answers");
+    assert_eq!(status, 404);
+}

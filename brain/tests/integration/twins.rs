@@ -72,7 +72,8 @@ fn args(store: &Store, number: u8) -> Arc<DeviceArgs> {
 async fn write(twin: &Address<DeviceMsg>, path: &str, n: u64) -> Result<WriteOutcome, SyncError> {
     let changes = vec![(Path::new(path).expect("valid"), Some(count(n)))];
     let provenance = Provenance::new(StateSource::Operator, "user:test", "counting");
-    let message = |reply| DeviceMsg::Write { changes, provenance, trace: None, reply };
+    let message =
+        |reply| DeviceMsg::Write { changes, provenance, if_version: None, trace: None, reply };
     twin.ask(message, TIME).await.expect("an answer")
 }
 

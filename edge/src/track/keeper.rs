@@ -12,6 +12,7 @@ use super::{
     Args, Effective, Fetched, Msg, PROVISIONAL_FLEET, Replica, View, WriteError, correction, report,
 };
 use crate::metrics;
+use crate::overrides;
 use crate::spool::{self, Commit, SpoolError};
 
 /// A disk that does not answer for this long is not going to.
@@ -158,6 +159,10 @@ impl Node for Track {
                 let desired = tree.effective(now.wall_ms);
                 reply.send(Effective { desired, state: tree.state(), next_end_ms });
             }
+            Msg::Overrides(reply) => {
+                self.flush().await?;
+                reply.send(overrides::list(self.replica()?.tree(), now.wall_ms));
+            }
             Msg::State(reply) => {
                 self.flush().await?;
                 let tree = self.replica()?.tree();
@@ -198,6 +203,7 @@ impl Node for Track {
             Msg::View(..) => "view",
             Msg::Fetch(..) => "fetch",
             Msg::Effective(..) => "effective",
+            Msg::Overrides(..) => "overrides",
             Msg::State(..) => "state",
         }
     }

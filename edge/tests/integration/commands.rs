@@ -114,7 +114,7 @@ fn ask(dir: &std::path::Path, path: &str) -> String {
 #[test]
 fn every_command_has_help() {
     let dir = folder();
-    for command in ["run", "enroll", "status", "tree", "crashes", "simulate"] {
+    for command in ["run", "enroll", "status", "tree", "crashes", "override", "simulate"] {
         let output = edge(dir.path()).args([command, "--help"]).output().expect("runs");
         assert_eq!(output.status.code(), Some(0));
         assert!(text(&output).contains("--data-dir"), "{command}");

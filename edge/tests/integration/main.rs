@@ -7,6 +7,7 @@ mod kill;
 #[cfg(feature = "lab")]
 mod lab;
 mod link;
+mod overrides;
 mod peer;
 
 use edge::agent::{Agent, AgentConfig};

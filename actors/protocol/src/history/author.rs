@@ -56,13 +56,17 @@ impl Author {
             delta.added.remove(&path);
             delta.modified.remove(&path);
             delta.removed.remove(&path);
-            // Writing a leaf that is in conflict settles it, also with the value it shows.
+            // Writing a leaf that is in conflict settles it, also with the value it shows; and an
+            // override of the same value may last longer than the one that is there.
             let conflict = tree.leaves().get(&path).is_some_and(|leaf| leaf.is_conflict());
-            match (tree.value(&path).as_deref(), value) {
+            let shown = tree.decision(&path);
+            let lease = shown.as_ref().and_then(|shown| shown.by.candidate.lease_until_ms);
+            let again = conflict || lease != draft.lease_until_ms;
+            match (shown.and_then(|shown| shown.value).as_deref(), value) {
                 (None, Some(new)) => {
                     delta.added.insert(path, new);
                 }
-                (Some(old), Some(new)) if *old != new || conflict => {
+                (Some(old), Some(new)) if *old != new || again => {
                     delta.modified.insert(path, new);
                 }
                 (Some(_), None) => {
