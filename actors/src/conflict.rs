@@ -30,7 +30,7 @@ pub trait ConflictBoard: Send + Sync + 'static {
     fn twin(&self, tree: &Genesis) -> Result<Address<DeviceMsg>, SyncError>;
 
     /// A conflict ended, or waits for a person where there is no resolution. May come twice after
-    /// a crash.
+    /// a crash of the actor, and not at all after one of the process.
     fn tell(&self, conflict: &Conflict, resolution: Option<&Resolution>);
 }
 
@@ -76,7 +76,9 @@ impl Node for ConflictActor {
             ctx.stop("there is no such conflict");
             return Ok(());
         };
-        if record.resolution.is_some() {
+        if let Some(resolution) = &record.resolution {
+            // By somebody else, or by an earlier life of this actor.
+            self.args.board.tell(&record.conflict, Some(resolution));
             ctx.stop("it is resolved");
             return Ok(());
         }
@@ -116,14 +118,20 @@ impl ConflictActor {
     /// The twin decides nothing: a person has to, or somebody has meanwhile.
     async fn wait_for_a_person(&mut self, ctx: &Context<ConflictMsg>) -> Result<(), NodeError> {
         match self.read(ctx).await? {
-            Some(record) if record.resolution.is_none() => {
-                if !self.told {
-                    self.told = true;
-                    self.args.board.tell(&record.conflict, None);
+            Some(record) => match &record.resolution {
+                None => {
+                    if !self.told {
+                        self.told = true;
+                        self.args.board.tell(&record.conflict, None);
+                    }
+                    ctx.rest(None);
                 }
-                ctx.rest(None);
-            }
-            _ => ctx.stop("it is resolved"),
+                Some(resolution) => {
+                    self.args.board.tell(&record.conflict, Some(resolution));
+                    ctx.stop("it is resolved");
+                }
+            },
+            None => ctx.stop("there is no such conflict"),
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ mod quarantine;
 mod serve;
 mod token;
 mod tree;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -72,6 +73,8 @@ enum Command {
         #[command(subcommand)]
         command: quarantine::QuarantineCommand,
     },
+    /// Check every record, chain, signature and state in a data folder, and name what is damaged
+    Verify(verify::VerifyArgs),
     /// Say why a device's leaves are what they are: who set them, over what, and what holds them
     Why {
         #[command(flatten)]
@@ -130,6 +133,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Tree { client, view, command } => tree::tree(&client, command, &view),
         Command::Crashes { client, args } => tree::crashes(&client, &args),
         Command::Quarantine { client, command } => quarantine::run(&client, command),
+        Command::Verify(args) => verify::run(&args),
         Command::Why { client, args } => conflict::why(&client, &args),
         Command::Conflict { client, command } => conflict::run(&client, command),
         Command::Login { client, code } => client::log_in(&client, &code),

@@ -18,6 +18,7 @@ mod record;
 mod registry;
 mod rocks;
 mod space;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use cache::CacheCounts;
 pub use commit::{CommitCounts, StoreHealth, SyncReport};
 pub use history::{HistoryEntry, SnapshotInfo, TreeAt, WhichVersion};
 pub use registry::{ApiToken, DeviceRecord, EnrolmentRecord, RegistryChange};
+pub use verify::{Damage, Verified, verify};
 
 use commit::Committer;
 use rocks::{Reach, Rocks};

@@ -27,10 +27,17 @@ pub(super) fn open<T: DeserializeOwned>(
     key: &[u8],
     record: &[u8],
 ) -> Result<T, ReadError> {
-    let corrupt = |what: &str| ReadError::Corrupt {
-        family,
-        detail: format!("key {}: {what}", HEXLOWER.encode(key)),
-    };
+    let body = check(family, key, record)?;
+    codec::decode(body).map_err(|error| corrupt(family, key, &error.to_string()))
+}
+
+/// The body of the record of `key` in `family`, which matches its checksum.
+pub(super) fn check<'a>(
+    family: &'static str,
+    key: &[u8],
+    record: &'a [u8],
+) -> Result<&'a [u8], ReadError> {
+    let corrupt = |what: &str| corrupt(family, key, what);
     let (content, found) = record
         .split_last_chunk::<CHECKSUM_BYTES>()
         .ok_or_else(|| corrupt("record is too short"))?;
@@ -38,10 +45,14 @@ pub(super) fn open<T: DeserializeOwned>(
         return Err(corrupt("checksum does not match"));
     }
     match content.split_first() {
-        Some((&FORMAT, body)) => codec::decode(body).map_err(|error| corrupt(&error.to_string())),
+        Some((&FORMAT, body)) => Ok(body),
         Some((format, _)) => Err(corrupt(&format!("record format {format} is unknown"))),
         None => Err(corrupt("record is empty")),
     }
+}
+
+fn corrupt(family: &'static str, key: &[u8], what: &str) -> ReadError {
+    ReadError::Corrupt { family, detail: format!("key {}: {what}", HEXLOWER.encode(key)) }
 }
 
 fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {

@@ -54,7 +54,8 @@ pub(super) const CONFLICT_IDS: &str = "conflict_ids";
 /// Ids of conflicts that nobody has resolved, with their keys.
 pub(super) const OPEN_CONFLICTS: &str = "open_conflicts";
 
-const FAMILIES: [&str; 15] = [
+/// All of them.
+pub(super) const FAMILIES: [&str; 15] = [
     META,
     TREE_IDS,
     TREES,
@@ -118,6 +119,38 @@ impl Rocks {
         let rocks = Self { db };
         rocks.check_identity(folder, fleet)?;
         Ok(rocks)
+    }
+
+    /// Opens a database that is there, to read only: beside a process that writes it, if need be.
+    pub(super) fn open_to_read(config: &StoreConfig, fleet: FleetId) -> Result<Self, OpenError> {
+        let folder = &config.folder;
+        let error = |source| OpenError::Database { folder: folder.clone(), source };
+        let cache = Cache::new_lru_cache(config.block_cache_bytes);
+        let families =
+            FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
+        let mut options = database_options(config);
+        // A writer may remove a file at any time; one that is open stays.
+        options.set_max_open_files(-1);
+        let db = DB::open_cf_descriptors_read_only(&options, folder, families, false);
+        let rocks = Self { db: db.map_err(error)? };
+        rocks.check_identity(folder, fleet)?;
+        Ok(rocks)
+    }
+
+    /// Whether each record of a family matches its checksum, with its key. An error without a key
+    /// is the database's own, and the last: what comes after it cannot be read.
+    pub(super) fn checked(
+        &self,
+        family: &'static str,
+    ) -> impl Iterator<Item = (Option<Box<[u8]>>, Result<(), ReadError>)> {
+        let rows = self.db.iterator_cf(self.family(family), IteratorMode::Start);
+        rows.map(move |row| match row {
+            Ok((key, value)) => {
+                let checked = record::check(family, &key, &value).map(drop);
+                (Some(key), checked)
+            }
+            Err(error) => (None, Err(read_error(error))),
+        })
     }
 
     fn check_identity(&self, folder: &FsPath, fleet: FleetId) -> Result<(), OpenError> {
