@@ -437,7 +437,7 @@ impl DeviceActor {
         answer: Option<CommitDone>,
     ) {
         let events = self.link.as_ref().map(|link| link.events.clone());
-        let changed: Vec<_> = commit.conflicts.iter().map(ConflictChange::id).collect();
+        let changed: Vec<_> = commit.conflicts.iter().map(ConflictChange::news).collect();
         let desk = (!changed.is_empty()).then(|| self.args.conflicts.clone());
         let mut committing = spans.then(|parent| traced_span!(parent, "store.commit"));
         self.queue(
@@ -459,7 +459,7 @@ impl DeviceActor {
                     news.into_iter().for_each(|event| deliver(&events, event));
                 }
                 if let (Ok(()), Some(desk)) = (&result, desk) {
-                    changed.into_iter().for_each(|id| desk.changed(id));
+                    changed.into_iter().for_each(|news| news.tell(&*desk));
                 }
                 if let Some(answer) = answer {
                     answer(result);

@@ -178,11 +178,28 @@ pub enum ConflictChange {
 }
 
 impl ConflictChange {
-    /// Of which conflict.
-    pub fn id(&self) -> ConflictId {
+    /// Who hears of it hears which conflict it is about.
+    pub(crate) fn news(&self) -> ConflictNews {
         match self {
-            Self::Noticed(conflict) => conflict.id,
-            Self::Resolved(resolution) => resolution.conflict_id,
+            Self::Noticed(conflict) => ConflictNews::Noticed(conflict.id),
+            Self::Resolved(resolution) => ConflictNews::Ended(resolution.conflict_id),
+        }
+    }
+}
+
+/// What a [`ConflictDesk`] is told, once it is on disk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ConflictNews {
+    Noticed(ConflictId),
+    Ended(ConflictId),
+}
+
+impl ConflictNews {
+    /// Tells it.
+    pub(crate) fn tell(self, desk: &dyn ConflictDesk) {
+        match self {
+            Self::Noticed(id) => desk.noticed(id),
+            Self::Ended(id) => desk.ended(id),
         }
     }
 }
@@ -312,15 +329,20 @@ pub trait TreeStore: Send + Sync + 'static {
     fn keep_dead_letter(&self, letter: DeadLetter);
 }
 
-/// Who hears of conflicts once they are on disk.
+/// Who hears of conflicts once they are on disk. Neither call blocks.
 pub trait ConflictDesk: Send + Sync + 'static {
-    /// A conflict came, or ended by itself. Does not block.
-    fn changed(&self, id: ConflictId);
+    /// A conflict came.
+    fn noticed(&self, id: ConflictId);
+
+    /// A conflict ended by itself. It may have been decided before.
+    fn ended(&self, id: ConflictId);
 }
 
 /// Nobody does.
 impl ConflictDesk for () {
-    fn changed(&self, _id: ConflictId) {}
+    fn noticed(&self, _id: ConflictId) {}
+
+    fn ended(&self, _id: ConflictId) {}
 }
 
 /// Where news for a connection goes. A channel has room for 32 items from its beginning, and most

@@ -9,6 +9,7 @@ mod brain_metrics;
 mod client;
 mod coldstart;
 mod compare;
+mod conflicts;
 mod crowd;
 mod fanout;
 mod faults;
@@ -64,6 +65,8 @@ enum Scenario {
     History,
     /// A killed brain comes back over the data of its fleet
     Coldstart,
+    /// Every update is a conflict: how soon it is decided, in this process
+    Conflicts,
     /// The brain beside databases and brokers that acknowledge the same updates
     Compare,
     /// What it costs to trace one update in a hundred
@@ -82,7 +85,7 @@ enum Scenario {
 }
 
 /// What `all` runs, in this order.
-const ALL: [Scenario; 10] = [
+const ALL: [Scenario; 11] = [
     Scenario::Idle,
     Scenario::Ack,
     Scenario::Storm,
@@ -92,6 +95,7 @@ const ALL: [Scenario; 10] = [
     Scenario::Tracing,
     Scenario::Supervision,
     Scenario::Twins,
+    Scenario::Conflicts,
     Scenario::Compare,
 ];
 
@@ -145,6 +149,7 @@ fn sections(
         Scenario::Supervision => vec![supervision::run(settings, workspace)?],
         Scenario::Faults => vec![faults::run(settings, workspace)?],
         Scenario::Twins => vec![twins::run(settings, workspace)?],
+        Scenario::Conflicts => vec![conflicts::run(settings, workspace)?],
         Scenario::Compare => compare::run(settings, workspace)?,
         Scenario::All => {
             let mut all = Vec::new();

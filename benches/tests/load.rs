@@ -167,3 +167,10 @@ fn settings_that_make_no_sense_are_refused_with_a_way_on() {
     assert!(run(&["ack", "--brain", "/nowhere"]).contains("cargo build -p brain"));
     assert!(run(&["ack", "--seconds", "0"]).contains("--seconds must be"));
 }
+
+#[test]
+fn every_conflict_is_decided() {
+    let rounds = load("conflicts --devices 10 --rate 200");
+    assert_eq!(number(&rounds[0]["decided"]["count"]), 100.0, "{rounds}");
+    assert!(number(&rounds[0]["cpu_us_per_conflict"]) > 1.0);
+}

@@ -53,23 +53,23 @@ impl Conflicts {
     }
 
     fn see_to(&self, id: ConflictId) {
-        let name = id.to_string();
-        let actors = &self.shared.actors;
-        if let Some(actor) = actors.find(&name) {
-            // One with a full mailbox looks anyway.
-            let _ = actor.try_cast(ConflictMsg::Look);
-            return;
-        }
         let args = || Arc::new(ConflictArgs { id, board: self.shared.clone() });
-        if let Err(error) = actors.ensure_child(name, args) {
+        if let Err(error) = self.shared.actors.ensure_child(id.to_string(), args) {
             tracing::debug!(conflict = %id, %error, "a conflict waits for its actor");
         }
     }
 }
 
 impl ConflictDesk for Conflicts {
-    fn changed(&self, id: ConflictId) {
+    fn noticed(&self, id: ConflictId) {
         self.see_to(id);
+    }
+
+    fn ended(&self, id: ConflictId) {
+        if let Some(actor) = self.shared.actors.find(&id.to_string()) {
+            // One with a full mailbox looks anyway.
+            let _ = actor.try_cast(ConflictMsg::Look);
+        }
     }
 }
 

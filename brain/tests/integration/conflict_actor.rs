@@ -78,9 +78,11 @@ impl ConflictBoard for Board {
 struct Noted(Mutex<Vec<ConflictId>>);
 
 impl ConflictDesk for Noted {
-    fn changed(&self, id: ConflictId) {
+    fn noticed(&self, id: ConflictId) {
         self.0.lock().expect("not poisoned").push(id);
     }
+
+    fn ended(&self, _id: ConflictId) {}
 }
 
 fn genesis() -> Genesis {
