@@ -20,6 +20,8 @@ use crate::supervise::{Address, Context, Node, NodeError};
 const DECISION_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long it is until a twin that could not be reached is asked again.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// How long it is until a record that could not be read is read again.
+const UNREADABLE_AGAIN_AFTER: Duration = Duration::from_secs(600);
 
 /// What the actor needs from outside.
 pub trait ConflictBoard: Send + Sync + 'static {
@@ -72,9 +74,18 @@ impl Node for ConflictActor {
         msg: ConflictMsg,
     ) -> Result<(), NodeError> {
         let ConflictMsg::Look = msg;
-        let Some(record) = self.read(ctx).await? else {
-            ctx.stop("there is no such conflict");
-            return Ok(());
+        let record = match self.read(ctx).await? {
+            Ok(Some(record)) => record,
+            Ok(None) => {
+                ctx.stop("there is no such conflict");
+                return Ok(());
+            }
+            Err(error) => {
+                // A damaged record is no reason to fail again and again.
+                tracing::error!(conflict = %self.args.id, %error, "a conflict cannot be read");
+                ctx.cast_after(UNREADABLE_AGAIN_AFTER, ConflictMsg::Look);
+                return Ok(());
+            }
         };
         if let Some(resolution) = &record.resolution {
             // By somebody else, or by an earlier life of this actor.
@@ -110,14 +121,17 @@ impl Node for ConflictActor {
 }
 
 impl ConflictActor {
-    async fn read(&self, ctx: &Context<ConflictMsg>) -> Result<Option<ConflictRecord>, NodeError> {
+    async fn read(
+        &self,
+        ctx: &Context<ConflictMsg>,
+    ) -> Result<Result<Option<ConflictRecord>, ReadError>, NodeError> {
         let (board, id) = (self.args.board.clone(), self.args.id);
-        Ok(ctx.waiting(tokio::task::spawn_blocking(move || board.conflict(id))).await??)
+        Ok(ctx.waiting(tokio::task::spawn_blocking(move || board.conflict(id))).await?)
     }
 
     /// The twin decides nothing: a person has to, or somebody has meanwhile.
     async fn wait_for_a_person(&mut self, ctx: &Context<ConflictMsg>) -> Result<(), NodeError> {
-        match self.read(ctx).await? {
+        match self.read(ctx).await?.ok().flatten() {
             Some(record) => match &record.resolution {
                 None => {
                     if !self.told {

@@ -1,6 +1,7 @@
 //! The actors of open conflicts.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actors::conflict::{ConflictActor, ConflictArgs, ConflictBoard, ConflictMsg};
@@ -9,6 +10,7 @@ use actors::ports::{ConflictDesk, ConflictRecord, ReadError};
 use actors::supervise::{
     Address, Child, ChildPolicy, Context, DynamicSupervisor, Node, NodeError, SetPolicy,
 };
+use arc_swap::ArcSwapOption;
 use protocol::conflict::{Conflict, Resolution};
 use protocol::history::Genesis;
 use protocol::{ConflictId, SyncError};
@@ -30,21 +32,30 @@ pub struct Conflicts {
 struct Shared {
     actors: DynamicSupervisor<ConflictActor>,
     store: Store,
-    /// The twins hear of this before they are there themselves.
-    devices: OnceLock<Devices>,
+    /// The twins hear of this before they are there themselves. Taken back at the end: they hold
+    /// this as well.
+    devices: ArcSwapOption<Devices>,
+    /// Those that wait for a person, the eldest first. They give way to others where there is no
+    /// room: their records stay, and whatever ends them needs no actor.
+    waiting: Mutex<VecDeque<ConflictId>>,
 }
 
 impl Conflicts {
     /// The conflicts that a store holds.
     pub fn new(store: Store, set: SetPolicy, actor: ChildPolicy) -> Self {
         let actors = DynamicSupervisor::new(set, actor, OPEN_MAX);
-        Self { shared: Arc::new(Shared { actors, store, devices: OnceLock::new() }) }
+        let (devices, waiting) = (ArcSwapOption::empty(), Mutex::default());
+        Self { shared: Arc::new(Shared { actors, store, devices, waiting }) }
     }
 
     /// Where trees are found: given once, before the tree starts.
     pub fn decide_with(&self, devices: Devices) {
-        // Nobody else gives any.
-        let _ = self.shared.devices.set(devices);
+        self.shared.devices.store(Some(Arc::new(devices)));
+    }
+
+    /// Lets the twins go: nothing is decided any more.
+    pub fn close(&self) {
+        self.shared.devices.store(None);
     }
 
     /// The branch of the supervision tree that holds them.
@@ -52,17 +63,29 @@ impl Conflicts {
         Child::dynamic("conflicts", ChildPolicy::supervisor(), &self.shared.actors)
     }
 
-    fn see_to(&self, id: ConflictId) {
+    /// Starts the actor of a conflict; false where there is no room.
+    fn see_to(&self, id: ConflictId) -> bool {
         let args = || Arc::new(ConflictArgs { id, board: self.shared.clone() });
-        if let Err(error) = self.shared.actors.ensure_child(id.to_string(), args) {
-            tracing::debug!(conflict = %id, %error, "a conflict waits for its actor");
+        match self.shared.actors.ensure_child(id.to_string(), args) {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::debug!(conflict = %id, %error, "a conflict waits for its actor");
+                false
+            }
         }
     }
 }
 
 impl ConflictDesk for Conflicts {
     fn noticed(&self, id: ConflictId) {
-        self.see_to(id);
+        if self.see_to(id) {
+            return;
+        }
+        let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(eldest) = waiting.pop_front() {
+            self.shared.actors.dismiss_child(&eldest.to_string());
+        }
+        // Its place is free a moment later: the next sweep takes it.
     }
 
     fn ended(&self, id: ConflictId) {
@@ -81,7 +104,7 @@ impl ConflictBoard for Shared {
     fn twin(&self, tree: &Genesis) -> Result<Address<DeviceMsg>, SyncError> {
         let missing = || not_found(&format!("device {}", tree.name));
         let device = tree.name.parse().map_err(|_| missing())?;
-        let devices = self.devices.get().ok_or_else(missing)?;
+        let devices = self.devices.load_full().ok_or_else(missing)?;
         devices.twin(device).map_err(|error| error.to_sync_error())
     }
 
@@ -91,7 +114,14 @@ impl ConflictBoard for Shared {
             Some(end) => {
                 tracing::info!(conflict = %id, %path, strategy = end.strategy, "conflict resolved");
             }
-            None => tracing::warn!(conflict = %id, %path, "a conflict waits for a person"),
+            None => {
+                tracing::warn!(conflict = %id, %path, "a conflict waits for a person");
+                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                waiting.push_back(*id);
+                if waiting.len() > OPEN_MAX {
+                    waiting.pop_front();
+                }
+            }
         }
     }
 }
@@ -129,10 +159,14 @@ impl Node for ConflictKeeper {
         let ConflictKeeperMsg::SweepDue = msg;
         let store = self.conflicts.shared.store.clone();
         let reading = tokio::task::spawn_blocking(move || store.open_conflicts(OPEN_MAX));
-        let open = ctx.waiting(reading).await??;
+        let open = ctx.waiting(reading).await?;
         let actors = &self.conflicts.shared.actors;
         let unseen = open.into_iter().filter(|id| actors.find(&id.to_string()).is_none());
-        unseen.for_each(|id| self.conflicts.see_to(id));
+        for id in unseen {
+            if !self.conflicts.see_to(id) {
+                break;
+            }
+        }
         ctx.cast_after(SWEEP_EVERY, ConflictKeeperMsg::SweepDue);
         Ok(())
     }

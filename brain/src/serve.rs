@@ -103,6 +103,7 @@ pub enum ServeError {
 /// A brain that runs.
 pub struct Running {
     root: Root,
+    conflicts: Conflicts,
     crashes: CrashJournal,
     drain: Arc<Drain>,
     store: Store,
@@ -235,6 +236,7 @@ pub async fn start(
         rules,
     );
     conflicts.decide_with(devices.clone());
+    let deciding = conflicts.clone();
     let sources = Sources {
         store: store.clone(),
         devices: devices.clone(),
@@ -331,6 +333,7 @@ pub async fn start(
     let api_tls = config.api_tls;
     Ok(Running {
         root,
+        conflicts: deciding,
         crashes,
         drain,
         store,
@@ -380,7 +383,7 @@ impl Running {
         stop: impl Future<Output = ()>,
         hurry: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
-        let Self { root, crashes, drain, store, settings, .. } = self;
+        let Self { root, conflicts, crashes, drain, store, settings, .. } = self;
         let mut health = store.watch_health();
         let failed = async move {
             let failed = |health: &StoreHealth| matches!(health, StoreHealth::Failed { .. });
@@ -413,6 +416,7 @@ impl Running {
             }
         }
         root.stop().await;
+        conflicts.close();
         let closing = tokio::task::spawn_blocking(move || {
             crashes.flush();
             store.shut_down();

@@ -144,7 +144,8 @@ pub struct Reach {
     pub quarantined_ms: Option<u64>,
 }
 
-/// Looks up why a leaf of a tree is what it is; none where the tree never had it. Blocks.
+/// Looks up why a leaf of a tree is what it is, and if asked what it was before; none where the
+/// tree never had it. Blocks.
 pub fn why(
     store: &Store,
     number: TreeNumber,
@@ -152,6 +153,7 @@ pub fn why(
     path: &Path,
     reach: Reach,
     now_ms: u64,
+    looks_back: bool,
 ) -> Result<Option<Why>, ReadError> {
     let Some(shown) = tree.decision(path) else {
         // A leaf that is gone on all sides is forgotten; its history is not.
@@ -171,8 +173,10 @@ pub fn why(
     };
     let set_by = find(shown.by)?;
     let before = match &set_by {
-        Some(set_by) => store.change_before(number, path, set_by.version, CHANGES_LOOKED_AT_MAX)?,
-        None => None,
+        Some(set_by) if looks_back => {
+            store.change_before(number, path, set_by.version, CHANGES_LOOKED_AT_MAX)?
+        }
+        _ => None,
     };
     let conflict = match tree.conflict(path, now_ms) {
         None => None,

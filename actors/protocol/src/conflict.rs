@@ -20,4 +20,7 @@ pub use policy::{
     ConflictPolicy, POLICY_PREFIX, PolicyError, RULES_MAX, Rule, Safest, Severity, Strategy,
     policy_version,
 };
-pub use record::{Conflict, ConflictId, ConflictKind, ConflictStatus, ContendingState, Resolution};
+pub use record::{
+    Conflict, ConflictId, ConflictKind, ConflictStatus, ContendingState, Resolution,
+    SIDES_KEPT_MAX, VALUE_KEPT_BYTES_MAX,
+};

@@ -195,7 +195,7 @@ impl Rig {
         loop {
             let decided = lock(&self.board.decided).len();
             let store = self.board.store.clone();
-            let open = tokio::task::spawn_blocking(move || store.open_conflicts(1)).await??;
+            let open = tokio::task::spawn_blocking(move || store.open_conflicts(1)).await?;
             if open.is_empty() && decided == before {
                 return Ok(());
             }

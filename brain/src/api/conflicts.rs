@@ -85,7 +85,10 @@ pub(super) async fn explain(
         let missing = || Problem::from(not_found("this leaf"));
         let replica = store.replica(number)?.ok_or_else(missing)?;
         let paths = leaves_of(&replica.1, asked)?;
-        let found = paths.iter().map(|path| why(store, number, &replica, path, reach, now_ms));
+        // What a leaf was before is looked for in history, which takes its time.
+        let looks_back = paths.len() == 1;
+        let found =
+            paths.iter().map(|path| why(store, number, &replica, path, reach, now_ms, looks_back));
         let found: Vec<_> =
             found.filter_map(Result::transpose).collect::<Result<_, ReadError>>()?;
         if found.is_empty() { Err(missing()) } else { Ok(found) }
@@ -181,6 +184,8 @@ pub(super) async fn set_policy(
         ConflictPolicy::parse(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
     let text =
         serde_json::to_string(&policy).map_err(|error| Problem::internal(error.to_string()))?;
+    // Written out again it may be longer.
+    ConflictPolicy::parse(&text).map_err(|error| Problem::bad_request(error.to_string()))?;
     let provenance = provenance(principal, query);
     let trace = span.context();
     write(&api, &id, |reply| DeviceMsg::SetPolicy { policy: text, provenance, trace, reply }).await

@@ -142,7 +142,8 @@ pub(super) async fn restore(
     let which = which_version(StateQuery { version, at, happened_at: None })?;
     let Json((version, desired)) = read_tree(api.clone(), &id, move |store, tree| {
         let missing = || Problem::from(not_found("this version"));
-        let then = store.state(tree, which)?.ok_or_else(missing)?;
+        // Before the first commit nothing was desired, and nobody means that.
+        let then = store.state(tree, which)?.filter(|then| then.version > 0).ok_or_else(missing)?;
         let desired = then.state.iter().filter(|(path, _)| path.below("desired").is_some());
         let desired: TreeState =
             desired.map(|(path, value)| (path.clone(), value.clone())).collect();

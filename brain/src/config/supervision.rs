@@ -51,7 +51,8 @@ impl Default for Supervision {
                 stuck_after: Some(DEVICE_STUCK_AFTER),
                 ..ChildPolicy::default()
             },
-            jobs: SetPolicy::with(Strategy::OneForOne),
+            // Whatever jobs do, nothing of it reaches the root.
+            jobs: SetPolicy::shards(2),
             conflicts: SetPolicy::dynamic(),
             conflict: ChildPolicy { restart: Restart::Transient, ..ChildPolicy::default() },
         }

@@ -12,7 +12,7 @@ use parking::Slot;
 use rocksdb::WriteBatch;
 use tokio::sync::watch;
 
-use super::conflicts::Changed;
+use super::conflicts::Ledger;
 use super::mark::MarkFile;
 use super::registry::RegistryChange;
 use super::rocks::{self, Rocks};
@@ -121,6 +121,7 @@ impl Committer {
             shared: shared.clone(),
             failed_generations: HashMap::new(),
             next_evidence,
+            conflicts: Ledger::default(),
         };
         let commits = thread::Builder::new().name("store-commit".into()).spawn(move || {
             writer.run(&queue);
@@ -216,6 +217,7 @@ struct Writer {
     /// builds on it and must fail too.
     failed_generations: HashMap<TreeNumber, u64>,
     next_evidence: u64,
+    conflicts: Ledger,
 }
 
 impl Writer {
@@ -241,7 +243,6 @@ impl Writer {
         let mut waiting = Vec::with_capacity(group.len());
         let mut flushed = Vec::new();
         let mut entries = 0;
-        let mut conflicts = Changed::default();
         let refusal = self.refusal();
         for job in group {
             match (job, &refusal) {
@@ -264,10 +265,7 @@ impl Writer {
                         done(Err(CommitError::Superseded));
                     } else {
                         entries += self.add_tree(&mut batch, &commit);
-                        if let Err(error) = conflicts.take(&self.rocks, &commit) {
-                            // The entries are what counts, and they say it all.
-                            tracing::error!(%error, "a conflict's record cannot be read");
-                        }
+                        self.conflicts.take(&self.rocks, &mut batch, &commit);
                         waiting.push((Some(tree), done));
                     }
                 }
@@ -280,7 +278,7 @@ impl Writer {
                 }
             }
         }
-        conflicts.add_to(&self.rocks, &mut batch);
+        self.conflicts.add_to(&self.rocks, &mut batch);
         if !batch.is_empty() {
             self.commit(batch, waiting, entries);
         }

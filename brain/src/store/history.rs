@@ -69,6 +69,9 @@ pub struct SnapshotInfo {
     pub on_demand: bool,
 }
 
+/// So often a tree is read again because it changed meanwhile.
+const REPLICA_TRIES: usize = 20;
+
 impl TreeAt {
     /// About how much memory it takes.
     pub(super) fn size_bytes(&self) -> usize {
@@ -127,7 +130,7 @@ impl Store {
 
     /// The replica of a tree as the disk has it, with its row. Blocks.
     pub fn replica(&self, number: TreeNumber) -> Result<Option<(TreeRecord, Tree)>, ReadError> {
-        loop {
+        for _ in 0..REPLICA_TRIES {
             let Some(record) = self.tree_record(number)? else { return Ok(None) };
             let leaves = self.rocks.leaves(Reach::Disk, number)?;
             // Leaves and row are two reads; a commit between them shows as another version.
@@ -137,6 +140,7 @@ impl Store {
                 return Ok(Some((record, tree)));
             }
         }
+        Err(ReadError::Failed { detail: "the tree changes faster than it can be read".into() })
     }
 
     /// The entry `seq` of a log, given by its number in the tree. Blocks.

@@ -179,7 +179,7 @@ impl<'a> TreeCheck<'a> {
         match self.rocks.get::<TreeNumber>(TREE_IDS, &id.0) {
             Ok(Some(number)) if number == self.number => {}
             // A tree without a commit has a row only.
-            Ok(None) if self.record.version == 0 => {}
+            _ if self.record.version == 0 => {}
             Ok(_) => self.found(TREE_IDS, "the tree cannot be found by its id"),
             Err(_) => {}
         }
@@ -288,7 +288,10 @@ impl<'a> TreeCheck<'a> {
         let key = keys::versioned(self.number, self.version);
         let Ok(Some(snapshot)) = self.rocks.get::<Snapshot>(SNAPSHOTS, &key) else { return };
         // One that was made after a cut has what a fold without it has not.
-        let is_of_cut = snapshot.logs.iter().any(|log| log.cut.is_some());
+        let is_of_cut = snapshot.logs.iter().any(|log| {
+            let folded = self.tree.log(&log.log).map_or(0, |log| log.seq);
+            log.cut.as_ref().is_some_and(|cut| cut.last_seq < folded)
+        });
         let same =
             sides(&snapshot.leaves, &snapshot.logs) == sides(self.tree.leaves(), self.tree.logs());
         match same {
@@ -341,7 +344,13 @@ impl<'a> TreeCheck<'a> {
             if let Some(cut) = &log.cut {
                 // Who has the authority to cut is judged where a cut is taken.
                 match cut.verify(|_| true) {
-                    Ok(()) => self.verified.signatures += 1,
+                    Ok(()) => {
+                        let id = self.named.get(&(cut.log, cut.last_seq)).copied().flatten();
+                        if id.is_some_and(|id| id != cut.last_id) {
+                            self.found(TREES, "a log ends with another entry than its cut names");
+                        }
+                        self.verified.signatures += 1;
+                    }
                     Err(error) => {
                         self.found(TREES, format!("the end of a log does not hold: {error}"))
                     }

@@ -27,6 +27,8 @@ pub struct Decision<'a> {
     pub by: Contender<'a>,
     /// How that was decided; none where the candidates agree.
     pub strategy: Option<&'a Strategy>,
+    /// The version of the policy that said so; 0 is the built-in one.
+    pub policy: u32,
     /// Whether the policy that should decide is not here: the built-in one did.
     pub is_pending: bool,
 }
@@ -58,7 +60,13 @@ pub fn decide<'a>(
     let latest = *contenders.iter().max_by_key(|contender| contender.time())?;
     let agree = contenders.iter().all(|contender| contender.value() == latest.value());
     let decision = |by: Contender<'a>, value: Option<Cow<'a, Value>>| {
-        Some(Decision { value, by, strategy: (!agree).then_some(strategy), is_pending: false })
+        Some(Decision {
+            value,
+            by,
+            strategy: (!agree).then_some(strategy),
+            policy: 0,
+            is_pending: false,
+        })
     };
     if !agree
         && *strategy == Strategy::SetUnion

@@ -40,6 +40,11 @@ pub enum ConflictStatus {
     Failed,
 }
 
+/// A record names so many sides at most.
+pub const SIDES_KEPT_MAX: usize = 16;
+/// A record repeats values up to so many bytes.
+pub const VALUE_KEPT_BYTES_MAX: usize = 1 << 10;
+
 /// One side of a conflict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContendingState {
@@ -47,8 +52,10 @@ pub struct ContendingState {
     pub log: LogId,
     /// The number of the entry in that log.
     pub seq: u64,
-    /// The value; none where the leaf was removed.
+    /// The value; none where the leaf was removed, or where it is too large to be repeated here.
     pub value: Option<Value>,
+    /// Whether it is too large, over [`VALUE_KEPT_BYTES_MAX`]: the entry has it.
+    pub is_large: bool,
     /// Where it comes from.
     pub source: StateSource,
     /// When, by its author's clock.
@@ -67,8 +74,10 @@ pub struct Conflict {
     pub tree: TreeId,
     /// The leaf.
     pub path: Path,
-    /// The sides, in the order of their logs.
+    /// The sides, in the order of their logs: the first [`SIDES_KEPT_MAX`].
     pub states: Vec<ContendingState>,
+    /// How many sides there are in all.
+    pub sides: u32,
     /// How much it matters.
     pub severity: Severity,
     /// When this replica noticed it, in milliseconds since the Unix epoch.
@@ -109,12 +118,15 @@ impl Conflict {
             (Strategy::Manual, _) | (_, ConflictKind::VersionFork) => Severity::Warning,
             _ => Severity::Info,
         };
+        let (id, sides) = (id_of(tree, path, &states), states.len() as u32);
+        states.truncate(SIDES_KEPT_MAX);
         Self {
-            id: id_of(tree, path, &states),
+            id,
             kind,
             tree,
             path: path.clone(),
             states,
+            sides,
             severity: severity.unwrap_or(usual),
             timestamp: now_ms,
             status: ConflictStatus::Open,
@@ -132,13 +144,14 @@ impl Resolution {
     ) -> Self {
         let strategy = shown.as_ref().and_then(|shown| shown.strategy);
         let strategy = how.or(strategy.map(Strategy::name)).unwrap_or_default().to_owned();
+        let policy = shown.as_ref().map_or(0, |shown| shown.policy);
         let mut metadata = BTreeMap::new();
         let result = shown.and_then(|shown| {
             let Contender { log, candidate } = shown.by;
             metadata.insert("author".to_owned(), log.author.to_string());
             metadata.insert("epoch".to_owned(), format!("{:016x}", log.epoch));
             metadata.insert("seq".to_owned(), candidate.seq.to_string());
-            metadata.insert("policy".to_owned(), candidate.policy.to_string());
+            metadata.insert("policy".to_owned(), policy.to_string());
             metadata.insert("source".to_owned(), candidate.source.to_string());
             shown.value.map(|value| value.into_owned())
         });
@@ -149,10 +162,13 @@ impl Resolution {
 impl ContendingState {
     fn of(contender: &Contender<'_>) -> Self {
         let candidate = contender.candidate;
+        let is_kept = |value: &&Value| value.size_bytes() <= VALUE_KEPT_BYTES_MAX;
+        let value = candidate.value.as_ref();
         Self {
             log: contender.log,
             seq: candidate.seq,
-            value: candidate.value.clone(),
+            is_large: value.is_some() && value.filter(is_kept).is_none(),
+            value: value.filter(is_kept).cloned(),
             source: candidate.source,
             hlc: candidate.hlc,
         }
@@ -164,7 +180,7 @@ impl ConflictKind {
         let author = states.first().map(|state| state.log.author);
         if states.iter().all(|state| Some(state.log.author) == author) {
             Self::VersionFork
-        } else if states.iter().any(|state| state.value.is_none()) {
+        } else if states.iter().any(|state| state.value.is_none() && !state.is_large) {
             Self::DeleteModify
         } else if matches!(path.first_segment(), "desired" | "policy") {
             Self::Config
@@ -183,4 +199,45 @@ fn id_of(tree: TreeId, path: &Path, states: &[ContendingState]) -> ConflictId {
         writer.u64(state.seq);
     }
     ConflictId(writer.hash())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::PublicKey;
+    use crate::history::Candidate;
+
+    fn candidates(sides: u32) -> Vec<Candidate> {
+        let text = "x".repeat(crate::state::VALUE_BYTES_MAX - 4);
+        let candidate = |log: u32| Candidate {
+            log,
+            seq: 1,
+            value: Some(Value::from(format!("{text}{log:04}").as_str())),
+            hlc: Hlc { wall_ms: 1, counter: log },
+            lease_until_ms: None,
+            policy: 0,
+            source: StateSource::Hardware,
+        };
+        (0..sides).map(candidate).collect()
+    }
+
+    fn conflict(candidates: &[Candidate]) -> Conflict {
+        let contenders = candidates.iter().map(|candidate| {
+            let log = LogId { author: PublicKey([1; 32]), epoch: u64::from(candidate.log) };
+            Contender { log, candidate }
+        });
+        let contenders: Vec<_> = contenders.collect();
+        let path = Path::new("reported/text").expect("a path");
+        Conflict::between(TreeId([1; 32]), &path, &contenders, &Strategy::LastWriter, None, 1)
+    }
+
+    #[test]
+    fn a_record_stays_small_however_many_and_large_its_sides_are() {
+        let (many, more) = (conflict(&candidates(500)), conflict(&candidates(501)));
+        assert_eq!((many.states.len(), many.sides), (SIDES_KEPT_MAX, 500));
+        assert!(many.states.iter().all(|state| state.is_large && state.value.is_none()));
+        assert!(crate::codec::encode(&many).len() < 4 << 10);
+        assert_ne!(many.id, more.id, "the id is of all sides");
+        assert_eq!(many.kind, ConflictKind::VersionFork);
+    }
 }

@@ -4,6 +4,7 @@ use super::{
     ENTRY_BYTES_MAX, Entry, Forbidden, LEAVES_MAX, LOGS_MAX, LogId, Role, TEXT_BYTES_MAX, Tree,
 };
 use crate::clock::{ClockAhead, Hlc, check_not_ahead};
+use crate::state::{VALUE_BYTES_MAX, Value, ValueError};
 use crate::{EntryId, ErrorCode, TreeId};
 
 /// What to do with an entry that is in order.
@@ -214,6 +215,11 @@ fn check_shape(entry: &Entry) -> Result<(), Refusal> {
     let bytes = entry.canonical().len();
     if bytes > ENTRY_BYTES_MAX {
         return too_large("entry", bytes, ENTRY_BYTES_MAX);
+    }
+    for (_, value) in entry.delta.changes() {
+        if let Some(Err(ValueError::TooLarge { bytes })) = value.map(Value::check) {
+            return too_large("value", bytes, VALUE_BYTES_MAX);
+        }
     }
     if !entry.delta.is_disjoint() {
         return Err(Refusal::OverlappingDelta { seq: entry.seq });

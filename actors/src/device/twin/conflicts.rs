@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::ConflictId;
-use protocol::conflict::{POLICY_PREFIX, Resolution};
+use protocol::conflict::{Decision, POLICY_PREFIX, Resolution};
 use protocol::history::{Change, Tree};
 use protocol::session::Now;
 use protocol::state::{Path, Value};
@@ -15,6 +15,8 @@ use crate::ports::{ConflictChange, TreeCommit};
 pub(super) const BY_ENTRY: &str = "entry";
 /// How one ends when a side of it counts no longer.
 pub(super) const BY_CUT: &str = "cut";
+/// How one ends that is not there when it is looked at.
+const GONE: &str = "gone";
 /// How one ends when another side joins: the larger conflict goes on.
 const BY_ANOTHER_SIDE: &str = "another_side";
 
@@ -52,16 +54,22 @@ impl Twin {
 
     /// The change that sets the next version of the policy.
     pub fn next_policy(&self, policy: String) -> Change {
-        let path = Path::new(&format!("{POLICY_PREFIX}/{}", self.tree.policy() + 1));
+        let path = Path::new(&format!("{POLICY_PREFIX}/{}", self.tree.policy().saturating_add(1)));
         (path.expect("a number is a segment"), Some(Value::from(policy)))
     }
 
-    /// Decides a conflict by its strategy; none where it is no longer there, or waits for a
-    /// person.
+    /// Decides a conflict by its strategy, or ends the record of one that is no longer there; none
+    /// where it waits for a person, or for the policy that is to decide.
     pub fn resolve(&mut self, id: ConflictId, now: Now) -> Option<(TreeCommit, Resolution)> {
-        let (path, _) = self.conflicts.iter().find(|(_, known)| **known == id)?;
-        let shown = self.tree.decision(path).filter(|shown| !shown.waits_for_a_person())?;
-        let resolution = Resolution::of(id, Some(shown), None, now.wall_ms);
+        let resolution = match self.conflicts.iter().find(|(_, known)| **known == id) {
+            Some((path, _)) => {
+                let shown = self.tree.decision(path);
+                let waits = |shown: &Decision<'_>| shown.waits_for_a_person() || shown.is_pending;
+                let shown = shown.filter(|shown| !waits(shown))?;
+                Resolution::of(id, Some(shown), None, now.wall_ms)
+            }
+            None => Resolution::of(id, None, Some(GONE), now.wall_ms),
+        };
         let mut commit = self.commit_row();
         commit.conflicts.push(ConflictChange::Resolved(Box::new(resolution.clone())));
         Some((commit, resolution))

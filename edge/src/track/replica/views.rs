@@ -61,12 +61,14 @@ impl Replica {
         self.tree.state()
     }
 
-    /// The leaves that this device writes, as changes that would make them.
+    /// The leaves that this device writes, as changes that would make them. Overrides are not
+    /// among them: without their leases they would never end.
     pub fn own_leaves(&self) -> Vec<Change> {
         let role = Role::Owner(self.identity.device);
         let kind = self.tree.genesis().kind;
         let state = self.tree.state().into_iter();
-        let own = state.filter(|(path, _)| role.may_write(kind, path));
+        let own = state
+            .filter(|(path, _)| role.may_write(kind, path) && path.first_segment() != "override");
         own.map(|(path, value)| (path, Some(value))).collect()
     }
 

@@ -86,11 +86,18 @@ impl Tree {
         if let [candidate] = leaf.candidates.as_slice() {
             let by = Contender { log: self.logs[candidate.log as usize].log, candidate };
             let value = candidate.value.as_ref().map(Cow::Borrowed);
-            return Some(Decision { value, by, strategy: None, is_pending: false });
+            return Some(Decision {
+                value,
+                by,
+                strategy: None,
+                policy: candidate.policy,
+                is_pending: false,
+            });
         }
         let (policy, is_pending) = self.policy_of(path, leaf);
         let decision = decide(self.contenders(leaf), policy.strategy(path))?;
-        Some(Decision { is_pending, ..decision })
+        let named = leaf.candidates.iter().map(|candidate| candidate.policy).max();
+        Some(Decision { policy: named.unwrap_or(0), is_pending, ..decision })
     }
 
     /// The policy that decides about a leaf: of the highest version that its candidates name.
