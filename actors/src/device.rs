@@ -12,22 +12,22 @@ mod letters;
 mod message;
 mod repair;
 mod twin;
+mod writes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::conflict::Resolution;
-use protocol::history::{Change, Genesis, LogId, Provenance, TreeKind};
+use protocol::history::{Genesis, LogId, TreeKind};
 use protocol::session::{Now, Replica};
-use protocol::state::{StateDelta, Version};
 use protocol::trace::{EntryTrace, TraceContext};
-use protocol::{ConflictId, ErrorCode, ErrorSource, Layer, SyncError};
+use protocol::{ErrorCode, ErrorSource, Layer, SyncError};
 use tracing::Span;
 
+use self::writes::save_error;
 use crate::account::{InFlight, Outcome, Reason};
 use crate::ports::{CommitDone, CommitError, ConflictChange, LinkEvent, LinkSender, TreeCommit};
 use crate::supervise::{Address, Condemned, Context, Digest, Node, NodeError, Reply};
-use crate::trace::{self, Spans};
+use crate::trace::Spans;
 use crate::traced_span;
 
 pub use fencing::{Fencing, Verdict};
@@ -310,94 +310,10 @@ impl DeviceActor {
         Ok(())
     }
 
-    fn write(
-        &mut self,
-        ctx: &Context<DeviceMsg>,
-        changes: Vec<Change>,
-        provenance: Provenance,
-        trace: Option<TraceContext>,
-        reply: Reply<Result<WriteOutcome, SyncError>>,
-        now: Now,
-    ) {
-        let span = trace.map(|trace| self.write_span(trace));
-        let written = match self.twin_mut().write(changes, provenance, now) {
-            Ok(Some(written)) => written,
-            Ok(None) => {
-                let version = self.twin_mut().version();
-                let delta = StateDelta::default();
-                return reply.send(Ok(WriteOutcome { version, entry: None, delta }));
-            }
-            Err(refusal) => {
-                return reply.send(Err(error(refusal.code(), "write", refusal.to_string())));
-            }
-        };
-        let Written { commit, id, version, delta, position } = written;
-        let outcome = WriteOutcome { version, entry: Some(id), delta };
-        let answer = Box::new(move |result: Result<(), CommitError>| {
-            reply.send(result.map(|()| outcome).map_err(|error| error.to_sync_error()));
-        });
-        let mut news = Vec::new();
-        let (log, seq) = (position.log, position.seq);
-        if let Some(context) = span.as_ref().and_then(trace::context_of) {
-            news.push(LinkEvent::Traced { log, trace: EntryTrace { seq, context } });
-        }
-        news.push(LinkEvent::stored(position, 0));
-        self.commit(ctx, commit, news, &span.into_iter().collect(), Some(answer));
-        self.seal_soon(ctx);
-    }
-
-    /// Gives the reply back where the tree is at the version that the caller wants, and refuses
-    /// where it is not.
-    fn if_at<T: Send + 'static>(
-        &mut self,
-        wanted: Option<Version>,
-        reply: Reply<Result<T, SyncError>>,
-    ) -> Option<Reply<Result<T, SyncError>>> {
-        let current = self.twin_mut().version();
-        match wanted {
-            Some(wanted) if wanted != current => {
-                let text = format!("the tree is at version {current}, not {wanted}");
-                reply.send(Err(error(ErrorCode::PreconditionFailed, "write", text)));
-                None
-            }
-            _ => Some(reply),
-        }
-    }
-
-    fn resolve(
-        &mut self,
-        ctx: &Context<DeviceMsg>,
-        id: ConflictId,
-        reply: Reply<Result<Option<Resolution>, SyncError>>,
-        now: Now,
-    ) {
-        let Some((commit, resolution)) = self.twin_mut().resolve(id, now) else {
-            return reply.send(Ok(None));
-        };
-        let answer = move |result: Result<(), CommitError>| {
-            reply.send(result.map(|()| Some(resolution)).map_err(|error| error.to_sync_error()));
-        };
-        // Whoever asks is who would be told.
-        self.queue(ctx, commit, Box::new(answer));
-    }
-
     fn seal(&mut self, ctx: &Context<DeviceMsg>) {
         self.seal_pending = false;
         let Some((commit, signed, _)) = self.twin_mut().seal() else { return };
         self.commit(ctx, commit, vec![LinkEvent::Sealed(signed)], &Spans::default(), None);
-    }
-
-    fn snapshot(&mut self, ctx: &Context<DeviceMsg>, reply: Reply<Result<Version, SyncError>>) {
-        let version = self.twin_mut().version();
-        if version == 0 {
-            let text = "the device has no state yet";
-            return reply.send(Err(error(ErrorCode::NotFound, "snapshot", text)));
-        }
-        let commit = self.twin_mut().snapshot();
-        let answer = Box::new(move |result: Result<(), CommitError>| {
-            reply.send(result.map(|()| version).map_err(|error| error.to_sync_error()));
-        });
-        self.commit(ctx, commit, Vec::new(), &Spans::default(), Some(answer));
     }
 
     fn status(&self) -> DeviceStatus {
@@ -502,10 +418,6 @@ impl DeviceActor {
         traced_span!(trace.context, "device.ingest", otel.kind = kind, device.id = %device, entry.seq = trace.seq)
     }
 
-    fn write_span(&self, parent: TraceContext) -> Span {
-        traced_span!(parent, "device.write", device.id = %self.args.device)
-    }
-
     fn is_current(&self, connection: u64) -> bool {
         self.link.as_ref().is_some_and(|link| link.connection == connection)
     }
@@ -542,16 +454,6 @@ fn settling(in_flight: InFlight, outcome: Outcome) -> CommitDone {
         Ok(()) => in_flight.settle(&outcome),
         Err(error) => in_flight.settle(&outcome.not_committed(Reason::from(&error))),
     })
-}
-
-fn save_error(source: &SaveError) -> SyncError {
-    let code = match source {
-        SaveError::Forked { .. } => ErrorCode::VersionForked,
-        SaveError::Past { .. } => ErrorCode::VersionStale,
-        SaveError::Future { .. } => ErrorCode::VersionFuture,
-        SaveError::Forbidden { .. } => ErrorCode::Forbidden,
-    };
-    error(code, "save state", source.to_string())
 }
 
 fn error(code: ErrorCode, operation: &str, message: impl Into<String>) -> SyncError {

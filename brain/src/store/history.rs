@@ -132,15 +132,24 @@ impl Store {
     pub fn replica(&self, number: TreeNumber) -> Result<Option<(TreeRecord, Tree)>, ReadError> {
         for _ in 0..REPLICA_TRIES {
             let Some(record) = self.tree_record(number)? else { return Ok(None) };
-            let leaves = self.rocks.leaves(Reach::Disk, number)?;
-            // Leaves and row are two reads; a commit between them shows as another version.
-            let again = self.tree_record(number)?.map_or(0, |record| record.version);
-            if again == record.version {
-                let tree = Tree::restore(record.genesis.clone(), record.logs.clone(), leaves);
+            if let Some(tree) = self.replica_at(number, &record)? {
                 return Ok(Some((record, tree)));
             }
         }
         Err(ReadError::Failed { detail: "the tree changes faster than it can be read".into() })
+    }
+
+    /// The replica of a tree that is at this row; none where it has gone on meanwhile.
+    fn replica_at(
+        &self,
+        number: TreeNumber,
+        record: &TreeRecord,
+    ) -> Result<Option<Tree>, ReadError> {
+        let leaves = self.rocks.leaves(Reach::Disk, number)?;
+        // Leaves and row are two reads; a commit between them shows as another version.
+        let again = self.tree_record(number)?.map_or(0, |record| record.version);
+        let restore = || Tree::restore(record.genesis.clone(), record.logs.clone(), leaves);
+        Ok((again == record.version).then(restore))
     }
 
     /// The entry `seq` of a log, given by its number in the tree. Blocks.
@@ -261,14 +270,10 @@ impl Store {
         record: &TreeRecord,
         version: Version,
     ) -> Result<TreeAt, ReadError> {
-        if version == record.version {
-            let leaves = self.rocks.leaves(Reach::Disk, number)?;
-            // Leaves and row are two reads; a commit between them shows as another version.
-            let again = self.tree_record(number)?.map_or(0, |record| record.version);
-            if again == record.version {
-                let tree = Tree::restore(record.genesis.clone(), record.logs.clone(), leaves);
-                return Ok(TreeAt::of(&tree, version, record.committed_ms, record.source));
-            }
+        if version == record.version
+            && let Some(tree) = self.replica_at(number, record)?
+        {
+            return Ok(TreeAt::of(&tree, version, record.committed_ms, record.source));
         }
         self.fold(number, record, version)
     }
