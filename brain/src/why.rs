@@ -185,11 +185,10 @@ pub fn why(
             for contender in tree.sides(path) {
                 sides.extend(find(contender)?.map(|side| Change::of(side, path)));
             }
-            let named = tree.sides(path).map(|side| side.candidate.policy).max();
             Some(Disagreement {
                 id: conflict.id,
                 strategy: shown.strategy.map_or("", |strategy| strategy.name()).to_owned(),
-                policy: named.unwrap_or(0),
+                policy: shown.policy,
                 policy_missing: shown.is_pending,
                 waits_for_a_person: shown.waits_for_a_person(),
                 sides,

@@ -203,6 +203,12 @@ fn print_table(rows: &[(&str, String)]) {
     println!("{table}");
 }
 
+/// A moment, in RFC 3339, to the second.
+fn time(ms: u64) -> String {
+    let moment = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    moment.map_or_else(|| "-".to_owned(), |moment| format!("{moment:.0}"))
+}
+
 /// Prints rows below a heading.
 fn print_list<const N: usize>(heading: [&str; N], rows: impl Iterator<Item = [String; N]>) {
     let mut table = comfy_table::Table::new();

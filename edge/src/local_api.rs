@@ -2,7 +2,8 @@
 //!
 //! It speaks HTTP, one request a connection: `/status` is the agent's [`Status`] as JSON, `/tree`
 //! its actors, `/crashes` what failed lately, `/overrides` what is set here in place of what is
-//! desired (with `POST`, it sets one), `/metrics` its figures for Prometheus, `/healthz` whether it runs, `/readyz` whether it keeps
+//! desired (with `POST`, it sets one), `/metrics` its figures for Prometheus, `/healthz` whether it
+//! runs, `/readyz` whether it keeps
 //! what it is given. Where it is configured, the last three are answered over TCP as well.
 
 mod http;

@@ -6,7 +6,7 @@ use edge::overrides::{Override, Request};
 use jiff::SignedDuration;
 use serde_json::Value;
 
-use super::{Output, block_on, print_list};
+use super::{Output, block_on, print_list, time};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum OverrideCommand {
@@ -66,11 +66,6 @@ pub(super) fn run(config: &Config, command: OverrideCommand, output: Output) -> 
 }
 
 fn row(found: Override) -> [String; 6] {
-    let time = |ms: u64| {
-        let moment =
-            i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-        moment.map_or_else(|| "-".to_owned(), |moment| format!("{moment:.0}"))
-    };
     let value = |value: &protocol::state::Value| match value.as_str() {
         Some(text) => text.to_owned(),
         None => value.to_json().to_string(),

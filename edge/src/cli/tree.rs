@@ -5,7 +5,7 @@ use edge::config::Config;
 use edge::local_api::ask;
 use serde_json::Value;
 
-use super::{Output, block_on, print_list};
+use super::{Output, block_on, print_list, time};
 
 /// Prints the agent's parts.
 pub(super) fn tree(config: &Config, output: Output) -> anyhow::Result<()> {
@@ -52,14 +52,12 @@ fn row(node: &Value) -> [String; 7] {
 }
 
 fn crash(crash: CrashRecord) -> [String; 6] {
-    let at =
-        i64::try_from(crash.at_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     let decision = match crash.delay_ms {
         Some(delay) => format!("{} after {delay} ms", crash.decision),
         None => crash.decision,
     };
     [
-        at.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}")),
+        time(crash.at_ms),
         crash.path,
         crash.uptime_ms.to_string(),
         crash.message.unwrap_or_else(|| "-".to_owned()),

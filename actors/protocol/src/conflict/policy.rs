@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-use super::{PathPattern, PatternError};
+use super::PathPattern;
 use crate::state::{Path, StateSource, VALUE_BYTES_MAX, Value};
 
 /// Where the versions of the policy are kept in a tree: `policy/conflicts/1`.
@@ -98,9 +98,6 @@ pub enum PolicyError {
         /// How long.
         bytes: usize,
     },
-    /// A pattern is none.
-    #[error(transparent)]
-    Pattern(#[from] PatternError),
 }
 
 impl ConflictPolicy {

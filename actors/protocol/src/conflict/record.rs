@@ -24,8 +24,6 @@ pub enum ConflictKind {
     VersionFork,
     /// Two sides configured a device differently.
     Config,
-    /// The hardware does not report what is desired.
-    Physical,
 }
 
 /// How far a conflict has come.
@@ -36,8 +34,6 @@ pub enum ConflictStatus {
     Open,
     /// It is decided.
     Resolved,
-    /// Its decision would break a rule; a person must decide.
-    Failed,
 }
 
 /// A record names so many sides at most.
