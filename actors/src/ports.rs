@@ -111,11 +111,11 @@ pub struct Evidence {
 /// A message that killed its actor three times and is not handled any more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// The device whose actor it was for.
-    pub device: DeviceId,
+    /// The tree whose actor it was for.
+    pub tree: Genesis,
     /// When it was put aside, in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// What tells it from other messages of the device: the same message has the same.
+    /// What tells it from other messages for the actor: the same message has the same.
     pub digest: [u8; 8],
     /// What the actor died of the last time; none where it has died of something else since.
     pub fault: Option<String>,
@@ -392,10 +392,12 @@ pub enum LinkEvent {
         /// The entries.
         entries: Vec<Entry>,
     },
-    /// A log of the brain was signed.
+    /// A log was signed.
     Sealed(SignedHead),
-    /// A log of the brain ended.
+    /// A log ended.
     CutMade(Cut),
+    /// The device joined groups, or left them.
+    GroupsChanged,
     /// The connection must end.
     Close {
         /// Why.
@@ -410,5 +412,21 @@ impl LinkEvent {
     pub fn stored(position: LogPosition, consumed_bytes: u32) -> Self {
         let acknowledging = Spans::default();
         Self::Stored { log: position.log, position, consumed_bytes, acknowledging }
+    }
+
+    /// The same for a connection that did not bring it about, where it concerns that at all.
+    pub(crate) fn for_everybody(&self) -> Option<Self> {
+        match self {
+            Self::Stored { position, .. } => Some(Self::stored(*position, 0)),
+            Self::Traced { log, trace } => Some(Self::Traced { log: *log, trace: *trace }),
+            Self::Sealed(signed) => Some(Self::Sealed(*signed)),
+            Self::CutMade(cut) => Some(Self::CutMade(cut.clone())),
+            Self::GroupsChanged => Some(Self::GroupsChanged),
+            Self::Close { error, retry_after_ms } => {
+                let retry_after_ms = *retry_after_ms;
+                Some(Self::Close { error: error.clone(), retry_after_ms })
+            }
+            Self::Refused { .. } | Self::Fetched { .. } => None,
+        }
     }
 }

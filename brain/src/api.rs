@@ -8,12 +8,14 @@ mod etag;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod groups;
 mod health;
 mod measured;
 mod page;
 mod problem;
 mod server;
 mod span;
+mod subject;
 mod tokens;
 mod tree;
 mod writes;
@@ -44,6 +46,7 @@ pub use auth::{LoginCode, new_api_token};
 pub use conflicts::{ConflictView, PolicyView};
 pub use dead_letters::{DeadLetterContent, DeadLetterView};
 pub use devices::{DeviceDetail, DeviceList, DeviceSummary, EntryAccount, HistoryPage};
+pub use groups::{GroupView, MemberView, NewGroup};
 pub use problem::Problem;
 pub use server::{ApiArgs, ApiMsg, ApiServer};
 pub use tokens::{NewToken, TokenRequest};
@@ -107,6 +110,15 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(conflicts::list))
         .routes(routes!(conflicts::show))
         .routes(routes!(conflicts::policy, conflicts::set_policy))
+        .routes(routes!(groups::list))
+        .routes(routes!(groups::show, groups::create))
+        .routes(routes!(groups::add_member, groups::remove_member))
+        .routes(routes!(groups::state))
+        .routes(routes!(groups::patch_shared))
+        .routes(routes!(groups::history))
+        .routes(routes!(groups::explain))
+        .routes(routes!(groups::conflicts))
+        .routes(routes!(groups::policy, groups::set_policy))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tree::show))
         .routes(routes!(tree::policies))

@@ -4,6 +4,7 @@ mod client;
 mod conflict;
 mod dev;
 mod device;
+mod group;
 mod init;
 mod logging;
 mod output;
@@ -89,6 +90,13 @@ enum Command {
         #[command(subcommand)]
         command: conflict::ConflictCommand,
     },
+    /// See groups, who is in them, and what their members share
+    Group {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(subcommand)]
+        command: group::GroupCommand,
+    },
     /// Exchange a one-time code for a token and remember it for later commands
     Login {
         #[command(flatten)]
@@ -136,6 +144,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Why { client, args } => conflict::why(&client, &args),
         Command::Conflict { client, command } => conflict::run(&client, command),
+        Command::Group { client, command } => group::run(&client, command),
         Command::Login { client, code } => client::log_in(&client, &code),
         Command::Config { config } => serve::print_config(config.as_deref()),
         Command::Completions { shell } => {

@@ -102,10 +102,9 @@ impl ConflictBoard for Shared {
     }
 
     fn twin(&self, tree: &Genesis) -> Result<Address<DeviceMsg>, SyncError> {
-        let missing = || not_found(&format!("device {}", tree.name));
-        let device = tree.name.parse().map_err(|_| missing())?;
+        let missing = || not_found(&format!("the tree of {}", tree.name));
         let devices = self.devices.load_full().ok_or_else(missing)?;
-        devices.twin(device).map_err(|error| error.to_sync_error())
+        devices.keeper_of(tree).map_err(|error| error.to_sync_error())
     }
 
     fn tell(&self, conflict: &Conflict, resolution: Option<&Resolution>) {

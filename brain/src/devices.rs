@@ -1,9 +1,13 @@
-//! Finding a device's twin.
+//! Finding the twin of a device, or of a group.
+
+mod groups;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::device::{BrainAuthor, Clock, Commits, DeviceActor, DeviceArgs, DeviceMsg};
+use actors::device::{
+    BrainAuthor, Clock, Commits, DeviceActor, DeviceArgs, DeviceMsg, GroupActor, TreeOf,
+};
 use actors::ports::{ConflictDesk, ReadError, TreeStore};
 use actors::supervise::{
     Address, AskError, Child, ChildPolicy, DynamicSupervisor, SetPolicy, StartChildError,
@@ -22,10 +26,11 @@ const BRANCH: &str = "brain/devices";
 /// So many twins may be in the tree at once, most of them passive.
 const TWINS_MAX: usize = 100_000;
 
-/// The twins of the fleet, by device.
+/// The twins of the fleet, by device, and those of its groups.
 #[derive(Clone)]
 pub struct Devices {
     shards: Arc<[DynamicSupervisor<DeviceActor>]>,
+    groups: DynamicSupervisor<GroupActor>,
     policy: SetPolicy,
     fleet: FleetId,
     brain: BrainAuthor,
@@ -46,6 +51,12 @@ pub enum TwinError {
         /// The device.
         device: DeviceId,
     },
+    /// There is no such group.
+    #[error("there is no group {name:?}")]
+    UnknownGroup {
+        /// The group.
+        name: String,
+    },
     /// Its record cannot be read.
     #[error("the device's record cannot be read")]
     Read(#[from] ReadError),
@@ -63,6 +74,7 @@ impl TwinError {
         let origin = ErrorSource::new(Layer::Brain, "devices", "reach twin");
         match self {
             Self::Unknown { device } => not_found(&format!("device {device}")),
+            Self::UnknownGroup { name } => not_found(&format!("group {name:?}")),
             Self::Read(error) => error.to_sync_error(),
             Self::Start(_) | Self::Ask(_) => {
                 let text = protocol::session::with_causes(self);
@@ -85,17 +97,19 @@ impl Devices {
     ) -> Self {
         let Supervision { devices, shard, device, .. } = *rules;
         let shard = |_| DynamicSupervisor::new(shard, device, TWINS_MAX / SHARDS);
+        let groups = DynamicSupervisor::new(rules.shard, rules.device, groups::GROUPS_MAX);
         let shards = (0..SHARDS).map(shard).collect();
         let trees = Arc::new(store.clone());
-        Self { shards, policy: devices, fleet, brain, trees, store, conflicts, clock, tree }
+        Self { shards, groups, policy: devices, fleet, brain, trees, store, conflicts, clock, tree }
     }
 
     /// The branch of the supervision tree that holds them.
     pub fn supervisor(&self) -> Supervisor {
         let set = Supervisor::new(self.policy);
-        self.shards.iter().enumerate().fold(set, |set, (n, shard)| {
+        let set = self.shards.iter().enumerate().fold(set, |set, (n, shard)| {
             set.child(Child::dynamic(format!("shard-{n}"), ChildPolicy::supervisor(), shard))
-        })
+        });
+        set.child(Child::dynamic("groups", ChildPolicy::supervisor(), &self.groups))
     }
 
     /// The twin of an enrolled device, started where it is not in memory.
@@ -109,20 +123,22 @@ impl Devices {
 
     /// The twin of a device whose record is at hand.
     pub fn twin_of(&self, record: &DeviceRecord) -> Result<Address<DeviceMsg>, TwinError> {
-        let args = || {
-            Arc::new(DeviceArgs {
-                device: record.device,
-                fleet: self.fleet,
-                device_keys: vec![record.key],
-                brain: self.brain.clone(),
-                store: self.trees.clone(),
-                conflicts: self.conflicts.clone(),
-                clock: self.clock.clone(),
-                epochs: crate::random_epoch,
-                commits: Commits::default(),
-            })
-        };
+        let of = || TreeOf::Device { device: record.device, keys: vec![record.key] };
+        let args = || self.args_of(of());
         Ok(self.shard(record.device).ensure_child(record.device.to_string(), args)?)
+    }
+
+    fn args_of(&self, of: TreeOf) -> Arc<DeviceArgs> {
+        Arc::new(DeviceArgs {
+            of,
+            fleet: self.fleet,
+            brain: self.brain.clone(),
+            store: self.trees.clone(),
+            conflicts: self.conflicts.clone(),
+            clock: self.clock.clone(),
+            epochs: crate::random_epoch,
+            commits: Commits::default(),
+        })
     }
 
     /// The twin of a device, where it is in memory.

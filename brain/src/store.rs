@@ -11,6 +11,7 @@ mod dead_letters;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod groups;
 mod history;
 mod keys;
 mod mark;

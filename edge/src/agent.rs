@@ -27,6 +27,7 @@ use crate::identity::{self, Identity, IdentityError};
 use crate::local_api::{self, LocalApi};
 use crate::metrics::Metrics;
 use crate::sense::{self, BoardSource, Sense, SenseSettings};
+use crate::shares::{self, Shares};
 use crate::spool::{self, Place, SpoolError, SpoolNode, Store};
 use crate::status::{Board, Status};
 use crate::track::{self, Limits, Track, WriteError};
@@ -109,6 +110,7 @@ pub struct Agent {
     clock: Clock,
     sampler: Sampler,
     track: actors::supervise::Address<track::Msg>,
+    shares: Shares,
     crashes: Option<CrashJournal>,
 }
 
@@ -192,12 +194,34 @@ impl Agent {
         if let Some(crashes) = crashes.clone() {
             env.crashes = Arc::new(crashes);
         }
-        let parts =
-            Parts { config, identity, enrolment, store, clock, board, track, tree, crashes };
+        let setup = shares::Setup {
+            identity: identity.clone(),
+            data_dir: config.data_dir.clone(),
+            place: config.spool.clone(),
+            clock: clock.clone(),
+            commit_delay: config.commit_delay,
+        };
+        let shares = Shares::new(setup, ChildPolicy::default());
+        let parts = Parts {
+            config,
+            identity,
+            enrolment,
+            store,
+            clock,
+            board,
+            track,
+            shares,
+            tree,
+            crashes,
+        };
         let root = Root::start("edge", parts.supervisor(), env).await?;
-        let Parts { config, identity, clock, board, track, crashes, .. } = parts;
+        let Parts { config, identity, enrolment, clock, board, track, shares, crashes, .. } = parts;
+        if let Some(enrolment) = enrolment {
+            let known = shares.clone();
+            tokio::task::spawn_blocking(move || known.open_known(enrolment.fleet)).await?;
+        }
         let sampler = config.sampler;
-        let agent = Self { root, identity, board, clock, sampler, track, crashes };
+        let agent = Self { root, identity, board, clock, sampler, track, shares, crashes };
         agent.report_start(copied_from).await?;
         Ok(agent)
     }
@@ -234,8 +258,13 @@ impl Agent {
 
     /// The device's state now.
     pub async fn state(&self) -> Result<AgentState, WriteError> {
-        let (state, root) = self.track.ask(track::Msg::State, track::PATIENCE).await?;
-        Ok(AgentState { state, root })
+        let shown = self.track.ask(track::Msg::State, track::PATIENCE).await?;
+        Ok(AgentState { state: shown.state, root: shown.root })
+    }
+
+    /// The trees that the device shares with others.
+    pub fn shares(&self) -> &Shares {
+        &self.shares
     }
 
     /// Writes changes and comes back when they are durable, with where the log then stands; none
@@ -331,6 +360,7 @@ struct Parts {
     clock: Clock,
     board: Board,
     track: actors::supervise::Address<track::Msg>,
+    shares: Shares,
     tree: TreeView,
     crashes: Option<CrashJournal>,
 }
@@ -363,6 +393,7 @@ impl Parts {
             Arc::new(track::Args {
                 identity: self.identity.clone(),
                 fleet: self.enrolment.as_ref().map(|enrolment| enrolment.fleet),
+                shared: None,
                 issuer: self.enrolment.as_ref().and_then(|e| e.issuer()).map(|(_, key)| key),
                 spool: spool_address,
                 store: self.store.clone(),
@@ -381,6 +412,7 @@ impl Parts {
                 clock: self.clock.clone(),
                 board: self.board.clone(),
                 track: self.track.clone(),
+                shares: self.shares.clone(),
                 request: config.request.clone(),
                 server: config.server.clone(),
                 wanted_server: wanted_server.subscribe(),
@@ -406,9 +438,9 @@ impl Parts {
         let supervisor = Supervisor::new(SetPolicy::with(Strategy::RestForOne))
             .child(spool)
             .child(sense)
-            .child(track)
-            .child(apply)
-            .child(uplink);
+            .child(track);
+        let supervisor = self.shares.branches().into_iter().fold(supervisor, Supervisor::child);
+        let supervisor = supervisor.child(apply).child(uplink);
         if !config.local_api && config.metrics_listen.is_none() {
             return supervisor;
         }
@@ -420,6 +452,7 @@ impl Parts {
                 metrics_listen: config.metrics_listen,
                 board: self.board.clone(),
                 track: self.track.clone(),
+                shares: self.shares.clone(),
                 clock: self.clock.clone(),
                 tree: self.tree.clone(),
                 crashes: self.crashes.clone(),

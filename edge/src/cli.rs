@@ -3,6 +3,7 @@
 mod enroll;
 mod overrides;
 mod run;
+mod shared;
 mod simulate;
 mod status;
 mod tree;
@@ -83,6 +84,11 @@ enum Command {
         #[command(subcommand)]
         command: overrides::OverrideCommand,
     },
+    /// Shows and writes what the members of this device's groups share.
+    Shared {
+        #[command(subcommand)]
+        command: shared::SharedCommand,
+    },
     /// Runs many simulated devices in one process, for trials and load tests.
     Simulate(simulate::Arguments),
 }
@@ -129,6 +135,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Override { command } => {
             let config = Config::load(common.config.as_deref(), &flags)?;
             overrides::run(&config, command, common.output)
+        }
+        Command::Shared { command } => {
+            let config = Config::load(common.config.as_deref(), &flags)?;
+            shared::run(&config, command, common.output)
         }
         Command::Simulate(arguments) => {
             let config = Config::load(common.config.as_deref(), &flags)?;

@@ -27,6 +27,7 @@ pub mod overrides;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
 pub mod sense;
+pub mod shares;
 pub mod simulate;
 pub mod spool;
 pub mod status;

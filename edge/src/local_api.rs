@@ -2,9 +2,9 @@
 //!
 //! It speaks HTTP, one request a connection: `/status` is the agent's [`Status`] as JSON, `/tree`
 //! its actors, `/crashes` what failed lately, `/overrides` what is set here in place of what is
-//! desired (with `POST`, it sets one), `/metrics` its figures for Prometheus, `/healthz` whether it
-//! runs, `/readyz` whether it keeps
-//! what it is given. Where it is configured, the last three are answered over TCP as well.
+//! desired (with `POST`, it sets one), `/shared` the trees that it shares (with `POST`, it writes
+//! into one), `/metrics` its figures for Prometheus, `/healthz` whether it runs, `/readyz` whether
+//! it keeps what it is given. Where it is configured, the last three are answered over TCP as well.
 
 mod http;
 mod readiness;
@@ -29,6 +29,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::overrides;
+use crate::shares::{self, ShareStatus, Shares};
 use crate::status::{Board, Status};
 use crate::track;
 use http::{Method, Request, Response};
@@ -55,6 +56,8 @@ pub struct Args {
     pub board: Board,
     /// For the tree's root and overrides.
     pub track: Address<track::Msg>,
+    /// The trees that this device shares.
+    pub shares: Shares,
     /// The time, for leases.
     pub clock: Clock,
     /// The agent's parts, live.
@@ -284,6 +287,10 @@ async fn respond(request: &Request, args: &Args, audience: Audience) -> Response
         (Method::Post, "/overrides", Audience::Owner { uid }) => {
             set_override(args, &request.body, uid).await
         }
+        (Method::Get, "/shared", Audience::Owner { .. }) => all_shares(args).await,
+        (Method::Post, "/shared", Audience::Owner { uid }) => {
+            write_shared(args, &request.body, uid).await
+        }
         (Method::Get, "/metrics", _) => match args.board.metrics().scrape() {
             Some(text) => Response::new(200, telemetry::TEXT_CONTENT_TYPE, text),
             None => Response::text(503, "the agent is starting\n"),
@@ -297,7 +304,7 @@ async fn respond(request: &Request, args: &Args, audience: Audience) -> Response
         }
         _ => Response::text(
             404,
-            "ask for /status, /tree, /crashes, /overrides, /metrics, /healthz or /readyz\n",
+            "ask for /status, /tree, /crashes, /overrides, /shared, /metrics, /healthz or /readyz\n",
         ),
     }
 }
@@ -325,6 +332,54 @@ async fn set_override(args: &Args, body: &[u8], uid: u32) -> Response {
     }
 }
 
+async fn all_shares(args: &Args) -> Response {
+    let own = match args.track.ask(track::Msg::State, PATIENCE / 2).await {
+        Ok(own) => own.state,
+        Err(error) => return Response::text(503, &format!("{error}\n")),
+    };
+    let mut found: Vec<ShareStatus> = Vec::new();
+    for name in args.shares.names() {
+        let Some(share) = args.shares.find(&name) else { continue };
+        match share.status(PATIENCE / 2).await {
+            Ok(status) => {
+                let member = status.member && shares::is_in(&own, &name);
+                found.push(ShareStatus { member, ..status });
+            }
+            Err(error) => return Response::text(503, &format!("{}\n", with_causes(&error))),
+        }
+    }
+    Response::json(200, &found)
+}
+
+/// Writes into a shared tree, and answers with all of them as they are then.
+async fn write_shared(args: &Args, body: &[u8], uid: u32) -> Response {
+    let request: shares::Request = match serde_json::from_slice(body) {
+        Ok(request) => request,
+        Err(error) => return Response::text(400, &format!("that is no change: {error}\n")),
+    };
+    let draft = match request.draft(&format!("local:uid-{uid}")) {
+        Ok(draft) => draft,
+        Err(error) => return Response::text(400, &format!("{}\n", with_causes(&error))),
+    };
+    let Some(share) = args.shares.find(&request.group) else {
+        let text =
+            format!("this device is in no group {:?}; see `edge shared list`\n", request.group);
+        return Response::text(404, &text);
+    };
+    match args.track.ask(track::Msg::State, PATIENCE / 2).await {
+        Ok(own) if shares::is_in(&own.state, &request.group) => {}
+        Ok(_) => {
+            let text = format!("this device is no member of group {:?} any more\n", request.group);
+            return Response::text(403, &text);
+        }
+        Err(error) => return Response::text(503, &format!("{error}\n")),
+    }
+    match track::write(&share.track, draft, None).await {
+        Ok(_) => all_shares(args).await,
+        Err(error) => Response::text(409, &format!("{}\n", with_causes(&error))),
+    }
+}
+
 async fn crashes(args: &Args) -> Response {
     let Some(journal) = args.crashes.clone() else {
         return Response::json(200, &[(); 0]);
@@ -339,8 +394,8 @@ async fn crashes(args: &Args) -> Response {
 
 async fn status(args: &Args) -> Status {
     let mut status = args.board.status();
-    if let Ok((_, root)) = args.track.ask(track::Msg::State, PATIENCE / 2).await {
-        status.root = Some(HEXLOWER.encode(&root));
+    if let Ok(shown) = args.track.ask(track::Msg::State, PATIENCE / 2).await {
+        status.root = Some(HEXLOWER.encode(&shown.root));
     }
     status
 }

@@ -57,6 +57,8 @@ pub struct Board {
     position: Arc<watch::Sender<Option<LogPosition>>>,
     revision: Arc<watch::Sender<u64>>,
     metrics: Arc<Metrics>,
+    /// Told whenever the position changes.
+    moved: Option<Arc<watch::Sender<u64>>>,
 }
 
 impl Board {
@@ -87,7 +89,13 @@ impl Board {
             position: Arc::new(watch::Sender::new(None)),
             revision: Arc::new(watch::Sender::new(0)),
             metrics: Arc::default(),
+            moved: None,
         }
+    }
+
+    /// The same, for one of many trees: `moved` counts whenever one of them moves.
+    pub fn telling(self, moved: Arc<watch::Sender<u64>>) -> Self {
+        Self { moved: Some(moved), ..self }
     }
 
     /// What is counted.
@@ -117,11 +125,14 @@ impl Board {
 
     /// The own log durably stands here.
     pub fn set_position(&self, position: LogPosition) {
-        self.position.send_if_modified(|known| {
+        let news = self.position.send_if_modified(|known| {
             let news = *known != Some(position);
             *known = Some(position);
             news
         });
+        if let Some(moved) = self.moved.as_ref().filter(|_| news) {
+            moved.send_modify(|times| *times += 1);
+        }
     }
 
     /// Follows how often desired state changed.

@@ -1,4 +1,4 @@
-//! The keeper of the device's tree: the only one who changes it.
+//! The keeper of a tree, the device's own or a shared one: the only one who changes it.
 //!
 //! Whatever changes the tree comes here as a message, is applied to the [`Replica`], waits for
 //! the commit that makes it durable together with what else came meanwhile, and only then is
@@ -20,7 +20,7 @@ use actors::supervise::{Address, AskError, Reply};
 use actors::trace::context_of;
 use actors::traced_span;
 use protocol::clock::ClockQuality;
-use protocol::history::{Change, Cut, Draft, Entry, LogId, Provenance, SignedHead};
+use protocol::history::{Change, Cut, Draft, Entry, Genesis, LogId, Provenance, SignedHead};
 use protocol::state::{State, Value};
 use protocol::trace::{EntryTrace, TraceContext};
 use protocol::wire::{LogPosition, Refuse};
@@ -50,6 +50,8 @@ pub struct Args {
     pub identity: Identity,
     /// The fleet, if the device is enrolled.
     pub fleet: Option<FleetId>,
+    /// The tree, where it is not the device's own.
+    pub shared: Option<Genesis>,
     /// The key of the brain that certified the device.
     pub issuer: Option<PublicKey>,
     /// The spool.
@@ -104,8 +106,8 @@ pub enum Msg {
     Effective(Reply<Effective>),
     /// What is set here in place of what is desired.
     Overrides(Reply<Vec<Override>>),
-    /// Every leaf with its value, and the root.
-    State(Reply<(State, [u8; 32])>),
+    /// What the tree shows.
+    State(Reply<Shown>),
 }
 
 /// Why a change was not written.
@@ -172,6 +174,17 @@ pub struct Fetched {
     pub entries: Vec<Entry>,
     /// Those of them that are traced.
     pub traces: Vec<EntryTrace>,
+}
+
+/// What a tree shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// Every leaf with its value.
+    pub state: State,
+    /// The root hash.
+    pub root: [u8; 32],
+    /// Whether this device may write in it.
+    pub may_write: bool,
 }
 
 /// What the device is to do, and what it did about it.

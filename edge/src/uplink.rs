@@ -31,6 +31,7 @@ use crate::clock::Clock;
 use crate::config::Secret;
 use crate::enrolment::Request;
 use crate::identity::Identity;
+use crate::shares::Shares;
 use crate::status::Board;
 use crate::track;
 use calling::Calling;
@@ -51,6 +52,8 @@ pub struct Args {
     pub board: Board,
     /// The keeper of the tree.
     pub track: Address<track::Msg>,
+    /// The trees that this device shares.
+    pub shares: Shares,
     /// How to join a fleet, if it is known.
     pub request: Option<Request>,
     /// The brain's address by configuration, if it is set.

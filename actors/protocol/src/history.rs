@@ -12,6 +12,7 @@ mod entry;
 mod head;
 mod ingest;
 mod leaf;
+mod member;
 mod refold;
 mod rights;
 mod tree;
@@ -19,11 +20,13 @@ mod vector;
 
 pub use author::{Author, Change, Draft};
 pub use entry::{
-    ENTRY_BYTES_MAX, Entry, EntryKind, Genesis, LogId, Provenance, TEXT_BYTES_MAX, TreeKind,
+    ENTRY_BYTES_MAX, Entry, EntryKind, Genesis, LogId, Provenance, SHARED_NAME_BYTES_MAX,
+    TEXT_BYTES_MAX, TreeKind,
 };
 pub use head::{Cut, CutCause, CutError, Head, SignedHead};
-pub use ingest::{Admission, Refusal, admit};
+pub use ingest::{Admission, Refusal, admit, stranger};
 pub use leaf::{Candidate, Leaf};
+pub use member::{GROUPS_PREFIX, MEMBERS_MAX, MEMBERS_PREFIX, Member, member_change, member_of};
 pub use refold::Refold;
 pub use rights::{Forbidden, Role};
 pub use tree::{LEAVES_MAX, LOGS_MAX, LogState, Tree};

@@ -1,7 +1,7 @@
 //! The conversation of two replicas, as a state machine without I/O.
 //!
 //! A [`Session`] begins with the handshake (see [`handshake`]) and then exchanges heads, entries
-//! and acknowledgements (see [`replication`]). The shell around it owns the socket, the store and
+//! and acknowledgements of the device's tree, and of the trees that both sides share. The shell around it owns the socket, the store and
 //! the clock: it feeds every event in as an [`Input`] and carries out the [`Output`]s in order.
 //! The same machine serves every transport.
 //!
@@ -10,6 +10,7 @@
 //! - after [`Output::Authorise`] or [`Output::Enrol`] it answers with [`Input::Authorised`],
 //!   [`Input::EnrolmentGranted`] or [`Input::Denied`];
 //! - after [`Output::Fetch`] it answers with [`Input::Fetched`], possibly empty;
+//! - after [`Output::Offered`] it answers with [`Input::Share`] where it holds that tree as well;
 //! - after [`Output::Ingest`] it answers with [`Input::Stored`] or [`Input::Refused`], in order;
 //! - once the session [is established](Session::is_established), it gives [`Input::Sealed`] and
 //!   [`Input::CutMade`] for what its logs have of both, since an earlier connection may have
@@ -19,10 +20,11 @@
 //! It also calls in with [`Input::Tick`] no later than [`Session::next_tick_ms`].
 
 pub mod handshake;
-pub mod replication;
+mod link;
+mod replication;
 
 use crate::clock::ClockQuality;
-use crate::history::{Cut, Entry, LogId, SignedHead};
+use crate::history::{Cut, Entry, Genesis, LogId, SignedHead};
 use crate::keys::Chain;
 use crate::trace::EntryTrace;
 use crate::wire::{
@@ -31,7 +33,9 @@ use crate::wire::{
 use crate::{DeviceId, EntryId, ErrorCode, ErrorSource, Layer, PublicKey, SyncError, TreeId};
 
 use handshake::{Handshake, Progress};
-use replication::Replication;
+use link::Link;
+
+pub use link::SHARED_TREES_MAX;
 
 /// The time, both ways of telling it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +107,24 @@ pub enum Input<'a> {
     Sealed(SignedHead),
     /// A log of this side ended; its successor's position follows as [`Input::Stored`].
     CutMade(Cut),
+    /// This side holds a shared tree and speaks of it on this link.
+    Share {
+        /// The tree's beginning.
+        genesis: Genesis,
+        /// Where it stands here.
+        replica: Box<Replica>,
+    },
+    /// This side speaks of a shared tree no longer.
+    Leave(TreeId),
+    /// What would be said of the device's tree, of a shared one: [`Stored`](Self::Stored),
+    /// [`Refused`](Self::Refused), [`Fetched`](Self::Fetched), [`Traced`](Self::Traced),
+    /// [`Sealed`](Self::Sealed) and [`CutMade`](Self::CutMade).
+    OfShared {
+        /// The tree.
+        tree: TreeId,
+        /// What happened.
+        input: Box<Input<'a>>,
+    },
     /// This side wants to end the connection.
     Close {
         /// Why.
@@ -190,6 +212,22 @@ pub enum Output {
         /// The round trip, in milliseconds.
         round_trip_ms: u64,
     },
+    /// The peer holds a shared tree.
+    Offered {
+        /// The tree's beginning.
+        genesis: Genesis,
+        /// Where it stands there.
+        logs: Vec<LogPosition>,
+    },
+    /// The peer speaks of a shared tree no longer.
+    Left(TreeId),
+    /// What would be said of the device's tree, of a shared one.
+    OfShared {
+        /// The tree.
+        tree: TreeId,
+        /// What to do.
+        output: Box<Output>,
+    },
     /// The session is over.
     Closed(Ended),
 }
@@ -252,7 +290,7 @@ pub struct Session {
 #[derive(Debug)]
 enum Phase {
     Handshake(Box<Handshake>),
-    Replication(Box<Replication>),
+    Linked(Box<Link>),
     Over,
 }
 
@@ -270,14 +308,14 @@ impl Session {
     /// When [`Input::Tick`] is due, on the monotonic clock.
     pub fn next_tick_ms(&self) -> Option<u64> {
         match &self.phase {
-            Phase::Replication(replication) => Some(replication.next_tick_ms()),
+            Phase::Linked(link) => Some(link.next_tick_ms()),
             Phase::Handshake(_) | Phase::Over => None,
         }
     }
 
     /// Whether the handshake is over and the session lasts.
     pub fn is_established(&self) -> bool {
-        matches!(self.phase, Phase::Replication(_))
+        matches!(self.phase, Phase::Linked(_))
     }
 
     /// Takes an event in and says what follows from it.
@@ -291,13 +329,13 @@ impl Session {
             Phase::Over => return outputs,
             Phase::Handshake(handshake) => match handshake.handle(input, now, &mut outputs) {
                 Ok(Progress::Pending) => Ok(()),
-                Ok(Progress::Established(replication)) => {
-                    self.phase = Phase::Replication(replication);
+                Ok(Progress::Established(link)) => {
+                    self.phase = Phase::Linked(link);
                     Ok(())
                 }
                 Err(failure) => Err(failure),
             },
-            Phase::Replication(replication) => replication.handle(input, now, &mut outputs),
+            Phase::Linked(link) => link.handle(input, now, &mut outputs),
         };
         match result {
             Ok(()) => {}

@@ -10,6 +10,7 @@ pub use frame::{
     encode, plain_bytes,
 };
 pub use message::{
-    Ack, Auth, Capabilities, Close, Enrolled, Heads, Hello, HelloReply, LogPosition, Message,
-    MessageKind, Ping, Pong, Purpose, Refuse, TokenProof, Traces, VersionRange, Welcome,
+    Ack, Auth, Capabilities, Close, Enrolled, Heads, Hello, HelloReply, Leave, LogPosition,
+    Message, MessageKind, Ping, Pong, Purpose, Refuse, Share, TokenProof, Traces, VersionRange,
+    Welcome,
 };

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::device::{BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, WriteOutcome};
+use actors::device::{
+    BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, TreeOf, WriteOutcome,
+};
 use actors::ports::{LinkEvent, LinkReceiver};
 use actors::supervise::{
     Address, Backoff, Child, ChildPolicy, DynamicSupervisor, Env, Restart, Root, SetPolicy,
@@ -45,9 +47,11 @@ impl Rig {
         let keypair = fleet::brain_key();
         let args = || {
             Arc::new(DeviceArgs {
-                device: fleet::device_id(1),
+                of: TreeOf::Device {
+                    device: fleet::device_id(1),
+                    keys: vec![fleet::device_key(1).public()],
+                },
                 fleet: fleet::FLEET,
-                device_keys: vec![fleet::device_key(1).public()],
                 brain: BrainAuthor { brains: [keypair.public()].into(), keypair, epoch: 1 },
                 store: Arc::new(self.store.clone()),
                 conflicts: Arc::new(()),
@@ -71,8 +75,8 @@ async fn attach(
     connection: u64,
 ) -> (Result<Replica, SyncError>, Events) {
     let (link, events) = mpsc::channel(64);
-    let peer = "sim".to_owned();
-    let ask = |reply| DeviceMsg::Attach { connection, peer, link, reply };
+    let (peer, device) = ("sim".to_owned(), fleet::device_id(1));
+    let ask = |reply| DeviceMsg::Attach { connection, device, peer, link, reply };
     (twin.ask(ask, TIME).await.expect("an answer"), events)
 }
 

@@ -5,7 +5,9 @@ use protocol::history::{Entry, LogId, Refusal};
 use protocol::session::Now;
 use protocol::wire::LogPosition;
 
-use super::{DeviceActor, DeviceMsg, error, settling};
+use super::commits::settling;
+use super::links::News;
+use super::{DeviceMsg, TreeActor, Whose, error};
 use crate::account::{InFlight, Outcome, Reason};
 use crate::ports::{Evidence, LinkEvent};
 use crate::supervise::{Context, NodeError};
@@ -13,13 +15,14 @@ use crate::trace::Spans;
 
 /// Entries that came over the link.
 pub(super) struct Came {
+    pub(super) connection: u64,
     pub(super) log: LogId,
     pub(super) entries: Vec<(EntryId, Entry)>,
     pub(super) bytes: u32,
     pub(super) in_flight: InFlight,
 }
 
-impl DeviceActor {
+impl<W: Whose> TreeActor<W> {
     /// Judges entries, and has those that are new made durable.
     pub(super) async fn ingest(
         &mut self,
@@ -28,14 +31,14 @@ impl DeviceActor {
         spans: &Spans,
         now: Now,
     ) -> Result<(), NodeError> {
-        let Came { log, entries, bytes, in_flight } = came;
+        let Came { connection, log, entries, bytes, in_flight } = came;
         #[cfg(feature = "chaos")]
         super::letters::fail_at(&["reported/chaos/poison", "reported/chaos/deadly"], &entries);
         let came = entries.len() as u32;
-        if self.is_behind_refused(log, &entries) {
+        if self.is_behind_refused(connection, log, &entries) {
             let outcome = Outcome::refused(came, Reason::BehindRefused);
             let position = LogPosition::of(self.twin_mut().tree(), log);
-            let news = vec![LinkEvent::stored(position, bytes)];
+            let news = News::of(connection, vec![LinkEvent::stored(position, bytes)]);
             self.nothing_new(ctx, news, spans, in_flight, outcome);
             return Ok(());
         }
@@ -52,10 +55,10 @@ impl DeviceActor {
         }
         let refusal = result.refused.as_ref().map(|(_, refusal)| refusal.code());
         let outcome = Outcome::judged(came, result.new as u32, refusal, unread);
-        let mut news = vec![LinkEvent::stored(result.position, bytes)];
+        let mut news = News::of(connection, vec![LinkEvent::stored(result.position, bytes)]);
         if let Some((seq, refusal)) = &result.refused {
             let bytes = std::mem::take(&mut result.refused_bytes);
-            news.push(self.refuse(log, *seq, refusal, bytes, now));
+            news.push(self.refuse(connection, log, *seq, refusal, bytes, now));
         }
         match result.commit {
             Some(commit) => {
@@ -70,7 +73,7 @@ impl DeviceActor {
     fn nothing_new(
         &mut self,
         ctx: &Context<DeviceMsg>,
-        news: Vec<LinkEvent>,
+        news: News,
         spans: &Spans,
         in_flight: InFlight,
         outcome: Outcome,
@@ -80,17 +83,23 @@ impl DeviceActor {
             self.commit(ctx, commit, news, spans, Some(settling(in_flight, outcome)));
         } else {
             in_flight.settle(&outcome);
-            news.into_iter().for_each(|event| self.send(event));
+            news.deliver(&self.links.senders());
         }
     }
 
     /// Whether entries follow one that was not taken: the device has yet to deal with that.
-    fn is_behind_refused(&mut self, log: LogId, entries: &[(EntryId, Entry)]) -> bool {
+    fn is_behind_refused(
+        &mut self,
+        connection: u64,
+        log: LogId,
+        entries: &[(EntryId, Entry)],
+    ) -> bool {
         let first = entries.first().map_or(0, |(_, entry)| entry.seq);
-        match self.refused {
+        let Some(link) = self.links.get_mut(connection) else { return false };
+        match link.refused {
             Some((of, seq)) if of == log && first > seq => true,
             Some((of, _)) if of == log => {
-                self.refused = None;
+                link.refused = None;
                 false
             }
             _ => false,
@@ -99,6 +108,7 @@ impl DeviceActor {
 
     fn refuse(
         &mut self,
+        connection: u64,
         log: LogId,
         seq: u64,
         refusal: &Refusal,
@@ -106,12 +116,16 @@ impl DeviceActor {
         now: Now,
     ) -> LinkEvent {
         let (code, fatal) = (refusal.code(), refusal.is_fatal());
-        self.refused = Some((log, seq));
         let error = error(code, "ingest", refusal.to_string());
-        tracing::warn!(device = %self.args.device, %code, seq, "entry refused");
-        if fatal {
+        tracing::warn!(tree = %self.args.of, %code, seq, "entry refused");
+        let link = self.links.get_mut(connection);
+        let device = link.map(|link| {
+            link.refused = Some((log, seq));
+            link.device
+        });
+        if let Some(device) = device.filter(|_| fatal) {
             self.args.store.keep_evidence(Evidence {
-                device: self.args.device,
+                device,
                 at_ms: now.wall_ms,
                 error: error.clone(),
                 bytes,

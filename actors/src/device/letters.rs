@@ -9,7 +9,10 @@ use protocol::wire::{Batch, LogPosition};
 use protocol::{ErrorCode, SyncError};
 use serde::Serialize;
 
-use super::{DeviceActor, DeviceMsg, WriteOutcome, error, save_error, settling};
+use super::commits::settling;
+use super::links::News;
+use super::writes::save_error;
+use super::{DeviceMsg, TreeActor, Whose, WriteOutcome, error};
 use crate::account::{Outcome, Reason};
 use crate::ports::{CommitDone, CommitError, DeadLetter, Letter, LinkEvent};
 use crate::supervise::{Condemned, Context, Digest, Reply};
@@ -58,7 +61,7 @@ pub(super) fn fail_at(leaves: &[&str], entries: &[(protocol::EntryId, protocol::
     assert!(!poisoned, "chaos: a poisoned entry");
 }
 
-impl DeviceActor {
+impl<W: Whose> TreeActor<W> {
     /// Puts a message aside that is not to be handled, and tells whoever sent it once it is kept.
     pub(super) fn put_aside(
         &mut self,
@@ -71,9 +74,9 @@ impl DeviceActor {
         let refusal = error(ErrorCode::DeadLettered, "handle message", text);
         let (letter, news, answer) = match msg {
             DeviceMsg::EntriesCame { connection, log, entries, bytes, in_flight, .. } => {
-                if !self.is_current(connection) {
+                let Some(link) = self.links.get_mut(connection) else {
                     return in_flight.refuse(Reason::Code(ErrorCode::Fenced));
-                }
+                };
                 let behind = (entries.len() as u32).saturating_sub(1);
                 let code = Some(ErrorCode::DeadLettered);
                 let outcome = Outcome::judged(behind + 1, 0, code, behind);
@@ -81,37 +84,31 @@ impl DeviceActor {
                 let first: Vec<_> = entries.into_iter().take(1).map(|(_, entry)| entry).collect();
                 let seq = first.first().map_or(0, |entry| entry.seq);
                 let Ok(batch) = Batch::pack(&first) else { return };
-                self.refused = Some((log, seq));
+                link.refused = Some((log, seq));
                 let position = LogPosition::of(self.twin_mut().tree(), log);
-                let news = vec![
-                    LinkEvent::stored(position, bytes),
-                    LinkEvent::Refused {
-                        log,
-                        seq,
-                        error: refusal,
-                        consumed_bytes: 0,
-                        fatal: false,
-                    },
-                ];
+                let (consumed_bytes, fatal) = (0, false);
+                let refused =
+                    LinkEvent::Refused { log, seq, error: refusal, consumed_bytes, fatal };
+                let news = News::of(connection, vec![LinkEvent::stored(position, bytes), refused]);
                 (Letter::Entries(batch), news, settling(in_flight, outcome))
             }
             DeviceMsg::Write { changes, provenance, reply, .. } => {
-                (Letter::Write(changes, provenance), Vec::new(), refused(reply, refusal))
+                (Letter::Write(changes, provenance), News::default(), refused(reply, refusal))
             }
             DeviceMsg::SetState { desired, provenance, reply, .. } => {
-                (Letter::SetState(desired, provenance), Vec::new(), refused(reply, refusal))
+                (Letter::SetState(desired, provenance), News::default(), refused(reply, refusal))
             }
             DeviceMsg::SaveState { state, provenance, reply, .. } => {
-                (Letter::SaveState(state, provenance), Vec::new(), refused(reply, refusal))
+                (Letter::SaveState(state, provenance), News::default(), refused(reply, refusal))
             }
             // It is kept already.
             DeviceMsg::Replay { reply, .. } => return reply.send(Err(refusal)),
             _ => return,
         };
-        let device = self.args.device;
+        let device = self.args.of.clone();
         tracing::error!(%device, message = letter.message(), digest = %why.digest, "message is put aside as a dead letter");
         self.args.store.keep_dead_letter(DeadLetter {
-            device,
+            tree: device.genesis(self.args.fleet),
             at_ms: now.wall_ms,
             digest: why.digest.0,
             fault: why.crash.as_ref().map(|crash| crash.fault.to_string()),
@@ -175,7 +172,7 @@ impl DeviceActor {
         let commit = result.commit.or_else(|| under_way.then(|| self.twin_mut().settle()));
         match commit {
             Some(commit) => {
-                let news = vec![LinkEvent::stored(result.position, 0)];
+                let news = News::all(vec![LinkEvent::stored(result.position, 0)]);
                 let answer = Box::new(move |committed: Result<(), CommitError>| {
                     let committed = committed.map_err(|error| error.to_sync_error());
                     reply.send(committed.and(answer));

@@ -1,17 +1,18 @@
 //! What a device's actor starts from, is told, and answers.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use protocol::conflict::Resolution;
-use protocol::history::{Change, Cut, Entry, LogId, Provenance, SignedHead};
+use protocol::history::{Change, Cut, Entry, Genesis, LogId, Provenance, SignedHead, TreeKind};
 use protocol::session::{Now, Replica};
 use protocol::state::{State, StateDelta, Version, VersionedState};
 use protocol::trace::{EntryTrace, TraceContext};
 use protocol::wire::Refuse;
 use protocol::{ConflictId, DeviceId, EntryId, FleetId, PublicKey, SyncError};
 
-use super::BrainAuthor;
+use super::{BrainAuthor, Links};
 use crate::account::InFlight;
 use crate::ports::{CommitError, ConflictDesk, Letter, LinkSender, TreeNumber, TreeStore};
 use crate::supervise::Reply;
@@ -24,12 +25,10 @@ pub trait Clock: Send + Sync + 'static {
 
 /// What every incarnation of a device's actor starts from.
 pub struct DeviceArgs {
-    /// The device.
-    pub device: DeviceId,
-    /// Its fleet.
+    /// Whose tree it is.
+    pub of: TreeOf,
+    /// The fleet.
     pub fleet: FleetId,
-    /// The keys that write its part of its tree, the current one and former ones.
-    pub device_keys: Vec<PublicKey>,
     /// Who the brain is when it writes.
     pub brain: BrainAuthor,
     /// Where trees are kept.
@@ -42,6 +41,43 @@ pub struct DeviceArgs {
     pub epochs: fn() -> u64,
     /// What is under way, through all incarnations.
     pub commits: Commits,
+}
+
+/// Whose tree an actor keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TreeOf {
+    /// A device's own.
+    Device {
+        /// The device.
+        device: DeviceId,
+        /// The keys that write its part of the tree, the current one and former ones.
+        keys: Vec<PublicKey>,
+    },
+    /// The one that the members of a group share. Who they are is written in it.
+    Group {
+        /// The group.
+        name: String,
+    },
+}
+
+impl TreeOf {
+    /// The beginning of the tree.
+    pub fn genesis(&self, fleet: FleetId) -> Genesis {
+        let (kind, name) = match self {
+            Self::Device { device, .. } => (TreeKind::Device, device.to_string()),
+            Self::Group { name } => (TreeKind::Group, name.clone()),
+        };
+        Genesis { kind, fleet, name }
+    }
+}
+
+impl fmt::Display for TreeOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device { device, .. } => write!(f, "{device}"),
+            Self::Group { name } => write!(f, "group {name}"),
+        }
+    }
 }
 
 /// How many commits of a tree are queued and not yet durable.
@@ -89,10 +125,12 @@ impl Commits {
 pub enum DeviceMsg {
     /// Load the twin.
     Load,
-    /// A connection of the device has proved itself.
+    /// A connection has proved itself.
     Attach {
         /// Its number: higher than that of every earlier connection.
         connection: u64,
+        /// The device at its other end.
+        device: DeviceId,
         /// Where the peer is, for people.
         peer: String,
         /// Where news for the connection goes.
@@ -102,6 +140,8 @@ pub enum DeviceMsg {
     },
     /// What a new connection is to be told is on disk.
     Settled {
+        /// The connection's number.
+        connection: u64,
         /// Where the tree stood when the connection came. What was written since may not be
         /// durable, and reaches the connection as news.
         replica: Replica,
@@ -187,6 +227,28 @@ pub enum DeviceMsg {
         /// What became of it, once it is durable.
         reply: Reply<Result<WriteOutcome, SyncError>>,
     },
+    /// Let a device write in a group's tree, or end that.
+    SetMember {
+        /// The device.
+        device: DeviceId,
+        /// The key that it writes with.
+        key: PublicKey,
+        /// Whether it is to be a member.
+        is_current: bool,
+        /// Who and why.
+        provenance: Provenance,
+        /// What became of it, once it is durable.
+        reply: Reply<Result<WriteOutcome, SyncError>>,
+    },
+    /// Note in the device's tree which groups it is in, and have its connection look at them.
+    GroupsAre {
+        /// Their names.
+        groups: Vec<String>,
+        /// Who and why.
+        provenance: Provenance,
+        /// What became of it, once it is durable.
+        reply: Reply<Result<WriteOutcome, SyncError>>,
+    },
     /// Decide a conflict by its strategy.
     Resolve {
         /// Which.
@@ -222,8 +284,8 @@ pub enum DeviceMsg {
     SealDue,
     /// Nobody has needed the twin for a while: leave memory until somebody does.
     Rest,
-    /// The twin is back in memory: this is the connection that it had.
-    Resume(Link),
+    /// The twin is back in memory: these are the connections that it had.
+    Resume(Links),
     /// Try a dead letter again.
     Replay {
         /// What it asked for.
@@ -231,15 +293,6 @@ pub enum DeviceMsg {
         /// What became of it, once it is durable.
         reply: Reply<Result<WriteOutcome, SyncError>>,
     },
-}
-
-/// A connection of the device, as its actor knows it.
-#[derive(Debug)]
-pub struct Link {
-    pub(super) connection: u64,
-    pub(super) peer: String,
-    pub(super) since_ms: u64,
-    pub(super) events: LinkSender,
 }
 
 /// What a write came to.

@@ -9,12 +9,15 @@ use protocol::wire::{PLAIN_BYTES_MAX, Refuse};
 use protocol::{EntryId, ErrorCode};
 use tokio::sync::oneshot;
 
-use super::{CutAnswer, DeviceActor, DeviceMsg, OwnEntries, REFUSED_RETRY_MS, Reissued};
+use super::links::News;
+use super::{
+    CutAnswer, DeviceMsg, OwnEntries, REFUSED_RETRY_MS, Reissued, TreeActor, TreeOf, Whose,
+};
 use crate::ports::{CommitError, LinkEvent, TreeCommit};
 use crate::supervise::{Context, NodeError};
 use crate::trace::Spans;
 
-impl DeviceActor {
+impl<W: Whose> TreeActor<W> {
     pub(super) async fn take_signed_head(
         &mut self,
         ctx: &Context<DeviceMsg>,
@@ -32,7 +35,12 @@ impl DeviceActor {
             proved.then(|| self.twin_mut().take_proved_head(signed)).flatten()
         };
         if let Some((commit, position)) = taken {
-            self.commit(ctx, commit, vec![LinkEvent::stored(position, 0)], &Spans::default(), None);
+            let mut news = vec![LinkEvent::stored(position, 0)];
+            if self.is_shared() {
+                // What was written may go to the other members now, with this to vouch for it.
+                news.push(LinkEvent::Sealed(signed));
+            }
+            self.commit(ctx, commit, News::all(news), &Spans::default(), None);
         }
         Ok(())
     }
@@ -43,6 +51,7 @@ impl DeviceActor {
         cut: Cut,
         now: Now,
     ) -> Result<(), NodeError> {
+        let told = self.is_shared().then(|| LinkEvent::CutMade(cut.clone()));
         let commit = match self.twin_mut().take_cut(cut) {
             CutAnswer::Nothing => return Ok(()),
             CutAnswer::Ends(commit) => commit,
@@ -51,8 +60,13 @@ impl DeviceActor {
                 None => return Ok(()),
             },
         };
-        self.commit(ctx, commit, Vec::new(), &Spans::default(), None);
+        let news = News::all(told.into_iter().collect());
+        self.commit(ctx, commit, news, &Spans::default(), None);
         Ok(())
+    }
+
+    fn is_shared(&self) -> bool {
+        matches!(self.args.of, TreeOf::Group { .. })
     }
 
     /// Ends a log below entries that are here already; none where the history says otherwise.
@@ -63,7 +77,7 @@ impl DeviceActor {
         now: Now,
     ) -> Result<Option<TreeCommit>, NodeError> {
         let Cut { log, last_seq, last_id, .. } = cut;
-        let device = self.args.device;
+        let device = self.args.of.clone();
         if !self.settled(ctx).await {
             return Ok(None);
         }
@@ -98,6 +112,7 @@ impl DeviceActor {
     pub(super) async fn refused_by_peer(
         &mut self,
         ctx: &Context<DeviceMsg>,
+        connection: u64,
         refuse: Refuse,
         now: Now,
     ) -> Result<(), NodeError> {
@@ -113,8 +128,9 @@ impl DeviceActor {
         let clock_is_right =
             check_not_ahead(Hlc { wall_ms: now.wall_ms, counter: 0 }, now_ms).is_ok();
         if reason.code != ErrorCode::ClockAhead || !is_own || !clock_is_right {
-            tracing::error!(device = %self.args.device, code = %reason.code, seq, "the device refused an entry");
-            self.send(LinkEvent::Close { error: reason, retry_after_ms: Some(REFUSED_RETRY_MS) });
+            tracing::error!(device = %self.args.of, code = %reason.code, seq, "the device refused an entry");
+            let retry_after_ms = Some(REFUSED_RETRY_MS);
+            self.links.send(connection, LinkEvent::Close { error: reason, retry_after_ms });
             return Ok(());
         }
         if !self.settled(ctx).await {
@@ -134,13 +150,14 @@ impl DeviceActor {
         let epoch = (self.args.epochs)();
         let reissued = self.twin_mut().reissue(log, seq, &written, epoch, now);
         let Some(Reissued { cuts, commit, position }) = reissued else {
-            self.send(LinkEvent::Close { error: reason, retry_after_ms: Some(REFUSED_RETRY_MS) });
+            let retry_after_ms = Some(REFUSED_RETRY_MS);
+            self.links.send(connection, LinkEvent::Close { error: reason, retry_after_ms });
             return Ok(());
         };
-        tracing::warn!(device = %self.args.device, logs = cuts.len(), "entries dated ahead are written again");
+        tracing::warn!(device = %self.args.of, logs = cuts.len(), "entries dated ahead are written again");
         let mut news: Vec<_> = cuts.into_iter().map(LinkEvent::CutMade).collect();
         news.push(LinkEvent::stored(position, 0));
-        self.commit(ctx, commit, news, &Spans::default(), None);
+        self.commit(ctx, commit, News::all(news), &Spans::default(), None);
         self.seal_soon(ctx);
         Ok(())
     }

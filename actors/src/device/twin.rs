@@ -1,4 +1,5 @@
-//! A device's twin: the brain's replica of its tree, and what the brain writes into it.
+//! A twin: the brain's replica of a device's tree or of a group's, and what the brain writes
+//! into it.
 //!
 //! Pure: every call takes the time and gives back the commit to make. The twin is ahead of the
 //! store until that commit is durable; when a commit fails, the twin is dropped and loaded again.
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use protocol::history::{
     Admission, Author, Change, Draft, ENTRY_BYTES_MAX, Entry, Head, LogId, LogState, Provenance,
-    Refusal, Role, SignedHead, Tree, admit,
+    Refusal, Role, SignedHead, Tree, admit, stranger,
 };
 use protocol::keys::Keypair;
 use protocol::session::{Now, Replica};
@@ -22,6 +23,7 @@ pub use reissue::{OwnEntries, Reissued};
 
 mod conflicts;
 mod cut;
+mod members;
 mod reissue;
 
 use crate::ports::{LoadedTree, Segment, Snapshot, TreeCommit, TreeRecord};
@@ -55,11 +57,11 @@ impl BrainAuthor {
     }
 }
 
-/// The brain's replica of a device's tree.
+/// The brain's replica of a tree.
 #[derive(Debug)]
 pub struct Twin {
-    device: DeviceId,
-    device_keys: Vec<PublicKey>,
+    /// The device whose tree it is, with its keys; none where it is a group's.
+    owner: Option<(DeviceId, Vec<PublicKey>)>,
     brain: BrainAuthor,
     tree: Tree,
     author: Author,
@@ -141,10 +143,23 @@ pub enum SaveError {
 }
 
 impl Twin {
-    /// A twin of what the store has.
+    /// A twin of what the store has of a device's tree.
     pub fn new(
         device: DeviceId,
         device_keys: Vec<PublicKey>,
+        brain: BrainAuthor,
+        loaded: LoadedTree,
+    ) -> Self {
+        Self::load(Some((device, device_keys)), brain, loaded)
+    }
+
+    /// A twin of what the store has of a group's tree.
+    pub fn of_group(brain: BrainAuthor, loaded: LoadedTree) -> Self {
+        Self::load(None, brain, loaded)
+    }
+
+    fn load(
+        owner: Option<(DeviceId, Vec<PublicKey>)>,
         brain: BrainAuthor,
         loaded: LoadedTree,
     ) -> Self {
@@ -157,8 +172,7 @@ impl Twin {
         let last = going_on.map(|log| log.hlc).max().unwrap_or_default();
         let conflicts = conflicts::all(&tree);
         Self {
-            device,
-            device_keys,
+            owner,
             author: Author::new(log, last),
             brain,
             tree,
@@ -205,9 +219,9 @@ impl Twin {
         let mut known = Vec::new();
         let mut fresh = Vec::with_capacity(entries.len());
         for (id, entry) in entries {
-            let admission = match self.role(entry.log.author) {
+            let admission = match self.role(&entry.log) {
                 Some(role) => admit(&self.tree, &entry, id, role, now.wall_ms),
-                None => Err(self.not_a_writer(&entry)),
+                None => Err(stranger(&self.tree, &entry)),
             };
             match admission {
                 Ok(Admission::Known) => known.push((entry.seq, id)),
@@ -344,24 +358,6 @@ impl Twin {
     /// The value of a leaf.
     pub fn value(&self, path: &Path) -> Option<Cow<'_, Value>> {
         self.tree.value(path)
-    }
-
-    fn role(&self, author: PublicKey) -> Option<Role> {
-        if self.device_keys.contains(&author) {
-            Some(Role::Owner(self.device))
-        } else if self.brain.brains.contains(&author) {
-            Some(Role::Brain)
-        } else {
-            None
-        }
-    }
-
-    fn not_a_writer(&self, entry: &Entry) -> Refusal {
-        let kind = self.tree.genesis().kind;
-        let device = DeviceId(*entry.log.author.0.first_chunk().expect("a key has 32 bytes"));
-        let first = entry.delta.changes().next().map(|(path, _)| path.clone());
-        let path = first.unwrap_or_else(|| Path::new("unknown").expect("a valid path"));
-        protocol::history::Forbidden { role: Role::Member(device), kind, path }.into()
     }
 
     fn position(&self, log: &LogId) -> LogPosition {

@@ -8,14 +8,15 @@ use protocol::trace::{EntryTrace, TraceContext};
 use protocol::{ConflictId, ErrorCode, SyncError};
 use tracing::Span;
 
+use super::links::News;
 use super::twin::{SaveError, Written};
-use super::{DeviceActor, DeviceMsg, WriteOutcome, error};
+use super::{DeviceMsg, TreeActor, Whose, WriteOutcome, error};
 use crate::ports::{CommitError, LinkEvent};
 use crate::supervise::{Context, Reply};
 use crate::trace::{self, Spans};
 use crate::traced_span;
 
-impl DeviceActor {
+impl<W: Whose> TreeActor<W> {
     pub(super) fn write(
         &mut self,
         ctx: &Context<DeviceMsg>,
@@ -48,7 +49,7 @@ impl DeviceActor {
             news.push(LinkEvent::Traced { log, trace: EntryTrace { seq, context } });
         }
         news.push(LinkEvent::stored(position, 0));
-        self.commit(ctx, commit, news, &span.into_iter().collect(), Some(answer));
+        self.commit(ctx, commit, News::all(news), &span.into_iter().collect(), Some(answer));
         self.seal_soon(ctx);
     }
 
@@ -101,11 +102,11 @@ impl DeviceActor {
         let answer = Box::new(move |result: Result<(), CommitError>| {
             reply.send(result.map(|()| version).map_err(|error| error.to_sync_error()));
         });
-        self.commit(ctx, commit, Vec::new(), &Spans::default(), Some(answer));
+        self.commit(ctx, commit, News::default(), &Spans::default(), Some(answer));
     }
 
     fn write_span(&self, parent: TraceContext) -> Span {
-        traced_span!(parent, "device.write", device.id = %self.args.device)
+        traced_span!(parent, "device.write", device.id = %self.args.of)
     }
 }
 

@@ -292,6 +292,10 @@ impl Brain {
             | Output::Acked { .. }
             | Output::PeerRefused(_)
             | Output::OwnLogBehind { .. }
+            // This side holds no shared tree: what the peer says of one goes nowhere.
+            | Output::Offered { .. }
+            | Output::Left(_)
+            | Output::OfShared { .. }
             | Output::ClockSample { .. } => {}
         }
     }

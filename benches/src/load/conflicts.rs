@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use actors::account::InFlight;
 use actors::conflict::{ConflictActor, ConflictArgs, ConflictBoard};
-use actors::device::{BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg};
+use actors::device::{BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, TreeOf};
 use actors::ports::{ConflictDesk, ConflictRecord, ReadError};
 use actors::supervise::{Address, Child, ChildPolicy, DynamicSupervisor, Env, Root, Supervisor};
 use brain::clock::SystemClock;
@@ -214,9 +214,8 @@ async fn device(
 ) -> anyhow::Result<Device> {
     let (key, brain) = (key(number), Keypair::from_seed(&[7; 32]));
     let args = DeviceArgs {
-        device: id(number),
+        of: TreeOf::Device { device: id(number), keys: vec![key.public()] },
         fleet: FLEET,
-        device_keys: vec![key.public()],
         brain: BrainAuthor { brains: [brain.public()].into(), keypair: brain, epoch: 1 },
         store: Arc::new(store.clone()),
         conflicts: desk.clone(),
@@ -227,7 +226,13 @@ async fn device(
     let twin = twins.start_child(number.to_string(), Arc::new(args))?;
     let (link, mut events) = mpsc::channel(64);
     tokio::spawn(async move { while events.recv().await.is_some() {} });
-    let attach = |reply| DeviceMsg::Attach { connection: 1, peer: "load".into(), link, reply };
+    let attach = |reply| DeviceMsg::Attach {
+        connection: 1,
+        device: id(number),
+        peer: "load".into(),
+        link,
+        reply,
+    };
     twin.ask(attach, TIME_MAX).await??;
     let life = |epoch| {
         let log = LogId { author: key.public(), epoch };

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actors::device::{BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg};
+use actors::device::{BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, TreeOf};
 use actors::ports::CommitError;
 use actors::supervise::{
     Address, Budget, Child, ChildPolicy, DynamicSupervisor, Env, Intensity, Root, SetPolicy,
@@ -168,9 +168,8 @@ impl Rig {
             device[..8].copy_from_slice(&(number as u64).to_be_bytes());
             let brains = [self.keypair.public()].into();
             Arc::new(DeviceArgs {
-                device: DeviceId(device),
+                of: TreeOf::Device { device: DeviceId(device), keys: Vec::new() },
                 fleet: FLEET,
-                device_keys: Vec::new(),
                 brain: BrainAuthor { keypair: self.keypair.clone(), epoch: 1, brains },
                 store: Arc::new(self.store.clone()),
                 conflicts: Arc::new(()),

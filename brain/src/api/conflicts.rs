@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::auth::Principal;
-use super::devices::{parse_id, read_tree};
+use super::devices::parse_id;
 use super::span::ApiSpan;
+use super::subject::Subject;
 use super::writes::{WriteAnswer, WriteQuery, provenance, write};
 use super::{Api, Problem};
 use crate::store::not_found;
@@ -27,7 +28,7 @@ const LEAVES_MAX: usize = 200;
 #[serde(deny_unknown_fields)]
 pub(super) struct WhyQuery {
     /// The leaf, or the beginning of leaves up to a `/`; all if not given.
-    path: Option<String>,
+    pub(super) path: Option<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -80,8 +81,18 @@ pub(super) async fn explain(
         online: api.presence.of(device).is_some(),
         quarantined_ms: quarantined.map(|left| left.as_millis() as u64),
     };
+    explain_of(api, Subject::Device(device), asked, reach).await
+}
+
+/// Why leaves of a tree are what they are.
+pub(super) async fn explain_of(
+    api: Api,
+    subject: Subject,
+    asked: Option<Path>,
+    reach: Reach,
+) -> Result<Json<Vec<Why>>, Problem> {
     let now_ms = api.clock.now().wall_ms;
-    read_tree(api, &id, move |store, number| {
+    let read = subject.read(api, move |store, number| {
         let missing = || Problem::from(not_found("this leaf"));
         let replica = store.replica(number)?.ok_or_else(missing)?;
         let paths = leaves_of(&replica.1, asked)?;
@@ -92,8 +103,8 @@ pub(super) async fn explain(
         let found: Vec<_> =
             found.filter_map(Result::transpose).collect::<Result<_, ReadError>>()?;
         if found.is_empty() { Err(missing()) } else { Ok(found) }
-    })
-    .await
+    });
+    read.await
 }
 
 /// The leaf, or those below it, or all.
@@ -124,13 +135,22 @@ pub(super) async fn list(
     UrlPath(id): UrlPath<String>,
     Query(query): Query<ConflictQuery>,
 ) -> Result<Json<Vec<ConflictView>>, Problem> {
+    list_of(api, Subject::device(&id)?, query).await
+}
+
+/// The conflicts of a tree, the latest first.
+pub(super) async fn list_of(
+    api: Api,
+    subject: Subject,
+    query: ConflictQuery,
+) -> Result<Json<Vec<ConflictView>>, Problem> {
     let limit = query.limit.unwrap_or(100).clamp(1, PAGE_MAX);
     let until = query.before.map_or(Version::MAX, |before| before.saturating_sub(1));
-    read_tree(api, &id, move |store, number| {
+    let read = subject.read(api, move |store, number| {
         let records = store.conflicts(number, until, limit)?;
         Ok(records.into_iter().map(ConflictView::from).collect())
-    })
-    .await
+    });
+    read.await
 }
 
 /// One conflict.
@@ -156,14 +176,19 @@ pub(super) async fn policy(
     State(api): State<Api>,
     UrlPath(id): UrlPath<String>,
 ) -> Result<Json<PolicyView>, Problem> {
-    read_tree(api, &id, |store, number| {
+    policy_of(api, Subject::device(&id)?).await
+}
+
+/// How conflicts of a tree are decided.
+pub(super) async fn policy_of(api: Api, subject: Subject) -> Result<Json<PolicyView>, Problem> {
+    let read = subject.read(api, |store, number| {
         let tree = store.replica(number)?.map(|(_, tree)| tree);
         let version = tree.as_ref().map_or(0, Tree::policy);
         let known = tree.as_ref().and_then(|tree| tree.conflict_policy(version));
         let policy = known.unwrap_or(ConflictPolicy::built_in()).clone();
         Ok(PolicyView { version, policy })
-    })
-    .await
+    });
+    read.await
 }
 
 /// Set how conflicts of a device's tree are decided from now on. Those that are there stay as they
@@ -180,18 +205,24 @@ pub(super) async fn set_policy(
     span: ApiSpan,
     body: String,
 ) -> Result<Json<WriteAnswer>, Problem> {
+    let policy = parse_policy(&body)?;
+    let provenance = provenance(principal, query);
+    let trace = span.context();
+    write(&api, &id, |reply| DeviceMsg::SetPolicy { policy, provenance, trace, reply }).await
+}
+
+/// A policy as it is written into trees.
+pub(super) fn parse_policy(body: &str) -> Result<String, Problem> {
     let policy =
-        ConflictPolicy::parse(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
+        ConflictPolicy::parse(body).map_err(|error| Problem::bad_request(error.to_string()))?;
     let text =
         serde_json::to_string(&policy).map_err(|error| Problem::internal(error.to_string()))?;
     // Written out again it may be longer.
     ConflictPolicy::parse(&text).map_err(|error| Problem::bad_request(error.to_string()))?;
-    let provenance = provenance(principal, query);
-    let trace = span.context();
-    write(&api, &id, |reply| DeviceMsg::SetPolicy { policy: text, provenance, trace, reply }).await
+    Ok(text)
 }
 
-fn parse_path(text: &str) -> Result<Path, Problem> {
+pub(super) fn parse_path(text: &str) -> Result<Path, Problem> {
     let text = text.trim_end_matches('/');
     Path::new(text).map_err(|error| Problem::bad_request(format!("path {text:?}: {error}")))
 }

@@ -9,8 +9,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use data_encoding::{BASE64, HEXLOWER};
+use protocol::codec;
 use protocol::history::{Change, Provenance};
-use protocol::{DeviceId, codec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -26,9 +26,9 @@ const REPLAY_TIME_MAX: Duration = Duration::from_secs(10);
 /// A message that is not handled any more.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DeadLetterView {
-    /// What it is called: the beginning of its hash, and its device.
+    /// What it is called: the beginning of its hash, and its device or group.
     pub id: String,
-    /// The device whose actor it killed.
+    /// The device, or the group, whose actor it killed.
     pub device: String,
     /// What kind of message it is.
     pub message: String,
@@ -85,11 +85,11 @@ pub(super) async fn replay(
     Path(id): Path<String>,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let found = find(&api, &id).await?;
-    tracing::warn!(device = %found.device, id, "a dead letter is tried again on request");
+    tracing::warn!(device = found.tree.name, id, "a dead letter is tried again on request");
     let devices = api.devices.clone();
-    let device = found.device;
-    let twin = tokio::task::spawn_blocking(move || devices.twin(device)).await??;
-    api.tree.pardon(&api.devices.path(device), Digest(found.digest));
+    let tree = found.tree.clone();
+    let twin = tokio::task::spawn_blocking(move || devices.keeper_of(&tree)).await??;
+    api.tree.pardon(&api.devices.path_of(&found.tree), Digest(found.digest));
     let letter = found.letter.clone();
     let ask = |reply| DeviceMsg::Replay { letter, reply };
     let outcome = twin.ask(ask, REPLAY_TIME_MAX).await.map_err(TwinError::from)??;
@@ -106,21 +106,21 @@ pub(super) async fn discard(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let found = find(&api, &id).await?;
-    tracing::warn!(device = %found.device, id, "a dead letter is discarded on request");
+    tracing::warn!(device = found.tree.name, id, "a dead letter is discarded on request");
     forget(&api, &found).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn find(api: &Api, id: &str) -> Result<DeadLetter, Problem> {
-    let parsed = id.split_once('-').and_then(|(digest, device)| {
+    let parsed = id.split_once('-').and_then(|(digest, name)| {
         let digest: [u8; 8] = HEXLOWER.decode(digest.as_bytes()).ok()?.try_into().ok()?;
-        Some((digest, device.parse::<DeviceId>().ok()?))
+        Some((digest, name.to_owned()))
     });
-    let (digest, device) = parsed.ok_or_else(|| {
+    let (digest, name) = parsed.ok_or_else(|| {
         Problem::bad_request(format!("{id:?} is no id; see `brain quarantine list`"))
     })?;
     let store = api.store.clone();
-    let found = tokio::task::spawn_blocking(move || store.dead_letter(digest, device)).await?;
+    let found = tokio::task::spawn_blocking(move || store.dead_letter(digest, &name)).await?;
     let found = found.map_err(|error| error.to_sync_error())?;
     Ok(found.ok_or_else(|| not_found(&format!("dead letter {id}")))?)
 }
@@ -133,8 +133,8 @@ async fn forget(api: &Api, letter: &DeadLetter) -> Result<(), Problem> {
 
 fn view(letter: &DeadLetter) -> DeadLetterView {
     DeadLetterView {
-        id: format!("{}-{}", Digest(letter.digest), letter.device),
-        device: letter.device.to_string(),
+        id: format!("{}-{}", Digest(letter.digest), letter.tree.name),
+        device: letter.tree.name.clone(),
         message: letter.letter.message().to_owned(),
         at_ms: letter.at_ms,
         fault: letter.fault.clone(),

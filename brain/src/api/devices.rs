@@ -12,7 +12,6 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderName;
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use protocol::history::{Genesis, TreeKind};
 use protocol::state::{StateChange, StateDelta, Version, VersionedState};
 use protocol::{DeviceId, EntryId, PublicKey};
 use serde::{Deserialize, Serialize};
@@ -20,6 +19,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::etag::etag;
+use super::subject::Subject;
 use super::{Api, Problem};
 use crate::store::{
     DeviceRecord, HistoryEntry, SnapshotInfo, Store, TreeAt, WhichVersion, not_found,
@@ -198,13 +198,22 @@ pub(super) async fn state(
     Path(id): Path<String>,
     Query(query): Query<StateQuery>,
 ) -> Result<([(HeaderName, String); 1], Json<VersionedState>), Problem> {
+    state_of(api, Subject::device(&id)?, query).await
+}
+
+/// The state of a tree, with its ETag.
+pub(super) async fn state_of(
+    api: Api,
+    subject: Subject,
+    query: StateQuery,
+) -> Result<([(HeaderName, String); 1], Json<VersionedState>), Problem> {
     let which = which_version(query)?;
-    let state = read_tree(api, &id, move |store, tree| {
+    let read = subject.read(api, move |store, tree| {
         let missing = || Problem::from(not_found("this version"));
         let state = store.state(tree, which)?.ok_or_else(missing)?;
         Ok(versioned(&state))
-    })
-    .await?;
+    });
+    let state = read.await?;
     Ok((etag(state.version), state))
 }
 
@@ -217,15 +226,24 @@ pub(super) async fn history(
     Path(id): Path<String>,
     Query(query): Query<HistoryQuery>,
 ) -> Result<Json<HistoryPage>, Problem> {
+    history_of(api, Subject::device(&id)?, query).await
+}
+
+/// The changes of a tree, newest first.
+pub(super) async fn history_of(
+    api: Api,
+    subject: Subject,
+    query: HistoryQuery,
+) -> Result<Json<HistoryPage>, Problem> {
     let limit = query.limit.unwrap_or(100).min(PAGE_MAX);
     let until = query.before.map_or(Version::MAX, |before| before.saturating_sub(1));
-    read_tree(api, &id, move |store, tree| {
+    let read = subject.read(api, move |store, tree| {
         let entries = store.history(tree, until, limit)?;
         let next = entries.last().map(|last| last.version).filter(|last| *last > 1);
         let changes = entries.into_iter().map(ChangeView::from).collect();
         Ok(HistoryPage { changes, next })
-    })
-    .await
+    });
+    read.await
 }
 
 /// The versions of a device's tree, as ranges without gaps.
@@ -265,22 +283,7 @@ pub(super) async fn read_tree<T: Send + 'static>(
     id: &str,
     read: impl FnOnce(&Store, TreeNumber) -> Result<T, Problem> + Send + 'static,
 ) -> Result<Json<T>, Problem> {
-    let device = parse_id(id)?;
-    let answer = tokio::task::spawn_blocking(move || {
-        if api.store.device(device)?.is_none() {
-            return Err(Problem::from(not_found(&format!("device {device}"))));
-        }
-        let tree = tree_number(&api, device)?;
-        let missing = || Problem::from(not_found(&format!("state of device {device}")));
-        read(&api.store, tree.ok_or_else(missing)?)
-    });
-    answer.await?.map(Json)
-}
-
-fn tree_number(api: &Api, device: DeviceId) -> Result<Option<TreeNumber>, Problem> {
-    let fleet = api.identity.fleet;
-    let genesis = Genesis { kind: TreeKind::Device, fleet, name: device.to_string() };
-    Ok(api.store.tree_number(genesis.tree_id())?)
+    Subject::device(id)?.read(api, read).await
 }
 
 pub(super) fn which_version(query: StateQuery) -> Result<WhichVersion, Problem> {
@@ -354,7 +357,7 @@ impl std::fmt::Display for EntryAccount {
 }
 
 fn offline_summary(api: &Api, record: &DeviceRecord) -> Result<DeviceSummary, Problem> {
-    let state: Option<Arc<TreeAt>> = match tree_number(api, record.device)? {
+    let state: Option<Arc<TreeAt>> = match Subject::Device(record.device).tree(api)? {
         Some(tree) => api.store.state(tree, WhichVersion::Latest)?,
         None => None,
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use actors::device::{DeviceMsg, WriteOutcome};
-use actors::supervise::Reply;
+use actors::supervise::{Address, Reply};
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::{Extension, Json};
 use protocol::history::{Change, Provenance};
@@ -17,9 +17,10 @@ use serde_json::Value as Json_;
 use utoipa::{IntoParams, ToSchema};
 
 use super::auth::Principal;
-use super::devices::{StateQuery, parse_id, read_tree, which_version};
+use super::devices::{StateQuery, read_tree, which_version};
 use super::etag::IfMatch;
 use super::span::ApiSpan;
+use super::subject::Subject;
 use super::{Api, Problem};
 use crate::devices::TwinError;
 use crate::store::not_found;
@@ -88,7 +89,7 @@ pub(super) async fn patch_desired(
     span: ApiSpan,
     Json(leaves): Json<BTreeMap<String, Json_>>,
 ) -> Result<Json<WriteAnswer>, Problem> {
-    let changes = parse_leaves(leaves)?;
+    let changes = parse_leaves("desired", leaves)?;
     let provenance = provenance(principal, query);
     let trace = span.context();
     write(&api, &id, |reply| DeviceMsg::Write { changes, provenance, if_version, trace, reply })
@@ -166,7 +167,7 @@ pub(super) async fn create_snapshot(
     State(api): State<Api>,
     UrlPath(id): UrlPath<String>,
 ) -> Result<Json<Json_>, Problem> {
-    let twin = twin(&api, &id).await?;
+    let twin = Subject::device(&id)?.twin(&api).await?;
     let version = twin.ask(|reply| DeviceMsg::Snapshot { reply }, WRITE_TIME_MAX).await;
     let version = version.map_err(TwinError::from)??;
     Ok(Json(serde_json::json!({ "version": version })))
@@ -178,15 +179,18 @@ pub(super) async fn write(
     id: &str,
     message: impl FnOnce(Reply<Result<WriteOutcome, SyncError>>) -> DeviceMsg,
 ) -> Result<Json<WriteAnswer>, Problem> {
-    let outcome = twin(api, id).await?.ask(message, WRITE_TIME_MAX).await;
-    let WriteOutcome { version, entry, delta } = outcome.map_err(TwinError::from)??;
-    Ok(Json(WriteAnswer { version, entry, delta }))
+    let twin = Subject::device(id)?.twin(api).await?;
+    write_to(&twin, message).await
 }
 
-async fn twin(api: &Api, id: &str) -> Result<actors::supervise::Address<DeviceMsg>, Problem> {
-    let device = parse_id(id)?;
-    let devices = api.devices.clone();
-    Ok(tokio::task::spawn_blocking(move || devices.twin(device)).await??)
+/// Has a twin write, and waits until that is durable.
+pub(super) async fn write_to(
+    twin: &Address<DeviceMsg>,
+    message: impl FnOnce(Reply<Result<WriteOutcome, SyncError>>) -> DeviceMsg,
+) -> Result<Json<WriteAnswer>, Problem> {
+    let outcome = twin.ask(message, WRITE_TIME_MAX).await;
+    let WriteOutcome { version, entry, delta } = outcome.map_err(TwinError::from)??;
+    Ok(Json(WriteAnswer { version, entry, delta }))
 }
 
 pub(super) fn provenance(Principal(principal): Principal, query: WriteQuery) -> Provenance {
@@ -196,7 +200,7 @@ pub(super) fn provenance(Principal(principal): Principal, query: WriteQuery) -> 
 
 pub(super) fn parse_desired(leaves: BTreeMap<String, Json_>) -> Result<TreeState, Problem> {
     let mut desired = TreeState::new();
-    for (path, value) in parse_leaves(leaves)? {
+    for (path, value) in parse_leaves("desired", leaves)? {
         let value =
             value.ok_or_else(|| Problem::bad_request(format!("{path} is null; leave it out")))?;
         desired.insert(path, value);
@@ -204,10 +208,14 @@ pub(super) fn parse_desired(leaves: BTreeMap<String, Json_>) -> Result<TreeState
     Ok(desired)
 }
 
-pub(super) fn parse_leaves(leaves: BTreeMap<String, Json_>) -> Result<Vec<Change>, Problem> {
+/// Changes of leaves below `segment`.
+pub(super) fn parse_leaves(
+    segment: &str,
+    leaves: BTreeMap<String, Json_>,
+) -> Result<Vec<Change>, Problem> {
     let mut changes = Vec::with_capacity(leaves.len());
     for (text, json) in leaves {
-        let path = Path::new(&format!("desired/{text}"))
+        let path = Path::new(&format!("{segment}/{text}"))
             .map_err(|error| Problem::bad_request(format!("path {text:?}: {error}")))?;
         let value = match json {
             Json_::Null => None,
@@ -226,7 +234,7 @@ mod tests {
     use super::*;
 
     fn leaves(json: serde_json::Value) -> Result<Vec<Change>, Problem> {
-        parse_leaves(serde_json::from_value(json).expect("an object"))
+        parse_leaves("desired", serde_json::from_value(json).expect("an object"))
     }
 
     #[test]

@@ -59,12 +59,22 @@ pub(super) enum ConflictCommand {
 pub(super) fn why(client: &ClientArgs, args: &WhyArgs) -> anyhow::Result<()> {
     let client = Client::new(client)?;
     let id = resolve(&client, &args.device)?;
-    let mut target = format!("/api/v1/devices/{id}/why");
-    if let Some(path) = &args.path {
+    let target = format!("/api/v1/devices/{id}/why");
+    explain(&client, target, args.path.as_deref(), args.output)
+}
+
+/// Prints why leaves of a tree are what they are.
+pub(super) fn explain(
+    client: &Client,
+    mut target: String,
+    path: Option<&str>,
+    output: Output,
+) -> anyhow::Result<()> {
+    if let Some(path) = path {
         target += &format!("?path={}", encode(path));
     }
     let leaves: Vec<Why> = client.get(&target)?;
-    match (args.output, leaves.as_slice()) {
+    match (output, leaves.as_slice()) {
         (Output::Json, _) => println!("{}", json!(leaves)),
         (Output::Table, [leaf]) => print_leaf(leaf),
         (Output::Table, leaves) => {
@@ -167,13 +177,24 @@ pub(super) fn run(client: &ClientArgs, command: ConflictCommand) -> anyhow::Resu
         ConflictCommand::Policy { device, set, reason } => {
             let id = resolve(&client, &device)?;
             let target = format!("/api/v1/devices/{id}/conflict-policy");
-            match set {
-                Some(file) => set_policy(&client, &target, &file, &reason)?,
-                None => {
-                    let policy: PolicyView = client.get(&target)?;
-                    println!("{}", serde_json::to_string_pretty(&policy)?);
-                }
-            }
+            policy(&client, &target, set.as_ref(), &reason)?;
+        }
+    }
+    Ok(())
+}
+
+/// Shows the policy of a tree, or sets it.
+pub(super) fn policy(
+    client: &Client,
+    target: &str,
+    set: Option<&PathBuf>,
+    reason: &str,
+) -> anyhow::Result<()> {
+    match set {
+        Some(file) => set_policy(client, target, file, reason)?,
+        None => {
+            let policy: PolicyView = client.get(target)?;
+            println!("{}", serde_json::to_string_pretty(&policy)?);
         }
     }
     Ok(())
@@ -185,11 +206,12 @@ fn set_policy(client: &Client, target: &str, file: &PathBuf, reason: &str) -> an
     let policy: Value = serde_json::from_str(&text).with_context(unreadable)?;
     let target = format!("{target}?reason={}", encode(reason));
     let answer: WriteAnswer = client.call(Method::PUT, &target, Some(policy))?;
-    eprintln!("set with version {} of the device's tree", answer.version);
+    eprintln!("set with version {} of the tree", answer.version);
     Ok(())
 }
 
-fn list(client: &Client, target: &str, output: Output) -> anyhow::Result<()> {
+/// Prints the conflicts of a tree.
+pub(super) fn list(client: &Client, target: &str, output: Output) -> anyhow::Result<()> {
     let conflicts: Vec<ConflictView> = client.get(target)?;
     if output == Output::Json {
         println!("{}", json!(conflicts));

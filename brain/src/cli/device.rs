@@ -92,7 +92,7 @@ pub(super) enum DeviceCommand {
 pub(super) struct View {
     /// How to print
     #[arg(long, value_enum, default_value_t)]
-    output: Output,
+    pub(super) output: Output,
     /// Print again every two seconds
     #[arg(long)]
     watch: bool,
@@ -188,7 +188,12 @@ fn row(device: &DeviceSummary) -> [String; 9] {
     ]
 }
 
-fn show(client: &Client, path: &str, detail: Option<&str>, output: Output) -> anyhow::Result<()> {
+pub(super) fn show(
+    client: &Client,
+    path: &str,
+    detail: Option<&str>,
+    output: Output,
+) -> anyhow::Result<()> {
     let state: VersionedState = client.get(path)?;
     match output {
         Output::Json => println!("{}", json!(state)),
@@ -213,7 +218,7 @@ fn show(client: &Client, path: &str, detail: Option<&str>, output: Output) -> an
     Ok(())
 }
 
-fn history(client: &Client, path: &str, output: Output) -> anyhow::Result<()> {
+pub(super) fn history(client: &Client, path: &str, output: Output) -> anyhow::Result<()> {
     let page: HistoryPage = client.get(path)?;
     match output {
         Output::Json => println!("{}", json!(page)),
@@ -251,6 +256,15 @@ fn set(
     if_version: Option<u64>,
     output: Output,
 ) -> anyhow::Result<()> {
+    let body = parse_leaves("desired", leaves)?;
+    let path = format!("/api/v1/devices/{id}/desired?reason={}", encode(reason));
+    let answer = client.call_if(Method::PATCH, &path, Some(body), if_version)?;
+    print_written(&answer, output);
+    Ok(())
+}
+
+/// The leaves below `segment` that PATH=VALUE arguments name.
+pub(super) fn parse_leaves(segment: &str, leaves: &[String]) -> anyhow::Result<Value> {
     let mut body = Map::new();
     for leaf in leaves {
         let (path, text) =
@@ -259,16 +273,13 @@ fn set(
             "" => Value::Null,
             text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
         };
-        body.insert(path.trim_start_matches("desired/").to_owned(), value);
+        let below = path.strip_prefix(segment).and_then(|path| path.strip_prefix('/'));
+        body.insert(below.unwrap_or(path).to_owned(), value);
     }
-    let path = format!("/api/v1/devices/{id}/desired?reason={}", encode(reason));
-    let body = Some(Value::Object(body));
-    let answer = client.call_if(Method::PATCH, &path, body, if_version)?;
-    print_written(&answer, output);
-    Ok(())
+    Ok(Value::Object(body))
 }
 
-fn print_written(answer: &WriteAnswer, output: Output) {
+pub(super) fn print_written(answer: &WriteAnswer, output: Output) {
     match (output, answer.entry) {
         (Output::Json, _) => println!("{}", json!(answer)),
         (Output::Table, Some(_)) => {
@@ -307,7 +318,10 @@ fn all_devices(client: &Client) -> anyhow::Result<Vec<DeviceSummary>> {
     }
 }
 
-fn repeat(view: View, mut print: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(super) fn repeat(
+    view: View,
+    mut print: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     loop {
         if view.watch && view.output == Output::Table && std::io::stdout().is_terminal() {
             // Clears the screen and goes to its beginning.

@@ -2,10 +2,11 @@
 
 mod attach;
 mod goodbye;
+mod groups;
 mod opening;
 mod unanswered;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use actors::trace::Spans;
 use futures_util::{SinkExt, StreamExt};
 use protocol::session::{Ended, Input, Output, Session, error};
 use protocol::trace::EntryTrace;
-use protocol::{DeviceId, ErrorCode};
+use protocol::{DeviceId, ErrorCode, TreeId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -33,6 +34,7 @@ use super::{Ingress, SEND_TIME_MAX, Stay, UNAUTHENTICATED_TIME_MAX};
 use crate::metrics::ActiveLink;
 
 use attach::Away;
+use groups::GroupLink;
 use opening::Opened;
 use unanswered::{Open, Unanswered};
 
@@ -88,6 +90,11 @@ struct Connection<S> {
     frame: Bytes,
     /// What the twin was told and has not answered.
     unanswered: Unanswered,
+    /// The trees of the device's groups.
+    groups: BTreeMap<TreeId, GroupLink>,
+    /// When it is looked which groups the device is in.
+    groups_due: Option<Instant>,
+    groups_noted: bool,
 }
 
 /// What ended a connection.
@@ -105,15 +112,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Some((_, deadline)) => Some(*deadline),
                 None => self.session.next_tick_ms().map(|ms| self.ingress.clock.instant(ms)),
             };
-            let bytes = match self.waiting.front() {
-                Some(Output::Ingest { bytes, .. }) => *bytes,
-                _ => 0,
-            };
+            let bytes = self.waiting.front().and_then(bytes_to_ingest).unwrap_or_default();
             let far = || Instant::now() + Duration::from_secs(3_600);
             let outputs = tokio::select! {
                 biased;
                 event = events.recv() => match event {
-                    Some(event) => self.event(*event),
+                    Some(event) => self.event(None, *event),
                     None => match Box::pin(self.attach_again()).await {
                         Ok((again, outputs)) => {
                             events = again;
@@ -124,6 +128,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         }
                     },
                 },
+                (tree, event) = groups::next(&mut self.groups), if !self.groups.is_empty() => {
+                    match event {
+                        Some(event) => self.event(Some(tree), *event),
+                        None => Box::pin(self.attach_to_group_again(tree)).await,
+                    }
+                }
                 granted = share_of(&self.ingress.ingest, bytes), if !self.waiting.is_empty() => {
                     self.granted = granted;
                     self.waiting.drain(..).collect()
@@ -149,6 +159,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let retry_after_ms = u32::try_from(retry_after.as_millis()).ok();
                     self.feed(Input::Close { error, retry_after_ms })
                 }
+                () = sleep_until(self.groups_due.unwrap_or_else(far)),
+                    if self.groups_due.is_some() => {
+                    Box::pin(self.look_at_groups()).await
+                }
                 () = sleep_until(tick.unwrap_or_else(far)) => {
                     if self.handshake.is_some() {
                         self.close(ErrorCode::TimedOut, "the handshake took too long")
@@ -173,23 +187,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn perform(&mut self, outputs: Vec<Output>) -> Result<(), End> {
         let mut queue = VecDeque::from(outputs);
         while let Some(output) = queue.pop_front() {
+            if let Some(bytes) = bytes_to_ingest(&output) {
+                let Some(share) = self.share(bytes) else {
+                    queue.push_front(output);
+                    self.waiting.append(&mut queue);
+                    return Ok(());
+                };
+                self.hold(share);
+            }
+            let (of, output) = match output {
+                Output::OfShared { tree, output } => (Some(tree), *output),
+                output => (None, output),
+            };
             match output {
                 Output::Send(frame) => self.send(frame).await?,
                 Output::Authorise(peer) => queue.extend(Box::pin(self.authorise(peer)).await),
                 Output::Enrol(peer, proof) => queue.extend(Box::pin(self.enrol(peer, proof)).await),
                 Output::Fetch { log, after, bytes_max } => {
-                    self.ask(Open::Fetch { log, after, bytes_max }).await?;
+                    self.ask(of, Open::Fetch { log, after, bytes_max }).await?;
                 }
                 Output::Traced { traces, .. } => self.traces = traces,
                 Output::Ingest { log, entries, bytes } => {
-                    let Some(share) = self.share(bytes) else {
-                        queue.push_front(Output::Ingest { log, entries, bytes });
-                        self.waiting.append(&mut queue);
-                        return Ok(());
-                    };
-                    self.hold(share);
                     let in_flight = self.ledger.take(entries.len() as u32);
-                    self.unanswered.batch(self.frame.clone(), Instant::now());
+                    let frame = self.frame.clone();
+                    if let Some(unanswered) = self.unanswered_of(of) {
+                        unanswered.batch(frame, Instant::now());
+                    }
                     let connection = self.number;
                     let traces = std::mem::take(&mut self.traces);
                     let came = DeviceMsg::EntriesCame {
@@ -200,15 +223,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         in_flight,
                         traces,
                     };
-                    self.tell(came).await?;
+                    self.tell(of, came).await?;
                 }
-                Output::TakeSignedHead(signed) => self.ask(Open::SignedHead(signed)).await?,
-                Output::TakeCut(cut) => self.ask(Open::Cut(cut)).await?,
-                Output::PeerRefused(refuse) => self.ask(Open::Refused(refuse)).await?,
+                Output::TakeSignedHead(signed) => self.ask(of, Open::SignedHead(signed)).await?,
+                Output::TakeCut(cut) => self.ask(of, Open::Cut(cut)).await?,
+                Output::PeerRefused(refuse) => self.ask(of, Open::Refused(refuse)).await?,
+                Output::Left(tree) => self.left_by_device(tree).await,
                 Output::Closed(ended) => return Err(Some(ended)),
                 Output::Acked { .. }
                 | Output::OwnLogBehind { .. }
                 | Output::ClockSample { .. }
+                // A device that holds the tree of a group which it left is not answered.
+                | Output::Offered { .. }
+                | Output::OfShared { .. }
                 | Output::Welcomed { .. }
                 | Output::Enrolled(_) => {}
             }
@@ -229,36 +256,55 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    fn event(&mut self, event: LinkEvent) -> Vec<Output> {
+    fn event(&mut self, of: Option<TreeId>, event: LinkEvent) -> Vec<Output> {
         match event {
             LinkEvent::Stored { log, position, consumed_bytes, acknowledging } => {
                 self.release(consumed_bytes);
                 self.acknowledging = acknowledging;
-                self.unanswered.stored(&position);
-                if consumed_bytes > 0
-                    && let Some(received) = self.unanswered.batch_done()
-                {
+                let done = self.unanswered_of(of).and_then(|unanswered| {
+                    unanswered.stored(&position);
+                    (consumed_bytes > 0).then(|| unanswered.batch_done()).flatten()
+                });
+                if let Some(received) = done {
                     self.ingress.metrics.acknowledged(received.elapsed());
                 }
-                self.feed(Input::Stored { log, position, consumed_bytes })
+                self.feed_of(of, Input::Stored { log, position, consumed_bytes })
             }
             LinkEvent::Refused { log, seq, error, consumed_bytes, fatal } => {
                 self.release(consumed_bytes);
-                self.feed(Input::Refused { log, seq, error, consumed_bytes, fatal })
+                self.feed_of(of, Input::Refused { log, seq, error, consumed_bytes, fatal })
             }
             LinkEvent::Fetched { log, entries } => {
-                self.unanswered.fetched(log);
-                self.feed(Input::Fetched { log, entries })
+                if let Some(unanswered) = self.unanswered_of(of) {
+                    unanswered.fetched(log);
+                }
+                self.feed_of(of, Input::Fetched { log, entries })
             }
-            LinkEvent::Sealed(signed) => self.feed(Input::Sealed(signed)),
-            LinkEvent::Traced { log, trace } => self.feed(Input::Traced { log, trace }),
+            LinkEvent::Sealed(signed) => self.feed_of(of, Input::Sealed(signed)),
+            LinkEvent::Traced { log, trace } => self.feed_of(of, Input::Traced { log, trace }),
             LinkEvent::CutMade(cut) => {
-                self.unanswered.cut_made(cut.log);
-                self.feed(Input::CutMade(cut))
+                if let Some(unanswered) = self.unanswered_of(of) {
+                    unanswered.cut_made(cut.log);
+                }
+                self.feed_of(of, Input::CutMade(cut))
             }
+            LinkEvent::GroupsChanged => {
+                self.groups_due = Some(Instant::now());
+                Vec::new()
+            }
+            // What a group's actor is through with, the device need not be.
+            LinkEvent::Close { .. } if of.is_some() => Vec::new(),
             LinkEvent::Close { error, retry_after_ms } => {
                 self.feed(Input::Close { error, retry_after_ms })
             }
+        }
+    }
+
+    /// Feeds in what happened to the device's tree, or to that of a group.
+    fn feed_of(&mut self, of: Option<TreeId>, input: Input<'_>) -> Vec<Output> {
+        match of {
+            Some(tree) => self.feed(Input::OfShared { tree, input: Box::new(input) }),
+            None => self.feed(input),
         }
     }
 
@@ -291,18 +337,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Tells the twin something that it may have to be told again.
-    async fn ask(&mut self, open: Open) -> Result<(), End> {
-        self.unanswered.tell(open.clone());
-        self.tell(open.into_msg(self.number)).await
+    /// Tells a twin something that it may have to be told again.
+    async fn ask(&mut self, of: Option<TreeId>, open: Open) -> Result<(), End> {
+        if let Some(unanswered) = self.unanswered_of(of) {
+            unanswered.tell(open.clone());
+        }
+        self.tell(of, open.into_msg(self.number)).await
     }
 
-    async fn tell(&mut self, msg: DeviceMsg) -> Result<(), End> {
-        let Some(twin) = &self.twin else { return Ok(()) };
+    async fn tell(&mut self, of: Option<TreeId>, msg: DeviceMsg) -> Result<(), End> {
+        let twin = match of {
+            Some(tree) => self.groups.get(&tree).map(|group| &group.twin),
+            None => self.twin.as_ref(),
+        };
+        let Some(twin) = twin else { return Ok(()) };
         match twin.cast(msg, TWIN_TIME_MAX).await {
             Ok(()) => Ok(()),
             Err(refused) => {
-                let text = format!("the device's actor: {}", refused.refusal());
+                let text = format!("the actor of the tree: {}", refused.refusal());
                 if let CastError::Full(DeviceMsg::EntriesCame { in_flight, .. }) = refused {
                     in_flight.refuse(Reason::Code(ErrorCode::Overloaded));
                 }
@@ -310,6 +362,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(Some(Ended { error, by_peer: false, retry_after_ms: None }))
             }
         }
+    }
+
+    /// What a twin has not answered: the device's, or that of a group which the device is in.
+    fn unanswered_of(&mut self, of: Option<TreeId>) -> Option<&mut Unanswered> {
+        match of {
+            Some(tree) => self.groups.get_mut(&tree).map(|group| &mut group.unanswered),
+            None => Some(&mut self.unanswered),
+        }
+    }
+}
+
+/// How many bytes of entries an output asks to take in.
+fn bytes_to_ingest(output: &Output) -> Option<u32> {
+    match output {
+        Output::Ingest { bytes, .. } => Some(*bytes),
+        Output::OfShared { output, .. } => bytes_to_ingest(output),
+        _ => None,
     }
 }
 

@@ -17,7 +17,7 @@ use super::mark::MarkFile;
 use super::registry::RegistryChange;
 use super::rocks::{self, Rocks};
 use super::space::DiskSpace;
-use super::{dead_letters, keys};
+use super::{dead_letters, groups, keys};
 
 mod parking;
 
@@ -202,7 +202,7 @@ impl Job {
         match self {
             Job::Tree(_, done) | Job::Registry(_, done) => done(Err(error.clone())),
             Job::DeadLetter(letter) => {
-                tracing::error!(device = %letter.device, %error, "a dead letter could not be kept");
+                tracing::error!(tree = letter.tree.name, %error, "a dead letter could not be kept");
             }
             Job::Evidence(_) | Job::Flush(_) | Job::Stop => {}
         }
@@ -368,6 +368,7 @@ impl Writer {
             let key = keys::versioned(number, snapshot.version);
             rocks.put(batch, rocks::SNAPSHOTS, &key, snapshot);
         }
+        groups::add(rocks, batch, commit);
         rocks.put(batch, rocks::TREES, &keys::tree(number), &commit.record);
         entries
     }

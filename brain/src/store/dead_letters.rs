@@ -1,7 +1,6 @@
 //! Messages that killed their actors, kept for people to look at and try again.
 
 use actors::ports::{DeadLetter, ReadError};
-use protocol::DeviceId;
 use rocksdb::WriteBatch;
 
 use super::rocks::{DEAD_LETTERS, Rocks};
@@ -12,10 +11,12 @@ const DEAD_LETTERS_MAX: usize = 1_000;
 
 /// Adds a letter to a batch; the oldest goes when there are too many.
 pub(super) fn add(rocks: &Rocks, batch: &mut WriteBatch, letter: &DeadLetter) {
-    let key = key(letter.digest, letter.device);
+    let key = key(letter.digest, &letter.tree.name);
     let kept = rocks.scan_all::<DeadLetter>(DEAD_LETTERS).filter_map(Result::ok);
-    let mut others: Vec<_> =
-        kept.filter(|(other, _)| **other != key).map(|(other, kept)| (kept.at_ms, other)).collect();
+    let mut others: Vec<_> = kept
+        .filter(|(other, _)| **other != key[..])
+        .map(|(other, kept)| (kept.at_ms, other))
+        .collect();
     others.sort();
     let too_many = (others.len() + 1).saturating_sub(DEAD_LETTERS_MAX);
     others.drain(..too_many).for_each(|(_, oldest)| rocks.delete(batch, DEAD_LETTERS, &oldest));
@@ -23,11 +24,9 @@ pub(super) fn add(rocks: &Rocks, batch: &mut WriteBatch, letter: &DeadLetter) {
 }
 
 /// Where a letter is kept.
-pub(super) fn key(digest: [u8; 8], device: DeviceId) -> [u8; 24] {
-    let mut key = [0; 24];
-    key[..8].copy_from_slice(&digest);
-    key[8..].copy_from_slice(&device.0);
-    key
+pub(super) fn key(digest: [u8; 8], tree: &str) -> Vec<u8> {
+    // No group has the name of a device.
+    [&digest[..], tree.as_bytes()].concat()
 }
 
 impl Store {
@@ -40,19 +39,19 @@ impl Store {
         Ok(letters)
     }
 
-    /// The dead letter of a device with this digest. Blocks.
+    /// The dead letter with this digest for the tree of this name. Blocks.
     pub fn dead_letter(
         &self,
         digest: [u8; 8],
-        device: DeviceId,
+        tree: &str,
     ) -> Result<Option<DeadLetter>, ReadError> {
-        self.rocks.get(DEAD_LETTERS, &key(digest, device))
+        self.rocks.get(DEAD_LETTERS, &key(digest, tree))
     }
 }
 
 impl RegistryChange {
     /// Forgets a dead letter.
     pub fn discard(letter: &DeadLetter) -> Self {
-        Self::DeadLetterGone(letter.digest, letter.device)
+        Self::DeadLetterGone(letter.digest, letter.tree.name.clone())
     }
 }

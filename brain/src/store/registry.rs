@@ -71,8 +71,8 @@ pub enum RegistryChange {
     Enrolment(EnrolmentRecord),
     /// Adds an API token.
     ApiToken(ApiToken),
-    /// Forgets the dead letter with this digest.
-    DeadLetterGone([u8; 8], DeviceId),
+    /// Forgets the dead letter with this digest, for the tree of this name.
+    DeadLetterGone([u8; 8], String),
 }
 
 impl RegistryChange {
@@ -83,8 +83,8 @@ impl RegistryChange {
                 rocks.put(batch, ENROLMENTS, &token.number.to_be_bytes(), token);
             }
             Self::ApiToken(token) => rocks.put(batch, API_TOKENS, &token.sha256, token),
-            Self::DeadLetterGone(digest, device) => {
-                rocks.delete(batch, DEAD_LETTERS, &dead_letters::key(*digest, *device));
+            Self::DeadLetterGone(digest, tree) => {
+                rocks.delete(batch, DEAD_LETTERS, &dead_letters::key(*digest, tree));
             }
         }
     }

@@ -17,7 +17,7 @@ use super::{OpenError, StoreConfig, keys, record};
 use crate::files;
 
 /// The format of the database. Another one is refused.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// `format`, `fleet`.
 pub(super) const META: &str = "meta";
@@ -42,7 +42,7 @@ pub(super) const API_TOKENS: &str = "api_tokens";
 /// A running number to [`Evidence`](actors::ports::Evidence).
 pub(super) const EVIDENCE: &str = "evidence";
 
-/// Digest and device to [`DeadLetter`](actors::ports::DeadLetter).
+/// Digest and name of a tree to [`DeadLetter`](actors::ports::DeadLetter).
 pub(super) const DEAD_LETTERS: &str = "dead_letters";
 
 /// Tree, version and the beginning of the id to
@@ -54,8 +54,13 @@ pub(super) const CONFLICT_IDS: &str = "conflict_ids";
 /// Ids of conflicts that nobody has resolved, with their keys.
 pub(super) const OPEN_CONFLICTS: &str = "open_conflicts";
 
+/// Name of a group to the number of its tree.
+pub(super) const GROUPS: &str = "groups";
+/// Device, key and group, where the device is a member with that key.
+pub(super) const MEMBERSHIPS: &str = "memberships";
+
 /// All of them.
-pub(super) const FAMILIES: [&str; 15] = [
+pub(super) const FAMILIES: [&str; 17] = [
     META,
     TREE_IDS,
     TREES,
@@ -71,6 +76,8 @@ pub(super) const FAMILIES: [&str; 15] = [
     CONFLICTS,
     CONFLICT_IDS,
     OPEN_CONFLICTS,
+    GROUPS,
+    MEMBERSHIPS,
 ];
 
 /// How much all memtables together may take: what a crash has to replay and a full disk to hold.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use actors::account::InFlight;
 use actors::conflict::{ConflictActor, ConflictArgs, ConflictBoard};
-use actors::device::{BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg};
+use actors::device::{BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, TreeOf};
 use actors::ports::{ConflictDesk, ConflictRecord, LinkEvent, LinkReceiver, ReadError};
 use actors::supervise::{
     Address, Backoff, Child, ChildPolicy, DynamicSupervisor, Env, Restart, Root, SetPolicy,
@@ -128,9 +128,8 @@ async fn a_conflict_whose_actor_fails_at_any_step_is_resolved_once() {
     let (key, noted) = (Keypair::from_seed(&[5; 32]), Arc::new(Noted::default()));
     let brain = Keypair::from_seed(&[3; 32]);
     let args = DeviceArgs {
-        device: DEVICE,
+        of: TreeOf::Device { device: DEVICE, keys: vec![key.public()] },
         fleet: FLEET,
-        device_keys: vec![key.public()],
         brain: BrainAuthor { brains: [brain.public()].into(), keypair: brain, epoch: 1 },
         store: Arc::new(store.clone()),
         conflicts: noted.clone(),
@@ -140,7 +139,13 @@ async fn a_conflict_whose_actor_fails_at_any_step_is_resolved_once() {
     };
     let twin = twins.start_child("twin", Arc::new(args)).expect("starts");
     let (link, mut events) = mpsc::channel(64);
-    let attach = |reply| DeviceMsg::Attach { connection: 1, peer: "test".into(), link, reply };
+    let attach = |reply| DeviceMsg::Attach {
+        connection: 1,
+        device: DEVICE,
+        peer: "test".into(),
+        link,
+        reply,
+    };
     twin.ask(attach, SOON).await.expect("an answer").expect("attached");
 
     let steps = [Step::Read, Step::FindTwin, Step::BeforeTelling, Step::AfterTelling];

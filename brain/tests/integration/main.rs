@@ -10,6 +10,7 @@ mod dev;
 mod disk_full;
 mod edge_process;
 mod fsync_fails;
+mod groups;
 mod harness;
 mod hostile;
 mod kill;

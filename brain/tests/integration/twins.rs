@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::device::{BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, WriteOutcome};
+use actors::device::{
+    BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, TreeOf, WriteOutcome,
+};
 use actors::supervise::{
     Address, Child, ChildPolicy, DynamicSupervisor, Env, Root, SetPolicy, Strategy, Supervisor,
 };
@@ -57,9 +59,8 @@ fn args(store: &Store, number: u8) -> Arc<DeviceArgs> {
     let keypair = Keypair::from_seed(&[3; 32]);
     let brains = [keypair.public()].into();
     Arc::new(DeviceArgs {
-        device: DeviceId([number; 16]),
+        of: TreeOf::Device { device: DeviceId([number; 16]), keys: Vec::new() },
         fleet: FLEET,
-        device_keys: Vec::new(),
         brain: BrainAuthor { keypair, epoch: 1, brains },
         store: Arc::new(store.clone()),
         conflicts: Arc::new(()),

@@ -9,7 +9,8 @@ use protocol::state::Value;
 
 use super::traces::Traces;
 use super::{
-    Args, Effective, Fetched, Msg, PROVISIONAL_FLEET, Replica, View, WriteError, correction, report,
+    Args, Effective, Fetched, Msg, PROVISIONAL_FLEET, Replica, Shown, View, WriteError, correction,
+    genesis, report,
 };
 use crate::metrics;
 use crate::overrides;
@@ -165,8 +166,9 @@ impl Node for Track {
             }
             Msg::State(reply) => {
                 self.flush().await?;
-                let tree = self.replica()?.tree();
-                reply.send((tree.state(), tree.root()));
+                let replica = self.replica()?;
+                let (tree, may_write) = (replica.tree(), replica.may_write());
+                reply.send(Shown { state: tree.state(), root: tree.root(), may_write });
             }
         }
         Ok(())
@@ -266,10 +268,11 @@ impl Track {
 
     async fn start_up(&mut self) -> Result<(), NodeError> {
         self.load().await?;
-        if let Some(fleet) = self.args.fleet {
+        if let (Some(fleet), None) = (self.args.fleet, &self.args.shared) {
             self.join(fleet, self.args.issuer).await??;
         }
-        if let Some(damage) = self.args.store.take_damage() {
+        // Of a shared tree, the others have the rest.
+        if let (Some(damage), None) = (self.args.store.take_damage(), &self.args.shared) {
             let now = self.args.clock.now();
             let changes = [
                 ("reported/spool/damaged_at_ms", Value::from(now.wall_ms as i64)),
@@ -312,7 +315,9 @@ impl Track {
             }
             None => {
                 let fleet = self.args.fleet.unwrap_or(PROVISIONAL_FLEET);
-                Replica::begin(identity.clone(), fleet, random_epoch()?, *limits)
+                let own = || genesis(fleet, identity.device);
+                let genesis = self.args.shared.clone().unwrap_or_else(own);
+                Replica::begin(identity.clone(), genesis, random_epoch()?, *limits)
             }
         };
         replica.go_on_with(known);

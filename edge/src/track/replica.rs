@@ -1,15 +1,17 @@
-//! The device's replica of its tree, and what of it has yet to become durable.
+//! The device's replica of a tree, and what of it has yet to become durable.
 
 mod logs;
+mod rights;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::clock::Hlc;
 use protocol::history::{
-    Admission, Author, Cut, Draft, Entry, Genesis, LogId, Role, SignedHead, Tree, TreeKind, admit,
+    Admission, Author, Cut, CutCause, Draft, Entry, Genesis, LogId, SignedHead, Tree, TreeKind,
+    admit, stranger,
 };
-use protocol::session::{Now, error};
+use protocol::session::Now;
 use protocol::state::Path;
 use protocol::wire::LogPosition;
 use protocol::{DeviceId, EntryId, ErrorCode, FleetId, PublicKey, SyncError};
@@ -32,7 +34,7 @@ pub struct Limits {
     pub retain_bytes: u64,
 }
 
-/// The device's replica of its tree.
+/// The device's replica of a tree: its own, or one that it shares.
 ///
 /// Every operation changes the replica at once and adds to what
 /// [`staged`](Self::take_staged) has to make durable. Whoever hears of the change before that
@@ -76,9 +78,8 @@ pub struct Measured {
 }
 
 impl Replica {
-    /// The empty replica of a device of `fleet`, which writes in `epoch`.
-    pub fn begin(identity: Identity, fleet: FleetId, epoch: u64, limits: Limits) -> Self {
-        let genesis = genesis(fleet, identity.device);
+    /// The empty replica of a tree, in which this device writes in `epoch`.
+    pub fn begin(identity: Identity, genesis: Genesis, epoch: u64, limits: Limits) -> Self {
         let log = LogId { author: identity.keypair.public(), epoch };
         let author_state = AuthorState { epoch, ..AuthorState::default() };
         Self {
@@ -188,9 +189,15 @@ impl Replica {
         self.position(log)
     }
 
-    /// Takes a cut that the peer sent and whose signature is checked. Returns the leaves that
-    /// lost a candidate.
+    /// Takes a cut that the peer sent and whose signature is checked, unless who made it has no
+    /// right to. Returns the leaves that lost a candidate.
     pub fn take_cut(&mut self, cut: Cut) -> Vec<Path> {
+        if let CutCause::Revoked { authority, .. } = &cut.cause
+            && !self.brains.contains(authority)
+        {
+            tracing::warn!("a log was to end by the word of a stranger");
+            return Vec::new();
+        }
         let (log, last_seq) = (cut.log, cut.last_seq);
         let touched = self.tree.take_cut(cut);
         self.stage_end(log, last_seq, &touched, account::CUT);
@@ -271,27 +278,17 @@ impl Replica {
         self.delivered.get(&number).copied().unwrap_or_default()
     }
 
-    fn admit(&self, entry: &Entry, id: EntryId, now: Now) -> Result<Admission, SyncError> {
-        let author = entry.log.author;
-        let role = if author == self.identity.keypair.public() {
-            Role::Owner(self.identity.device)
-        } else if self.brains.contains(&author) {
-            Role::Brain
-        } else {
-            let text = format!("key {author:?} is not that of a brain known here");
-            return Err(error(ErrorCode::Forbidden, "admit entry", text));
-        };
-        admit(&self.tree, entry, id, role, now.wall_ms)
-            .map_err(|refusal| error(refusal.code(), "admit entry", refusal.to_string()))
-    }
-
     /// Checks, applies and stages an own entry.
     fn put(&mut self, entry: &Entry) -> Result<LogPosition, WriteError> {
         let id = entry.id();
-        let role = Role::Owner(self.identity.device);
+        let role = self.role_of(&entry.log.author).filter(|_| self.may_write());
         // An own timestamp may be ahead of a clock that was set back; that is for others to judge.
         let now_ms = entry.hlc.wall_ms;
-        if let Err(refusal) = admit(&self.tree, entry, id, role, now_ms) {
+        let admitted = match role {
+            Some(role) => admit(&self.tree, entry, id, role, now_ms),
+            None => Err(stranger(&self.tree, entry)),
+        };
+        if let Err(refusal) = admitted {
             self.queue.account.turn_away(account::NOT_ADMISSIBLE);
             return Err(WriteError::Refused(refusal));
         }
@@ -365,7 +362,8 @@ mod tests {
     fn replica() -> Replica {
         let keypair = Keypair::from_seed(&[1; 32]);
         let identity = Identity { device: DeviceId([2; 16]), keypair };
-        Replica::begin(identity, FleetId([3; 16]), 7, LIMITS)
+        let genesis = genesis(FleetId([3; 16]), identity.device);
+        Replica::begin(identity, genesis, 7, LIMITS)
     }
 
     fn write(replica: &mut Replica, number: i64) -> Result<Option<LogPosition>, WriteError> {

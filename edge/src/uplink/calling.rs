@@ -164,6 +164,8 @@ impl Calling {
         let (tell, welcomed) = oneshot::channel();
         let around = Around {
             track,
+            shares: &self.args.shares,
+            fleet: enrolment.fleet,
             board,
             clock,
             own_key: author,

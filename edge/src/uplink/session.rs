@@ -1,8 +1,10 @@
 //! One connection: the protocol's session between the socket and the keeper of the tree.
 
+mod shared;
 mod steps;
+mod topic;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use actors::supervise::{Address, AskError};
@@ -10,8 +12,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{Sink, SinkExt, StreamExt, future::poll_fn};
 use protocol::session::{Ended, Input, Session, error};
 use protocol::trace::EntryTrace;
-use protocol::wire::LogPosition;
-use protocol::{ErrorCode, PublicKey};
+use protocol::{ErrorCode, FleetId, PublicKey, TreeId};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -20,25 +21,24 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::clock::Clock;
+use crate::shares::Shares;
 use crate::status::Board;
 use crate::track;
+use topic::Topic;
 
 /// From the first frame to the welcome.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
-/// A head is signed so long after the first unsigned entry, at the latest.
-const SEAL_DELAY: Duration = Duration::from_secs(1);
-/// Or after so many entries.
-const SEAL_ENTRIES: u64 = 256;
 /// The socket is not read while so many frames wait to be written.
 const OUTBOX_FRAMES_MAX: usize = 64;
 /// How long the last frames may take.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// So many refusals in one session are no accident.
-const REFUSALS_MAX: u32 = 8;
 
 /// What a conversation needs beside the connection.
 pub(super) struct Around<'a> {
     pub(super) track: &'a Address<track::Msg>,
+    pub(super) shares: &'a Shares,
+    /// The fleet that the device belongs to.
+    pub(super) fleet: FleetId,
     pub(super) board: &'a Board,
     pub(super) clock: &'a Clock,
     pub(super) own_key: PublicKey,
@@ -89,10 +89,9 @@ pub(super) async fn converse(socket: Socket, session: Session, around: Around<'_
         welcomed: None,
         brain: None,
         heads_seen: false,
-        seal_due: None,
-        sealed: 0,
-        refusals: 0,
         traces: Vec::new(),
+        own: Topic::new(around.track.clone(), around.board),
+        shared: BTreeMap::new(),
         around,
     };
     let end = talk.run().await;
@@ -121,10 +120,10 @@ struct Talk<'a> {
     /// The key that the answering brain showed; proved once the session is welcomed.
     brain: Option<PublicKey>,
     heads_seen: bool,
-    seal_due: Option<Instant>,
-    /// The number of the last own entry under a seal.
-    sealed: u64,
-    refusals: u32,
+    /// The device's own tree.
+    own: Topic,
+    /// The trees that it shares.
+    shared: BTreeMap<TreeId, Topic>,
     /// Of the entries that come next.
     traces: Vec<EntryTrace>,
     around: Around<'a>,
@@ -132,8 +131,8 @@ struct Talk<'a> {
 
 impl Talk<'_> {
     async fn run(&mut self) -> End {
-        let mut position = self.around.board.watch_position();
-        position.mark_changed();
+        self.own.position.mark_changed();
+        let mut moves = self.around.shares.watch_moves();
         let mut end = self.feed(Input::Connected).await;
         loop {
             match end {
@@ -166,13 +165,10 @@ impl Talk<'_> {
                     return self.close(ErrorCode::GoingAway, "device calls another brain", end).await;
                 }
                 () = sleep_until(due) => self.tick().await,
-                Ok(()) = position.changed(), if self.session.is_established() => {
-                    let position = *position.borrow_and_update();
-                    match position {
-                        Some(position) => self.moved(position).await,
-                        None => Ok(None),
-                    }
+                Ok(()) = self.own.position.changed(), if self.session.is_established() => {
+                    self.moved(None).await
                 }
+                Ok(()) = moves.changed() => self.shared_moved().await,
                 message = self.stream.next(), if readable => match message {
                     Some(Ok(Message::Binary(frame))) => {
                         self.around.board.metrics().frame_received(&frame);
@@ -195,7 +191,8 @@ impl Talk<'_> {
             }
             None => self.started + HANDSHAKE_TIMEOUT,
         };
-        self.seal_due.map_or(tick, |seal| seal.min(tick))
+        let topics = [&self.own].into_iter().chain(self.shared.values());
+        topics.filter_map(|topic| topic.seal_due).fold(tick, Instant::min)
     }
 
     async fn tick(&mut self) -> Step {
@@ -203,42 +200,25 @@ impl Talk<'_> {
             let error = error(ErrorCode::TimedOut, "wait for the welcome", "brain says nothing");
             return self.feed(Input::Close { error, retry_after_ms: None }).await;
         }
-        if self.seal_due.is_some_and(|due| Instant::now() >= due)
-            && let Some(ended) = self.seal().await?
-        {
-            return Ok(Some(ended));
+        for of in self.topics() {
+            let topic = self.topic(of);
+            if topic.is_some_and(|topic| topic.seal_due.is_some_and(|due| Instant::now() >= due))
+                && let Some(ended) = self.seal(of).await?
+            {
+                return Ok(Some(ended));
+            }
         }
         self.feed(Input::Tick).await
     }
 
-    /// The own log durably stands further than before.
-    async fn moved(&mut self, position: LogPosition) -> Step {
-        let unsealed = position.seq.saturating_sub(self.sealed.max(position.sealed));
-        if unsealed >= SEAL_ENTRIES {
-            self.seal_due = Some(Instant::now());
-        } else if unsealed > 0 {
-            self.seal_due.get_or_insert_with(|| Instant::now() + SEAL_DELAY);
-        }
-        self.feed(Input::Stored { log: position.log, position, consumed_bytes: 0 }).await
-    }
-
-    async fn seal(&mut self) -> Step {
-        self.seal_due = None;
-        match self.around.track.ask(track::Msg::Seal, track::PATIENCE).await? {
-            Some(signed) => {
-                self.sealed = signed.head.seq;
-                self.feed(Input::Sealed(signed)).await
-            }
-            None => Ok(None),
-        }
-    }
-
     /// Signs what was sent and ends the session.
     async fn close(&mut self, code: ErrorCode, why: &str, end: End) -> End {
-        if self.session.is_established()
-            && let Err(error) = self.seal().await
-        {
-            return End::TrackGone(error);
+        if self.session.is_established() {
+            for of in self.topics() {
+                if let Err(error) = self.seal(of).await {
+                    return End::TrackGone(error);
+                }
+            }
         }
         let error = error(code, "close", why);
         match self.feed(Input::Close { error, retry_after_ms: None }).await {
@@ -250,11 +230,6 @@ impl Talk<'_> {
     async fn say_goodbye(&mut self) -> Result<(), tungstenite::Error> {
         drain(&mut self.sink, &mut self.outbox).await?;
         self.sink.close().await
-    }
-
-    async fn tell(&self, message: track::Msg) {
-        // Whoever does not take it is restarting, and learns the same from the next session.
-        let _ = self.around.track.cast(message, track::PATIENCE).await;
     }
 }
 

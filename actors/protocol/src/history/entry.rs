@@ -6,12 +6,15 @@ use super::VersionVector;
 use crate::canonical::Writer;
 use crate::clock::{ClockQuality, Hlc};
 use crate::state::{StateDelta, StateSource};
-use crate::{EntryId, FleetId, PublicKey, TreeId};
+use crate::{DeviceId, EntryId, FleetId, PublicKey, TreeId};
 
 /// The most bytes that an entry's canonical form may take.
 pub const ENTRY_BYTES_MAX: usize = 32 << 10;
 /// The most bytes of a principal or a reason.
 pub const TEXT_BYTES_MAX: usize = 512;
+
+/// The longest name of a shared tree.
+pub const SHARED_NAME_BYTES_MAX: usize = 64;
 
 /// What kind of document a tree is, and so who may write what in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,6 +56,17 @@ impl Genesis {
         let mut writer = Writer::new("fleet-genesis-v1");
         writer.u8(self.kind.number()).raw(&self.fleet.0).text(&self.name);
         TreeId(writer.hash())
+    }
+
+    /// Whether the name is one that a shared tree may have: 1 to [`SHARED_NAME_BYTES_MAX`] of
+    /// small letters, digits, `-`, `_` and `.`, with a letter or a digit first; and no device's id.
+    pub fn has_fitting_name(&self) -> bool {
+        let name = self.name.as_bytes();
+        let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        name.len() <= SHARED_NAME_BYTES_MAX
+            && name.first().is_some_and(plain)
+            && name.iter().all(|byte| plain(byte) || b"-_.".contains(byte))
+            && self.name.parse::<DeviceId>().is_err()
     }
 }
 

@@ -122,6 +122,20 @@ impl Cut {
         cut
     }
 
+    /// Ends another's log, by the authority of a certified brain or of the root.
+    pub fn revoke(
+        authority: &Keypair,
+        tree: TreeId,
+        log: LogId,
+        last_seq: u64,
+        last_id: EntryId,
+    ) -> Self {
+        let cause = |signature| CutCause::Revoked { authority: authority.public(), signature };
+        let mut cut = Self { tree, log, last_seq, last_id, cause: cause(Signature([0; 64])) };
+        cut.cause = cause(authority.sign(&cut.canonical()));
+        cut
+    }
+
     /// Checks that whoever cut the log may. `has_authority` tells certified brains and the root.
     pub fn verify(&self, has_authority: impl Fn(PublicKey) -> bool) -> Result<(), CutError> {
         match &self.cause {

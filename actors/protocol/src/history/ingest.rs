@@ -2,10 +2,11 @@
 
 use super::{
     ENTRY_BYTES_MAX, Entry, Forbidden, LEAVES_MAX, LOGS_MAX, LogId, Role, TEXT_BYTES_MAX, Tree,
+    TreeKind,
 };
 use crate::clock::{ClockAhead, Hlc, check_not_ahead};
-use crate::state::{VALUE_BYTES_MAX, Value, ValueError};
-use crate::{EntryId, ErrorCode, TreeId};
+use crate::state::{Path, VALUE_BYTES_MAX, Value, ValueError};
+use crate::{DeviceId, EntryId, ErrorCode, TreeId};
 
 /// What to do with an entry that is in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,10 +190,7 @@ pub fn admit(
     }
     check_shape(entry)?;
     role.check(tree.genesis().kind, &entry.delta)?;
-    let causes_here = entry.seen.iter().all(|(other, seen)| {
-        *other != log && tree.log(other).is_some_and(|known| known.seq >= known.counted(seen))
-    });
-    if !causes_here {
+    if !causes_are_here(tree, entry) {
         return Err(Refusal::MissingCause { log, seq });
     }
     check_not_ahead(entry.hlc, now_ms).map_err(|ahead| Refusal::ClockAhead { log, seq, ahead })?;
@@ -201,6 +199,26 @@ pub fn admit(
     }
     check_room(tree, entry)?;
     Ok(Admission::New)
+}
+
+/// Why an entry is not taken whose author has no role. In a shared tree, what gives it one may have
+/// yet to come.
+pub fn stranger(tree: &Tree, entry: &Entry) -> Refusal {
+    let Entry { log, seq, .. } = *entry;
+    let kind = tree.genesis().kind;
+    if kind != TreeKind::Device && !causes_are_here(tree, entry) {
+        return Refusal::MissingCause { log, seq };
+    }
+    let device = DeviceId(*log.author.0.first_chunk().expect("a key has 32 bytes"));
+    let first = entry.delta.changes().next().map(|(path, _)| path.clone());
+    let path = first.unwrap_or_else(|| Path::new("unknown").expect("a valid path"));
+    Forbidden { role: Role::Member(device), kind, path }.into()
+}
+
+fn causes_are_here(tree: &Tree, entry: &Entry) -> bool {
+    entry.seen.iter().all(|(other, seen)| {
+        *other != entry.log && tree.log(other).is_some_and(|known| known.seq >= known.counted(seen))
+    })
 }
 
 fn check_shape(entry: &Entry) -> Result<(), Refusal> {

@@ -35,6 +35,9 @@ const OWNER_WRITES: [&str; 3] = ["reported", "override", "claims"];
 /// The segments of a device's tree that brains write.
 const BRAIN_WRITES: [&str; 3] = ["desired", "tags", "policy"];
 
+/// The segments of a shared tree that brains write.
+const SHARED_BRAIN_WRITES: [&str; 4] = ["shared", "about", "members", "policy"];
+
 impl Role {
     /// Refuses a delta that names any path which this role may not write.
     pub fn check(self, kind: TreeKind, delta: &StateDelta) -> Result<(), Forbidden> {
@@ -51,9 +54,7 @@ impl Role {
             (TreeKind::Device, Self::Owner(_)) => OWNER_WRITES.contains(&first),
             (TreeKind::Device, Self::Brain) => BRAIN_WRITES.contains(&first),
             (TreeKind::Device, Self::Member(_)) => false,
-            (TreeKind::Group | TreeKind::Site, Self::Brain) => {
-                first == "shared" || first == "policy"
-            }
+            (TreeKind::Group | TreeKind::Site, Self::Brain) => SHARED_BRAIN_WRITES.contains(&first),
             (TreeKind::Group | TreeKind::Site, Self::Owner(device) | Self::Member(device)) => {
                 first == "shared" || (first == "claims" && is_claim_of(path, device))
             }
@@ -94,6 +95,9 @@ mod tests {
             (TreeKind::Device, Role::Member(device), "reported/a", false),
             (TreeKind::Site, Role::Member(device), "shared/a", true),
             (TreeKind::Site, Role::Brain, "shared/a", true),
+            (TreeKind::Group, Role::Brain, "members/a/b", true),
+            (TreeKind::Group, Role::Member(device), "members/a/b", false),
+            (TreeKind::Device, Role::Brain, "members/a/b", false),
             (TreeKind::Site, Role::Member(device), claim.as_str(), true),
             (TreeKind::Site, Role::Member(device), foreign.as_str(), false),
             (TreeKind::Site, Role::Brain, claim.as_str(), false),

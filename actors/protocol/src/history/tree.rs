@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Candidate, Cut, Entry, Genesis, Head, Leaf, LogId, SignedHead, VersionVector};
+use super::{Candidate, Cut, Entry, Genesis, Head, Leaf, LogId, Member, SignedHead, VersionVector};
 use crate::canonical::Writer;
 use crate::clock::Hlc;
 use crate::conflict::ConflictPolicy;
 use crate::state::Path;
-use crate::{EntryId, TreeId};
+use crate::{EntryId, PublicKey, TreeId};
 
 /// The most leaves that a tree may have, removed ones that are still remembered included.
 pub const LEAVES_MAX: usize = 10_000;
@@ -32,6 +32,8 @@ pub struct Tree {
     leaves: BTreeMap<Path, Leaf>,
     /// What the leaves below [`POLICY_PREFIX`](crate::conflict::POLICY_PREFIX) say, where it can be read.
     policies: BTreeMap<u32, ConflictPolicy>,
+    /// What the leaves below [`MEMBERS_PREFIX`](super::MEMBERS_PREFIX) say, by key.
+    members: BTreeMap<PublicKey, Member>,
 }
 
 /// What a replica knows of one log.
@@ -81,17 +83,23 @@ impl Tree {
     /// The empty tree that begins with `genesis`.
     pub fn new(genesis: Genesis) -> Self {
         let id = genesis.tree_id();
-        let (index, leaves, policies) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { genesis, id, logs: Vec::new(), index, leaves, policies }
+        Self {
+            genesis,
+            id,
+            logs: Vec::new(),
+            index: BTreeMap::new(),
+            leaves: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            members: BTreeMap::new(),
+        }
     }
 
     /// The replica with these logs, in this order, and these leaves.
     pub fn restore(genesis: Genesis, logs: Vec<LogState>, leaves: BTreeMap<Path, Leaf>) -> Self {
         let index = logs.iter().enumerate().map(|(n, state)| (state.log, n as u32)).collect();
-        let (id, policies) = (genesis.tree_id(), BTreeMap::new());
-        let mut tree = Self { id, genesis, logs, index, leaves, policies };
-        let paths: Vec<_> = tree.policy_leaves().cloned().collect();
-        tree.read_policies(&paths);
+        let mut tree = Self { logs, index, leaves, ..Self::new(genesis) };
+        let paths: Vec<_> = tree.leaves_about_the_tree().cloned().collect();
+        tree.read_leaves(&paths);
         tree
     }
 
@@ -118,6 +126,16 @@ impl Tree {
     /// The place of a log in [`logs`](Self::logs).
     pub fn log_number(&self, log: &LogId) -> Option<u32> {
         self.index.get(log).copied()
+    }
+
+    /// Who writes, or wrote, in a shared tree with this key.
+    pub fn member(&self, key: &PublicKey) -> Option<Member> {
+        self.members.get(key).copied()
+    }
+
+    /// Everybody who writes, or wrote, in a shared tree, by key.
+    pub fn members(&self) -> impl Iterator<Item = (&PublicKey, &Member)> {
+        self.members.iter()
     }
 
     /// The leaves with their candidates.
@@ -180,7 +198,7 @@ impl Tree {
             leaves.entry(path.clone()).or_default().put(candidate, seen);
             touched.push(path.clone());
         }
-        self.read_policies(&touched);
+        self.read_leaves(&touched);
         touched
     }
 
@@ -229,7 +247,7 @@ impl Tree {
             }
             !leaf.candidates.is_empty()
         });
-        self.read_policies(&touched);
+        self.read_leaves(&touched);
         touched
     }
 
@@ -242,7 +260,7 @@ impl Tree {
                 None => self.leaves.remove(&path),
             };
         }
-        self.read_policies(&paths);
+        self.read_leaves(&paths);
     }
 
     /// The hash of every leaf's candidates: equal on every replica that holds the same entries.

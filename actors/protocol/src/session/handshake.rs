@@ -16,7 +16,7 @@
 mod answer;
 mod call;
 
-use super::replication::Replication;
+use super::link::Link;
 use super::{Failure, Input, Limits, Now, Output};
 use crate::canonical::Writer;
 use crate::compress::Compression;
@@ -96,7 +96,7 @@ pub struct Answerer {
 /// Whether the handshake goes on.
 pub(super) enum Progress {
     Pending,
-    Established(Box<Replication>),
+    Established(Box<Link>),
 }
 
 /// A handshake in progress.

@@ -1,47 +1,34 @@
-//! The exchange of entries, once both sides know each other.
+//! The exchange of one tree's entries, once both sides know each other.
 //!
 //! Each side says where its logs stand and sends what the other lacks, causes first, within the
 //! credit that the other gave. Acknowledgements are cumulative and return the credit; a log that
-//! the peer refuses rests until its author has dealt with the refusal. The calling side pings;
-//! whoever hears nothing for two heartbeats gives the link up.
+//! the peer refuses rests until its author has dealt with the refusal. Of a shared tree, what
+//! third parties wrote is passed on once it is under their signature.
 
 mod log;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Failure, Input, Now, Output, Replica, offset_ms};
-use crate::ErrorCode;
+use super::link::Terms;
+use super::{Failure, Input, Now, Output, Replica};
 use crate::compress::Compression;
-use crate::history::{Entry, LogId};
-use crate::session::error;
+use crate::history::{Cut, CutCause, Entry, LogId, TreeKind};
 use crate::trace::{EntryTrace, TRACES_MAX};
 use crate::wire::{
-    self, Ack, BATCH_ENTRIES_MAX, BATCH_PLAIN_BYTES, Batch, FRAME_BYTES_MAX, Heads, LogPosition,
-    Message, Ping, Pong, Refuse, Traces,
+    self, Ack, BATCH_ENTRIES_MAX, BATCH_PLAIN_BYTES, Batch, FRAME_BYTES_MAX, LogPosition, Message,
+    Refuse, Traces,
 };
+use crate::{ErrorCode, TreeId};
 
 use log::Log;
 
-/// A link is given up after so many heartbeats of silence.
-const SILENT_HEARTBEATS_MAX: u64 = 2;
-
-/// What the handshake settled.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Terms {
-    pub(super) version: u8,
-    pub(super) compression: Compression,
-    pub(super) heartbeat_ms: u32,
-    /// Whether this side pings.
-    pub(super) pings: bool,
-    pub(super) credit_to_send: u32,
-    pub(super) credit_given: u32,
-}
-
-/// The lasting part of a session.
+/// What both sides have of one tree.
 #[derive(Debug)]
 pub(super) struct Replication {
     terms: Terms,
     replica: Replica,
+    /// Whether there may be other authors than the two ends of the link.
+    is_shared: bool,
     /// In boxes, because a node of the map has room for eleven and most links need two.
     logs: BTreeMap<LogId, Box<Log>>,
     /// Known once the peer's heads came: nothing is sent before.
@@ -52,38 +39,29 @@ pub(super) struct Replication {
     unconsumed: i64,
     /// Of entries that have yet to be sent.
     traces: VecDeque<(LogId, EntryTrace)>,
-    last_heard_ms: u64,
-    next_ping_ms: u64,
+    /// Ends of logs, until the peer's heads come.
+    cuts_due: Vec<Cut>,
 }
 
 impl Replication {
-    pub(super) fn start(
-        terms: Terms,
-        replica: Replica,
-        now: Now,
-        outputs: &mut Vec<Output>,
-    ) -> Self {
+    pub(super) fn new(terms: Terms, kind: TreeKind, replica: Replica) -> Self {
         let positions =
             replica.logs.iter().map(|position| (position.log, Box::new(Log::at(position))));
-        let this = Self {
+        Self {
             terms,
+            is_shared: kind != TreeKind::Device,
             logs: positions.collect(),
             peer_known: false,
             credit_to_send: i64::from(terms.credit_to_send),
             unconsumed: 0,
             traces: VecDeque::new(),
-            last_heard_ms: now.mono_ms,
-            next_ping_ms: now.mono_ms + u64::from(terms.heartbeat_ms),
+            cuts_due: Vec::new(),
             replica,
-        };
-        let logs = this.replica.logs.clone();
-        this.send(&Message::Heads(Heads { tree: this.replica.tree, logs }), outputs);
-        this
+        }
     }
 
-    pub(super) fn next_tick_ms(&self) -> u64 {
-        let silent_at = self.silent_at_ms();
-        if self.terms.pings { self.next_ping_ms.min(silent_at) } else { silent_at }
+    pub(super) fn tree(&self) -> TreeId {
+        self.replica.tree
     }
 
     pub(super) fn handle(
@@ -93,11 +71,6 @@ impl Replication {
         outputs: &mut Vec<Output>,
     ) -> Result<(), Failure> {
         match input {
-            Input::Frame(frame) => {
-                self.last_heard_ms = now.mono_ms;
-                let message = wire::decode(frame)?;
-                self.message(message, frame.len(), now, outputs)?;
-            }
             Input::Stored { log, position, consumed_bytes } => {
                 self.stored(log, position, consumed_bytes, outputs);
             }
@@ -111,6 +84,10 @@ impl Replication {
                 }
                 self.traces.push_back((log, trace));
             }
+            // A peer has its own seals, and the ends that it made.
+            Input::Sealed(signed) if self.is_peers(&signed.head.log) => {}
+            Input::CutMade(Cut { log, cause: CutCause::Sealed { .. }, .. })
+                if self.is_peers(&log) => {}
             Input::Sealed(signed) => {
                 self.logs.entry(signed.head.log).or_default().seal_due = Some(signed);
                 self.pump(outputs);
@@ -119,11 +96,20 @@ impl Replication {
                 let log = self.logs.entry(cut.log).or_default();
                 log.ours = log.ours.min(cut.last_seq);
                 log.seal_due = None;
-                self.send(&Message::Cut(cut), outputs);
+                log.is_cut = true;
+                // A side that has not said that it shares a tree hears nothing of it.
+                match self.is_shared && !self.peer_known {
+                    true => self.cuts_due.push(cut),
+                    false => self.send(&Message::Cut(cut), outputs),
+                }
                 self.pump(outputs);
             }
-            Input::Tick => self.tick(now, outputs)?,
-            Input::Connected
+            Input::Frame(_)
+            | Input::Share { .. }
+            | Input::Leave(_)
+            | Input::OfShared { .. }
+            | Input::Tick
+            | Input::Connected
             | Input::Authorised { .. }
             | Input::EnrolmentGranted(_)
             | Input::Denied(_)
@@ -132,26 +118,24 @@ impl Replication {
         Ok(())
     }
 
-    fn message(
+    pub(super) fn message(
         &mut self,
         message: Message,
         frame_bytes: usize,
-        now: Now,
+        _now: Now,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Failure> {
-        let first = matches!(
-            message,
-            Message::Heads(_) | Message::Ping(_) | Message::Pong(_) | Message::Close(_)
-        );
-        if !self.peer_known && !first {
+        if !self.peer_known && !matches!(message, Message::Heads(_)) {
             return Err(Failure::unexpected(&message, "before the peer's heads"));
         }
+        if let Some(tree) = message.tree() {
+            self.check_tree(tree)?;
+        }
         match message {
-            Message::Heads(heads) => self.peer_heads(heads, outputs),
+            Message::Heads(heads) => self.peer_heads(heads.logs, outputs),
             Message::Traces(traces) => self.take_traces(traces, outputs),
             Message::Entries(batch) => self.ingest(batch, frame_bytes, outputs),
             Message::SignedHead(signed) => {
-                self.check_tree(signed.head.tree)?;
                 signed.verify().map_err(|error| {
                     Failure::new(ErrorCode::BadSignature, "take signed head", error.to_string())
                 })?;
@@ -159,7 +143,6 @@ impl Replication {
                 Ok(())
             }
             Message::Cut(cut) => {
-                self.check_tree(cut.tree)?;
                 // Whether the signer has the authority is for the shell to say.
                 cut.verify(|_| true).map_err(|error| {
                     Failure::new(ErrorCode::BadSignature, "take cut", super::with_causes(&error))
@@ -169,7 +152,6 @@ impl Replication {
             }
             Message::Ack(ack) => self.acked(ack, outputs),
             Message::Refuse(refuse) => {
-                self.check_tree(refuse.tree)?;
                 self.credit_to_send += i64::from(refuse.credit_bytes);
                 let Some(log) = self.logs.get_mut(&refuse.log) else {
                     let text = "peer refuses an entry of a log that it was not sent";
@@ -181,36 +163,36 @@ impl Replication {
                 self.pump(outputs);
                 Ok(())
             }
-            Message::Ping(Ping { sent_ms }) => {
-                self.send(&Message::Pong(Pong { sent_ms, now_ms: now.wall_ms }), outputs);
-                Ok(())
-            }
-            Message::Pong(pong) => {
-                let round_trip_ms = now.mono_ms.saturating_sub(pong.sent_ms);
-                let theirs_ms = pong.now_ms.saturating_add(round_trip_ms / 2);
-                let offset_ms = offset_ms(theirs_ms, now.wall_ms);
-                outputs.push(Output::ClockSample { offset_ms, round_trip_ms });
-                Ok(())
-            }
-            Message::Close(close) => Err(Failure::Peer(close)),
             message @ (Message::Hello(_)
             | Message::HelloReply(_)
             | Message::Auth(_)
             | Message::Welcome(_)
-            | Message::Enrolled(_)) => Err(Failure::unexpected(&message, "after the handshake")),
+            | Message::Enrolled(_)
+            | Message::Share(_)
+            | Message::Leave(_)
+            | Message::Ping(_)
+            | Message::Pong(_)
+            | Message::Close(_)) => Err(Failure::unexpected(&message, "after the handshake")),
         }
     }
 
-    fn peer_heads(&mut self, heads: Heads, outputs: &mut Vec<Output>) -> Result<(), Failure> {
-        self.check_tree(heads.tree)?;
+    pub(super) fn peer_heads(
+        &mut self,
+        logs: Vec<LogPosition>,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Failure> {
         if self.peer_known {
-            return Err(Failure::unexpected(&Message::Heads(heads), "a second time"));
+            let text = "heads are not expected a second time";
+            return Err(Failure::new(ErrorCode::UnexpectedFrame, "take frame", text));
         }
         self.peer_known = true;
+        for cut in std::mem::take(&mut self.cuts_due) {
+            self.send(&Message::Cut(cut), outputs);
+        }
         // What this side's heads said of a log holds only as far as the peer has it too.
         let said: BTreeMap<_, _> =
             self.logs.iter_mut().map(|(id, log)| (*id, std::mem::take(&mut log.shared))).collect();
-        for LogPosition { log: id, seq, id: head, sealed } in heads.logs {
+        for LogPosition { log: id, seq, id: head, sealed } in logs {
             let log = self.logs.entry(id).or_default();
             log.sent = seq.min(log.ours);
             log.shared = seq.min(said.get(&id).copied().unwrap_or(0));
@@ -233,7 +215,6 @@ impl Replication {
         frame_bytes: usize,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Failure> {
-        self.check_tree(batch.tree)?;
         self.unconsumed += frame_bytes as i64;
         // One frame of grace: the sender checks its credit before it reads, not after.
         if self.unconsumed > i64::from(self.terms.credit_given) + FRAME_BYTES_MAX as i64 {
@@ -254,7 +235,6 @@ impl Replication {
     }
 
     fn take_traces(&self, traces: Traces, outputs: &mut Vec<Output>) -> Result<(), Failure> {
-        self.check_tree(traces.tree)?;
         let Traces { log, entries: traces, .. } = traces;
         if traces.len() > TRACES_MAX || !traces.iter().all(|trace| trace.context.is_valid()) {
             let text = format!("{} trace contexts that are too many or void", traces.len());
@@ -318,7 +298,6 @@ impl Replication {
     }
 
     fn acked(&mut self, ack: Ack, outputs: &mut Vec<Output>) -> Result<(), Failure> {
-        self.check_tree(ack.tree)?;
         self.credit_to_send += i64::from(ack.credit_bytes);
         let Ack { log, stored, sealed, .. } = ack;
         let known = self.logs.get_mut(&log);
@@ -344,7 +323,10 @@ impl Replication {
                 return;
             }
             let ready = entries.iter().position(|entry| self.missing_cause(entry).is_some());
-            if let Some(ready) = ready {
+            let sealed = self.logs.get(&id).map_or(0, |log| self.may_go(&id, log));
+            let unsealed = entries.iter().position(|entry| entry.seq > sealed);
+            entries.truncate(unsealed.unwrap_or(entries.len()));
+            if let Some(ready) = ready.filter(|ready| *ready < entries.len()) {
                 let waits_for = self.missing_cause(&entries[ready]);
                 entries.truncate(ready);
                 self.logs.entry(id).or_default().waits_for = waits_for;
@@ -405,6 +387,18 @@ impl Replication {
         causes.find(|cause| self.lacks(*cause))
     }
 
+    /// Whether the peer writes this log of a shared tree.
+    fn is_peers(&self, log: &LogId) -> bool {
+        self.is_shared && log.author == self.terms.peer
+    }
+
+    /// Up to where this side may send a log: nobody passes on what its author has not signed.
+    fn may_go(&self, id: &LogId, log: &Log) -> u64 {
+        let ends = [self.replica.author, self.terms.peer];
+        let vouched = !self.is_shared || log.is_cut || ends.contains(&id.author);
+        if vouched { log.ours } else { log.sealed.min(log.ours) }
+    }
+
     fn lacks(&self, (log, seq): (LogId, u64)) -> bool {
         self.logs.get(&log).is_some_and(|log| log.sent < seq.min(log.ours))
     }
@@ -425,9 +419,10 @@ impl Replication {
         // A read under way may fill a whole frame: only then is the credit exceeded by one at most.
         let reading = self.logs.values().filter(|log| log.fetching.is_some()).count();
         let mut credit = self.credit_to_send - (reading * FRAME_BYTES_MAX) as i64;
-        let ready = self.logs.iter().filter(|(_, log)| {
+        let ready = self.logs.iter().filter(|(id, log)| {
             let waits = log.waits_for.is_some_and(|cause| self.lacks(cause));
-            log.ours > log.sent && log.fetching.is_none() && !log.refused && !waits
+            let may_go = self.may_go(id, log);
+            may_go > log.sent && log.fetching.is_none() && !log.refused && !waits
         });
         let ready: Vec<_> = ready.map(|(id, _)| *id).collect();
         for id in ready {
@@ -441,23 +436,6 @@ impl Replication {
             let bytes_max = BATCH_PLAIN_BYTES;
             outputs.push(Output::Fetch { log: id, after: log.sent, bytes_max });
         }
-    }
-
-    fn tick(&mut self, now: Now, outputs: &mut Vec<Output>) -> Result<(), Failure> {
-        if now.mono_ms >= self.silent_at_ms() {
-            let silent_ms = now.mono_ms - self.last_heard_ms;
-            let text = format!("nothing heard for {silent_ms} ms");
-            return Err(Failure::Ours(error(ErrorCode::TimedOut, "wait for heartbeat", text)));
-        }
-        if self.terms.pings && now.mono_ms >= self.next_ping_ms {
-            self.next_ping_ms = now.mono_ms + u64::from(self.terms.heartbeat_ms);
-            self.send(&Message::Ping(Ping { sent_ms: now.mono_ms }), outputs);
-        }
-        Ok(())
-    }
-
-    fn silent_at_ms(&self) -> u64 {
-        self.last_heard_ms + SILENT_HEARTBEATS_MAX * u64::from(self.terms.heartbeat_ms)
     }
 
     fn check_tree(&self, tree: crate::TreeId) -> Result<(), Failure> {

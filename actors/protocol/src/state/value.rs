@@ -111,6 +111,14 @@ impl Value {
         }
     }
 
+    /// The truth value, if it is one.
+    pub fn as_bool(&self) -> Option<bool> {
+        match self {
+            Self::Scalar(Scalar::Bool(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
     /// The value as text, when it is text.
     pub fn as_str(&self) -> Option<&str> {
         match self {

@@ -12,7 +12,8 @@ use crate::compress::{Compression, DecompressError, compress, declared_bytes, de
 pub const VERSION_MIN: u8 = 1;
 /// The newest protocol version spoken here.
 ///
-/// - 1: handshake, heads, entries, acknowledgements with credit, seals, cuts, heartbeat, traces.
+/// - 1: handshake, heads, entries, acknowledgements with credit, seals, cuts, heartbeat, traces,
+///   shared trees.
 pub const VERSION_MAX: u8 = 1;
 
 /// The header's length.
@@ -155,6 +156,8 @@ impl Message {
             Self::Pong(body) => codec::encode(body),
             Self::Close(body) => codec::encode(body),
             Self::Traces(body) => codec::encode(body),
+            Self::Share(body) => codec::encode(body),
+            Self::Leave(body) => codec::encode(body),
         }
     }
 
@@ -175,6 +178,8 @@ impl Message {
             MessageKind::Pong => Self::Pong(codec::decode(body)?),
             MessageKind::Close => Self::Close(codec::decode(body)?),
             MessageKind::Traces => Self::Traces(codec::decode(body)?),
+            MessageKind::Share => Self::Share(codec::decode(body)?),
+            MessageKind::Leave => Self::Leave(codec::decode(body)?),
         })
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Batch;
 use crate::compress::Compression;
-use crate::history::{Cut, Entry, LogId, SignedHead, Tree};
+use crate::history::{Cut, Entry, Genesis, LogId, SignedHead, Tree};
 use crate::keys::Chain;
 use crate::trace::EntryTrace;
 use crate::{BrainId, DeviceId, EntryId, FleetId, PublicKey, Signature, SyncError, TreeId};
@@ -76,6 +76,35 @@ messages! {
     Close(Close) = 14,
     /// The trace contexts of entries in the next message.
     Traces(Traces) = 15,
+    /// A shared tree that a side holds, and where its logs stand.
+    Share(Share) = 16,
+    /// A shared tree that a side speaks of no longer.
+    Leave(Leave) = 17,
+}
+
+impl Message {
+    /// The tree that a message is about, where it is about one that both sides hold.
+    pub fn tree(&self) -> Option<TreeId> {
+        match self {
+            Self::Heads(heads) => Some(heads.tree),
+            Self::Entries(batch) => Some(batch.tree),
+            Self::SignedHead(signed) => Some(signed.head.tree),
+            Self::Cut(cut) => Some(cut.tree),
+            Self::Ack(ack) => Some(ack.tree),
+            Self::Refuse(refuse) => Some(refuse.tree),
+            Self::Traces(traces) => Some(traces.tree),
+            Self::Hello(_)
+            | Self::HelloReply(_)
+            | Self::Auth(_)
+            | Self::Welcome(_)
+            | Self::Enrolled(_)
+            | Self::Ping(_)
+            | Self::Pong(_)
+            | Self::Close(_)
+            | Self::Share(_)
+            | Self::Leave(_) => None,
+        }
+    }
 }
 
 /// A range of protocol versions, both ends included.
@@ -271,6 +300,23 @@ pub struct Traces {
     pub log: LogId,
     /// Those of its entries that are traced, [`TRACES_MAX`](crate::trace::TRACES_MAX) at most.
     pub entries: Vec<EntryTrace>,
+}
+
+/// A shared tree that a side holds, and where its logs stand: its heads, once the other side holds
+/// the tree as well.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// The tree's beginning, from which its id follows.
+    pub genesis: Genesis,
+    /// Its logs.
+    pub logs: Vec<LogPosition>,
+}
+
+/// A shared tree that a side speaks of no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leave {
+    /// The tree.
+    pub tree: TreeId,
 }
 
 /// Are you there?

@@ -5,6 +5,7 @@ mod flow;
 mod handshake;
 mod impostors;
 mod resume;
+mod shared;
 mod store;
 mod traces;
 mod world;

@@ -91,6 +91,8 @@ impl SimBrain {
             LinkEvent::Traced { log, trace } => Input::Traced { log, trace },
             LinkEvent::CutMade(cut) => Input::CutMade(cut),
             LinkEvent::Close { error, retry_after_ms } => Input::Close { error, retry_after_ms },
+            // Simulated devices are in no group.
+            LinkEvent::GroupsChanged => return,
         };
         self.feed(link, input);
     }

@@ -232,8 +232,11 @@ impl SimDevice {
                 self.events.push(DeviceEvent::OwnLogBehind);
             }
             Output::Closed(ended) => self.ended(&ended),
-            // The brain never ends a log, and devices are not called.
+            // The brain never ends a log and shares no tree, and devices are not called.
             Output::TakeCut(_)
+            | Output::Offered { .. }
+            | Output::Left(_)
+            | Output::OfShared { .. }
             | Output::Traced { .. }
             | Output::Authorise(_)
             | Output::Enrol(..)

@@ -24,7 +24,7 @@ impl Twin {
     /// A log may end that nothing came of yet: entries of other logs may name it as their cause.
     pub fn take_cut(&mut self, cut: Cut) -> CutAnswer {
         let brains = &self.brain.brains;
-        if self.role(cut.log.author).is_none()
+        if self.role(&cut.log).is_none()
             || cut.verify(|authority| brains.contains(&authority)).is_err()
         {
             return CutAnswer::Nothing;

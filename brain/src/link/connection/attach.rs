@@ -9,7 +9,7 @@ use actors::ports::{LinkReceiver, LinkSender};
 use actors::supervise::Address;
 use protocol::session::{Input, Output, PeerDevice, Replica, error};
 use protocol::wire::{self, Message, TokenProof};
-use protocol::{DeviceId, ErrorCode, SyncError};
+use protocol::{DeviceId, ErrorCode, SyncError, TreeId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -60,6 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let present = Present { connection: self.number, peer: self.peer, since_ms };
                 self.stay = Some(self.ingress.presence.enter(peer.device, present));
                 tracing::info!(device = %peer.device, peer = %self.peer, connection = self.number, "device connected");
+                self.groups_due = Some(Instant::now());
                 let connection = self.number;
                 self.feed(Input::Authorised { connection, replica })
             }
@@ -88,7 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let link = self.events_in.take().ok_or_else(|| {
             denied(ErrorCode::UnexpectedFrame, "the connection is attached already")
         })?;
-        let replica = self.ask_to_attach(&twin, peer.device, link).await?;
+        let replica = self.ask_to_attach(&twin, peer.device, None, link).await?;
         self.twin = Some(twin);
         Ok(replica)
     }
@@ -120,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let log = position.log;
             outputs.extend(self.feed(Input::Stored { log, position, consumed_bytes: 0 }));
         }
-        self.tell_again().await.map_err(|end| {
+        self.tell_again(None).await.map_err(|end| {
             let error = end.map_or_else(gone, |ended| ended.error);
             Away { error, retry_after_ms: None }
         })?;
@@ -130,16 +131,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn attach_to_next(&mut self, device: DeviceId) -> Result<(LinkReceiver, Replica), Away> {
         let twin = self.ingress.devices.twin(device).map_err(|e| e.to_sync_error())?;
         let (link, events) = mpsc::channel(EVENTS_MAX);
-        let replica = self.ask_to_attach(&twin, device, link).await?;
+        let replica = self.ask_to_attach(&twin, device, None, link).await?;
         self.twin = Some(twin);
         Ok((events, replica))
     }
 
-    /// Tells the twin what it was told before and has not answered. The eldest entries come one
+    /// Tells a twin what it was told before and has not answered. The eldest entries come one
     /// by one: if it fails at one of them, that one is known.
-    async fn tell_again(&mut self) -> Result<(), End> {
+    pub(super) async fn tell_again(&mut self, of: Option<TreeId>) -> Result<(), End> {
+        let Some(unanswered) = self.unanswered_of(of) else { return Ok(()) };
+        let (frames, open) = (unanswered.frames(), unanswered.open());
         let mut one_by_one = true;
-        for frame in self.unanswered.frames() {
+        for frame in frames {
             // It was decoded before.
             let Ok(Message::Entries(batch)) = wire::decode(&frame) else { continue };
             let log = batch.log;
@@ -156,28 +159,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let (connection, traces) = (self.number, Vec::new());
                 let again =
                     DeviceMsg::EntriesCame { connection, log, entries, bytes, in_flight, traces };
-                self.tell(again).await?;
+                self.tell(of, again).await?;
             }
         }
-        for open in self.unanswered.open() {
-            self.tell(open.into_msg(self.number)).await?;
+        for open in open {
+            self.tell(of, open.into_msg(self.number)).await?;
         }
         Ok(())
     }
 
-    /// Asks a twin to take this connection, and stops asking when it is quarantined meanwhile.
-    async fn ask_to_attach(
+    /// Asks the twin of a device, or of a group of it, to take this connection; stops asking when
+    /// it is quarantined meanwhile.
+    pub(super) async fn ask_to_attach(
         &self,
         twin: &Address<DeviceMsg>,
         device: DeviceId,
+        group: Option<&str>,
         link: LinkSender,
     ) -> Result<Replica, Away> {
         let (connection, peer) = (self.number, self.peer.to_string());
-        let attach = |reply| DeviceMsg::Attach { connection, peer, link, reply };
+        let attach = |reply| DeviceMsg::Attach { connection, device, peer, link, reply };
         let mut asked = pin!(twin.ask(attach, TWIN_TIME_MAX));
+        let devices = &self.ingress.devices;
         loop {
-            if let Some(left) = self.ingress.devices.quarantined_for(device) {
-                let text = "the device's actor failed too often and is left alone for a while";
+            let quarantined = match group {
+                Some(name) => devices.group_quarantined_for(name),
+                None => devices.quarantined_for(device),
+            };
+            if let Some(left) = quarantined {
+                let text = "the actor of the tree failed too often and is left alone for a while";
                 // It may be let out sooner.
                 let left = left.clamp(AWAY_MIN, AWAY_MAX);
                 return Err(Away {
@@ -187,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             let Ok(answer) = timeout(QUARANTINE_SEEN_WITHIN, &mut asked).await else { continue };
             let answer = answer.map_err(|failed| {
-                error(ErrorCode::Overloaded, "attach", format!("the device's actor: {failed}"))
+                error(ErrorCode::Overloaded, "attach", format!("the actor of the tree: {failed}"))
             })?;
             return Ok(answer?);
         }

@@ -20,6 +20,9 @@ const GOODBYE_BYTES_MAX: usize = 256 << 10;
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) async fn finish(&mut self, ended: End) {
         self.stay = None;
+        for (_, group) in std::mem::take(&mut self.groups) {
+            group.detach(self.number).await;
+        }
         if let Some(twin) = self.twin.take() {
             let connection = self.number;
             // One that is passive sees by itself that the connection is gone, once it is needed.

@@ -1,6 +1,6 @@
 //! From the first byte to the first frame: TLS, and the upgrade to WebSocket.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -161,6 +161,9 @@ impl Stranger {
             ledger: Arc::default(),
             frame: Bytes::new(),
             unanswered: Unanswered::default(),
+            groups: BTreeMap::new(),
+            groups_due: None,
+            groups_noted: false,
         };
         Some((Box::new(connection), events))
     }

@@ -5,7 +5,7 @@ use protocol::history::{Author, Cut, Entry, Head, LogId, SignedHead};
 use protocol::session::Now;
 use protocol::{EntryId, FleetId};
 
-use super::Replica;
+use super::{Replica, genesis};
 use crate::spool::AuthorState;
 use crate::track::{WriteError, account};
 
@@ -76,7 +76,8 @@ impl Replica {
         let last = self.author.clock_mut().last();
         let mut account = self.queue.account.clone();
         account.withdraw(account.queued, account::REWRITTEN);
-        *self = Self::begin(identity, fleet, epoch, self.limits);
+        let genesis = genesis(fleet, identity.device);
+        *self = Self::begin(identity, genesis, epoch, self.limits);
         self.queue.account = account;
         self.author = Author::new(self.own_log(), last);
         self.author_state = AuthorState { epoch, ..state };

@@ -8,12 +8,15 @@ use actors::traced_span;
 use protocol::history::LogId;
 use protocol::session::{Input, Output, error};
 use protocol::wire::{self, Message as WireMessage, Refuse};
-use protocol::{ErrorCode, SyncError};
+use protocol::{ErrorCode, SyncError, TreeId};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{REFUSALS_MAX, Step, Talk};
+use super::{Step, Talk};
 use crate::track::{self, Outcome, WriteError};
+
+/// So many refusals in one session are no accident.
+const REFUSALS_MAX: u32 = 8;
 
 impl Talk<'_> {
     /// Takes a frame: what the session does not tell of it first, which is who the brain is, and
@@ -39,7 +42,7 @@ impl Talk<'_> {
         }
         // A log that turned out to have ended must have ended before the session sends of it.
         for outcome in outcomes {
-            let more = self.reissued(outcome);
+            let more = self.reissued(None, outcome);
             if let Some(ended) = self.perform(more).await? {
                 return Ok(Some(ended));
             }
@@ -54,7 +57,7 @@ impl Talk<'_> {
     }
 
     /// Carries out what the session says, and what follows from that, until nothing more does.
-    async fn perform(&mut self, outputs: Vec<Output>) -> Step {
+    pub(super) async fn perform(&mut self, outputs: Vec<Output>) -> Step {
         let mut work = VecDeque::from(outputs);
         while let Some(output) = work.pop_front() {
             let more = match output {
@@ -68,53 +71,76 @@ impl Talk<'_> {
                 Output::Welcomed { connection, offset_ms } => {
                     self.welcomed(connection, offset_ms).await?
                 }
-                Output::Fetch { log, after, bytes_max } => {
-                    let fetch = |reply| track::Msg::Fetch(log, after, bytes_max, reply);
-                    let track::Fetched { entries, traces } =
-                        self.around.track.ask(fetch, track::PATIENCE).await?;
-                    for trace in traces {
-                        // It says nothing yet.
-                        self.handle(Input::Traced { log, trace });
-                    }
-                    self.handle(Input::Fetched { log, entries })
-                }
-                Output::Traced { traces, .. } => {
-                    self.traces = traces;
-                    continue;
-                }
-                Output::Ingest { log, entries, bytes } => self.ingest(log, entries, bytes).await?,
-                Output::TakeSignedHead(signed) => {
-                    let log = signed.head.log;
-                    let take = |reply| track::Msg::TakeSignedHead(signed, reply);
-                    let position = self.around.track.ask(take, track::PATIENCE).await?;
-                    self.handle(Input::Stored { log, position, consumed_bytes: 0 })
-                }
-                Output::TakeCut(cut) => {
-                    self.tell(track::Msg::TakeCut(cut)).await;
-                    continue;
-                }
-                Output::Acked { log, stored, sealed } => {
-                    self.tell(track::Msg::Acked(log, stored, sealed)).await;
-                    continue;
-                }
-                Output::PeerRefused(refuse) => self.refused(refuse).await?,
-                Output::OwnLogBehind { log, theirs, ours } => {
-                    tracing::warn!(theirs, ours, "brain has more of an own log than this device");
-                    self.tell(track::Msg::OwnLogBehind(log)).await;
+                Output::Offered { genesis, logs } => self.offered(genesis, logs).await,
+                Output::Left(tree) => {
+                    self.shared.remove(&tree);
                     continue;
                 }
                 Output::ClockSample { offset_ms, .. } => {
                     self.clock_sample(offset_ms).await;
                     continue;
                 }
-                Output::Authorise(_) | Output::Enrol(..) | Output::Enrolled(_) => continue,
+                Output::OfShared { tree, output } => {
+                    match self.of_tree(Some(tree), *output).await {
+                        Ok(more) => more,
+                        // The device's own tree goes on without it.
+                        Err(error) => self.leave(tree, &error.to_string()),
+                    }
+                }
+                output => self.of_tree(None, output).await?,
             };
             work.extend(more);
         }
         Ok(None)
     }
 
-    fn handle(&mut self, input: Input<'_>) -> Vec<Output> {
+    /// Carries out what the session says of a tree.
+    async fn of_tree(
+        &mut self,
+        of: Option<TreeId>,
+        output: Output,
+    ) -> Result<Vec<Output>, AskError> {
+        let Some(track) = self.track(of) else { return Ok(Vec::new()) };
+        Ok(match output {
+            Output::Fetch { log, after, bytes_max } => {
+                let fetch = |reply| track::Msg::Fetch(log, after, bytes_max, reply);
+                let track::Fetched { entries, traces } = track.ask(fetch, track::PATIENCE).await?;
+                for trace in traces {
+                    // It says nothing yet.
+                    self.handle_of(of, Input::Traced { log, trace });
+                }
+                self.handle_of(of, Input::Fetched { log, entries })
+            }
+            Output::Traced { traces, .. } => {
+                self.traces = traces;
+                Vec::new()
+            }
+            Output::Ingest { log, entries, bytes } => self.ingest(of, log, entries, bytes).await?,
+            Output::TakeSignedHead(signed) => {
+                let log = signed.head.log;
+                let take = |reply| track::Msg::TakeSignedHead(signed, reply);
+                let position = track.ask(take, track::PATIENCE).await?;
+                self.handle_of(of, Input::Stored { log, position, consumed_bytes: 0 })
+            }
+            Output::TakeCut(cut) => {
+                self.tell(of, track::Msg::TakeCut(cut)).await;
+                Vec::new()
+            }
+            Output::Acked { log, stored, sealed } => {
+                self.tell(of, track::Msg::Acked(log, stored, sealed)).await;
+                Vec::new()
+            }
+            Output::PeerRefused(refuse) => self.refused(of, refuse).await?,
+            Output::OwnLogBehind { log, theirs, ours } => {
+                tracing::warn!(theirs, ours, "brain has more of an own log than this device");
+                self.tell(of, track::Msg::OwnLogBehind(log)).await;
+                Vec::new()
+            }
+            _ => Vec::new(),
+        })
+    }
+
+    pub(super) fn handle(&mut self, input: Input<'_>) -> Vec<Output> {
         self.session.handle(input, self.around.clock.now())
     }
 
@@ -135,34 +161,20 @@ impl Talk<'_> {
         tracing::info!(connection, offset_ms, "online");
         self.clock_sample(offset_ms).await;
         if let Some(brain) = self.brain {
-            self.tell(track::Msg::MetBrain(brain)).await;
+            self.tell(None, track::Msg::MetBrain(brain)).await;
         }
         // What was written and signed since the session was prepared.
-        let sealed = self.around.track.ask(track::Msg::Seal, track::PATIENCE).await?;
-        let view = self.around.track.ask(track::Msg::View, track::PATIENCE).await?;
-        let mut outputs = Vec::new();
-        for cut in view.cuts {
-            outputs.extend(self.handle(Input::CutMade(cut)));
-        }
-        for position in view.positions {
-            if position.log.author == self.around.own_key {
-                let log = position.log;
-                outputs.extend(self.handle(Input::Stored { log, position, consumed_bytes: 0 }));
-            }
-        }
-        for signed in view.seals {
-            outputs.extend(self.handle(Input::Sealed(signed)));
-        }
-        self.sealed = sealed.map_or(0, |signed| signed.head.seq);
-        Ok(outputs)
+        self.introduce(None).await
     }
 
     async fn ingest(
         &mut self,
+        of: Option<TreeId>,
         log: LogId,
         entries: Vec<(protocol::EntryId, protocol::history::Entry)>,
         bytes: u32,
     ) -> Result<Vec<Output>, AskError> {
+        let Some(track) = self.track(of) else { return Ok(Vec::new()) };
         let last = entries.last().map_or(0, |(_, entry)| entry.seq);
         // Open until the entries are durable here.
         let _spans = Spans::open(&std::mem::take(&mut self.traces), |trace| {
@@ -174,9 +186,10 @@ impl Talk<'_> {
             )
         });
         let ingest = |reply| track::Msg::Ingest(log, entries, reply);
-        let ingested = match self.around.track.ask(ingest, track::PATIENCE).await? {
-            Ok(ingested) => ingested,
-            Err(failure) => {
+        let ingested = match (track.ask(ingest, track::PATIENCE).await?, of) {
+            (Ok(ingested), _) => ingested,
+            (Err(failure), Some(tree)) => return Ok(self.leave(tree, &failure.to_string())),
+            (Err(failure), None) => {
                 let error = store_error(&failure);
                 let (seq, consumed_bytes) = (last, bytes);
                 let fatal = true;
@@ -184,54 +197,65 @@ impl Talk<'_> {
             }
         };
         let position = ingested.position;
-        let mut outputs = self.handle(Input::Stored { log, position, consumed_bytes: bytes });
+        let mut outputs =
+            self.handle_of(of, Input::Stored { log, position, consumed_bytes: bytes });
         let Some((seq, error)) = ingested.refused else { return Ok(outputs) };
         tracing::warn!(seq, code = %error.code, message = %error.message, "refused a brain's entry");
         let forked = error.code == ErrorCode::Equivocation && log.author == self.around.own_key;
         let (refusal, fatal) = (error.clone(), false);
         let input = Input::Refused { log, seq, error, consumed_bytes: 0, fatal };
-        outputs.extend(self.handle(input));
+        outputs.extend(self.handle_of(of, input));
         if forked {
-            let (tree, now_ms) = (position_tree(self.around.track).await?, 0);
+            let (tree, now_ms) = (position_tree(&track).await?, 0);
             let credit_bytes = 0;
             let refuse = Refuse { tree, log, seq, error: refusal, now_ms, credit_bytes };
-            outputs.extend(self.refused(refuse).await?);
+            outputs.extend(self.refused(of, refuse).await?);
         }
         Ok(outputs)
     }
 
-    async fn refused(&mut self, refuse: Refuse) -> Result<Vec<Output>, AskError> {
-        self.refusals += 1;
+    async fn refused(
+        &mut self,
+        of: Option<TreeId>,
+        refuse: Refuse,
+    ) -> Result<Vec<Output>, AskError> {
+        let Some(topic) = self.topic(of) else { return Ok(Vec::new()) };
+        topic.refusals += 1;
+        let (track, is_rare) = (topic.track.clone(), topic.refusals < REFUSALS_MAX);
         let (code, refuse) = (refuse.error.code, Box::new(refuse));
         let ask = |reply| track::Msg::Refused(refuse, reply);
-        let outcome = self.around.track.ask(ask, track::PATIENCE).await?;
-        let close = |error| Input::Close { error, retry_after_ms: None };
-        Ok(match outcome {
-            Ok(outcome @ Outcome::Reissued { .. }) if self.refusals < REFUSALS_MAX => {
-                self.reissued(outcome)
+        let error = match track.ask(ask, track::PATIENCE).await? {
+            Ok(outcome @ Outcome::Reissued { .. }) if is_rare => {
+                return Ok(self.reissued(of, outcome));
             }
-            Ok(Outcome::Nothing) => Vec::new(),
+            Ok(Outcome::Nothing) => return Ok(Vec::new()),
             Ok(Outcome::Reissued { .. } | Outcome::Reconnect) => {
                 let text = format!("brain refused an entry with {code}");
-                self.handle(close(error(ErrorCode::GoingAway, "deal with a refusal", text)))
+                error(ErrorCode::GoingAway, "deal with a refusal", text)
             }
-            Err(failure) => self.handle(close(store_error(&failure))),
+            Err(failure) => store_error(&failure),
+        };
+        Ok(match of {
+            Some(tree) => self.leave(tree, &error.message),
+            None => self.handle(Input::Close { error, retry_after_ms: None }),
         })
     }
 
     /// Tells the session that a log ended and where its successor stands.
-    fn reissued(&mut self, outcome: Outcome) -> Vec<Output> {
+    pub(super) fn reissued(&mut self, of: Option<TreeId>, outcome: Outcome) -> Vec<Output> {
         let Outcome::Reissued { cut, position } = outcome else { return Vec::new() };
-        self.sealed = 0;
-        let mut outputs = self.handle(Input::CutMade(*cut));
+        if let Some(topic) = self.topic(of) {
+            topic.sealed = 0;
+        }
+        let mut outputs = self.handle_of(of, Input::CutMade(*cut));
         let log = position.log;
-        outputs.extend(self.handle(Input::Stored { log, position, consumed_bytes: 0 }));
+        outputs.extend(self.handle_of(of, Input::Stored { log, position, consumed_bytes: 0 }));
         outputs
     }
 
     async fn clock_sample(&mut self, offset_ms: i64) {
         self.around.board.update(|status| status.clock_error_ms = Some(offset_ms));
-        self.tell(track::Msg::ClockError(offset_ms)).await;
+        self.tell(None, track::Msg::ClockError(offset_ms)).await;
     }
 }
 

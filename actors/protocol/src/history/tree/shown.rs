@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::{Leaf, Tree};
+use super::{Leaf, Member, Tree};
 use crate::conflict::{
     Conflict, ConflictPolicy, Contender, Decision, POLICY_PREFIX, decide, policy_version,
 };
+use crate::history::member_of;
 use crate::state::{Path, State, Value};
 
 impl Tree {
@@ -114,20 +115,28 @@ impl Tree {
         }
     }
 
-    pub(super) fn policy_leaves(&self) -> impl Iterator<Item = &Path> {
-        self.leaves.keys().filter(|path| policy_version(path).is_some())
+    /// The leaves that the tree's own rules follow from.
+    pub(super) fn leaves_about_the_tree(&self) -> impl Iterator<Item = &Path> {
+        let is_one = |path: &&Path| policy_version(path).is_some() || member_of(path).is_some();
+        self.leaves.keys().filter(is_one)
     }
 
-    /// Reads again what those of the leaves say that are policies.
-    pub(super) fn read_policies(&mut self, paths: &[Path]) {
+    /// Reads again what those of the leaves say that the tree's own rules follow from.
+    pub(super) fn read_leaves(&mut self, paths: &[Path]) {
         for path in paths {
-            let Some(version) = policy_version(path) else { continue };
-            let value = self.value(path);
-            let text = value.as_deref().and_then(Value::as_str);
-            match text.and_then(|text| ConflictPolicy::parse(text).ok()) {
-                Some(policy) => self.policies.insert(version, policy),
-                None => self.policies.remove(&version),
-            };
+            if let Some(version) = policy_version(path) {
+                let value = self.value(path);
+                let text = value.as_deref().and_then(Value::as_str);
+                match text.and_then(|text| ConflictPolicy::parse(text).ok()) {
+                    Some(policy) => self.policies.insert(version, policy),
+                    None => self.policies.remove(&version),
+                };
+            } else if let Some((device, key)) = member_of(path) {
+                match self.value(path).as_deref().and_then(Value::as_bool) {
+                    Some(is_current) => self.members.insert(key, Member { device, is_current }),
+                    None => self.members.remove(&key),
+                };
+            }
         }
     }
 }

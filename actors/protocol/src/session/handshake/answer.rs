@@ -4,7 +4,7 @@ use super::{Answerer, Progress, ROLE_BRAIN, ROLE_EDGE, Transcript, trusted_ms, v
 use crate::ErrorCode;
 use crate::compress::Compression;
 use crate::keys::{Subject, verify};
-use crate::session::replication::{Replication, Terms};
+use crate::session::link::{Link, Terms};
 use crate::session::{Failure, Input, Now, Output, PeerDevice, send, with_causes};
 use crate::wire::{self, Auth, Capabilities, Hello, HelloReply, Message, Purpose, Welcome};
 
@@ -79,9 +79,10 @@ impl Answer {
                     // Both sides start from the same default; only the answerer can say more.
                     credit_to_send: crate::session::Limits::default().credit_bytes,
                     credit_given: limits.credit_bytes,
+                    peer: agreed.hello.public_key,
                 };
-                let replication = Replication::start(terms, replica, now, outputs);
-                return Ok(Progress::Established(Box::new(replication)));
+                let link = Link::start(terms, replica, now, outputs);
+                return Ok(Progress::Established(Box::new(link)));
             }
             (Step::AwaitDecision(_), Input::EnrolmentGranted(enrolled)) => {
                 outputs.push(send(&Message::Enrolled(*enrolled)));

@@ -5,7 +5,7 @@ use crate::ErrorCode;
 use crate::compress::Compression;
 use crate::history::LogId;
 use crate::keys::{Subject, verify};
-use crate::session::replication::{Replication, Terms};
+use crate::session::link::{Link, Terms};
 use crate::session::{Failure, Input, Limits, Now, Output, offset_ms, with_causes};
 use crate::wire::{self, Auth, Capabilities, Hello, HelloReply, LogPosition, Message, Purpose};
 
@@ -117,9 +117,10 @@ impl Call {
                     pings: true,
                     credit_to_send: welcome.credit_bytes,
                     credit_given: defaults.credit_bytes,
+                    peer: reply.public_key,
                 };
-                let replication = Replication::start(terms, replica.clone(), now, outputs);
-                Ok(Progress::Established(Box::new(replication)))
+                let link = Link::start(terms, replica.clone(), now, outputs);
+                Ok(Progress::Established(Box::new(link)))
             }
             (Step::AwaitVerdict(_), Message::Enrolled(enrolled)) => {
                 let certificate = &enrolled.certificate;

@@ -27,6 +27,8 @@ pub(super) struct Log {
     pub(super) waits_for: Option<(LogId, u64)>,
     /// The peer refused an entry; nothing more goes out.
     pub(super) refused: bool,
+    /// It ended; whoever ended it vouches for what is left.
+    pub(super) is_cut: bool,
 }
 
 impl Log {

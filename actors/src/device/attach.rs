@@ -1,0 +1,93 @@
+//! How connections find their twin.
+
+use protocol::history::LogState;
+use protocol::session::{Now, Replica};
+use protocol::{ErrorCode, SyncError};
+
+use super::commits::pass_on;
+use super::{DeviceMsg, Link, Links, TreeActor, TreeOf, Verdict, Whose, error};
+use crate::ports::LinkEvent;
+use crate::supervise::{Context, Reply};
+
+impl<W: Whose> TreeActor<W> {
+    pub(super) fn attach(
+        &mut self,
+        ctx: &Context<DeviceMsg>,
+        link: Link,
+        reply: Reply<Result<Replica, SyncError>>,
+        now: Now,
+    ) {
+        let (connection, device) = (link.connection, link.device);
+        let admitted = match self.args.of {
+            TreeOf::Device { .. } => self.take_over_from_older(&link, now),
+            TreeOf::Group { .. } => self.check_member(device),
+        };
+        if let Err(refused) = admitted {
+            return reply.send(Err(refused));
+        }
+        self.links.add(link);
+        // What a new connection is told must be on disk: it counts as acknowledged.
+        let replica = self.twin_mut().replica();
+        if !self.args.commits.any() {
+            self.answer_attached(connection, replica, reply);
+        } else {
+            let commit = self.twin_mut().settle();
+            let address = ctx.address().clone();
+            self.queue(
+                ctx,
+                commit,
+                Box::new(move |result| match result {
+                    Ok(()) => {
+                        pass_on(&address, DeviceMsg::Settled { connection, replica, reply });
+                    }
+                    Err(error) => reply.send(Err(error.to_sync_error())),
+                }),
+            );
+        }
+    }
+
+    /// A device has one connection: the newest, unless two machines take turns.
+    fn take_over_from_older(&mut self, link: &Link, now: Now) -> Result<(), SyncError> {
+        match self.fencing.on_attach(self.links.newest(), link.connection, now.mono_ms) {
+            Verdict::Attach => {
+                let text = "a newer connection of this device took over";
+                let error = error(ErrorCode::Fenced, "attach", text);
+                self.links.tell(&LinkEvent::Close { error, retry_after_ms: None });
+                self.links = Links::default();
+                Ok(())
+            }
+            Verdict::Stale => {
+                let text = "a newer connection of this device is already here";
+                Err(error(ErrorCode::Fenced, "attach", text))
+            }
+            Verdict::Cloned { retry_after_ms } => {
+                let text = "two machines use this device's identity; enrol one of them anew";
+                let error = error(ErrorCode::ClonedIdentity, "attach", text);
+                let peer = &link.peer;
+                tracing::warn!(device = %self.args.of, peer, "cloned identity, quarantined");
+                let retry_after_ms = Some(retry_after_ms);
+                self.links.tell(&LinkEvent::Close { error: error.clone(), retry_after_ms });
+                self.links = Links::default();
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn answer_attached(
+        &mut self,
+        connection: u64,
+        replica: Replica,
+        reply: Reply<Result<Replica, SyncError>>,
+    ) {
+        reply.send(Ok(replica));
+        let logs = self.twin_mut().tree().logs().to_vec();
+        for LogState { cut, signed, .. } in logs {
+            // Members hear of every log's end, a device of those that the brain made when it did.
+            let cut = cut.filter(|_| matches!(self.args.of, TreeOf::Group { .. }));
+            cut.into_iter().for_each(|cut| self.links.send(connection, LinkEvent::CutMade(cut)));
+            // The session drops those that the device has already.
+            let sealed = signed.map(LinkEvent::Sealed);
+            sealed.into_iter().for_each(|sealed| self.links.send(connection, sealed));
+        }
+    }
+}

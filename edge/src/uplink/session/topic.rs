@@ -1,0 +1,152 @@
+//! One tree of a conversation: its keeper, and what is to be signed.
+
+use std::time::Duration;
+
+use actors::supervise::{Address, AskError};
+use protocol::TreeId;
+use protocol::session::{Input, Output};
+use protocol::wire::LogPosition;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Step, Talk};
+use crate::status::Board;
+use crate::track;
+
+/// A head is signed so long after the first unsigned entry, at the latest.
+const SEAL_DELAY: Duration = Duration::from_secs(1);
+/// Or after so many entries.
+const SEAL_ENTRIES: u64 = 256;
+
+/// One tree of a conversation.
+pub(super) struct Topic {
+    pub(super) track: Address<track::Msg>,
+    /// Where the own log durably stands.
+    pub(super) position: watch::Receiver<Option<LogPosition>>,
+    pub(super) seal_due: Option<Instant>,
+    /// The number of the last own entry under a seal.
+    pub(super) sealed: u64,
+    /// How often the brain refused something.
+    pub(super) refusals: u32,
+}
+
+impl Topic {
+    pub(super) fn new(track: Address<track::Msg>, board: &Board) -> Self {
+        let position = board.watch_position();
+        Self { track, position, seal_due: None, sealed: 0, refusals: 0 }
+    }
+
+    /// The own log durably stands here: says when it is to be signed.
+    fn moved(&mut self, position: &LogPosition) {
+        let unsealed = position.seq.saturating_sub(self.sealed.max(position.sealed));
+        if unsealed >= SEAL_ENTRIES {
+            self.seal_due = Some(Instant::now());
+        } else if unsealed > 0 {
+            self.seal_due.get_or_insert_with(|| Instant::now() + SEAL_DELAY);
+        }
+    }
+}
+
+impl Talk<'_> {
+    /// The device's tree, and those that it shares.
+    pub(super) fn topics(&self) -> Vec<Option<TreeId>> {
+        [None].into_iter().chain(self.shared.keys().copied().map(Some)).collect()
+    }
+
+    pub(super) fn topic(&mut self, of: Option<TreeId>) -> Option<&mut Topic> {
+        match of {
+            Some(tree) => self.shared.get_mut(&tree),
+            None => Some(&mut self.own),
+        }
+    }
+
+    /// The keeper of a tree; none where it is shared no longer.
+    pub(super) fn track(&mut self, of: Option<TreeId>) -> Option<Address<track::Msg>> {
+        self.topic(of).map(|topic| topic.track.clone())
+    }
+
+    pub(super) async fn tell(&mut self, of: Option<TreeId>, message: track::Msg) {
+        if let Some(track) = self.track(of) {
+            // Whoever does not take it is restarting, and learns the same from the next session.
+            let _ = track.cast(message, track::PATIENCE).await;
+        }
+    }
+
+    /// The own log of a tree durably stands further than before.
+    pub(super) async fn moved(&mut self, of: Option<TreeId>) -> Step {
+        let Some(topic) = self.topic(of) else { return Ok(None) };
+        let Some(position) = *topic.position.borrow_and_update() else { return Ok(None) };
+        topic.moved(&position);
+        let stored = Input::Stored { log: position.log, position, consumed_bytes: 0 };
+        self.feed_of(of, stored).await
+    }
+
+    /// Shared trees may have moved.
+    pub(super) async fn shared_moved(&mut self) -> Step {
+        let moved = |(_, topic): &(&TreeId, &Topic)| topic.position.has_changed().unwrap_or(false);
+        let moved: Vec<_> = self.shared.iter().filter(moved).map(|(tree, _)| *tree).collect();
+        for tree in moved {
+            if let Some(ended) = self.moved(Some(tree)).await? {
+                return Ok(Some(ended));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn seal(&mut self, of: Option<TreeId>) -> Step {
+        let Some(topic) = self.topic(of) else { return Ok(None) };
+        topic.seal_due = None;
+        let track = topic.track.clone();
+        match (track.ask(track::Msg::Seal, track::PATIENCE).await, of) {
+            (Ok(Some(signed)), _) => {
+                if let Some(topic) = self.topic(of) {
+                    topic.sealed = signed.head.seq;
+                }
+                self.feed_of(of, Input::Sealed(signed)).await
+            }
+            (Ok(None), _) => Ok(None),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(tree)) => {
+                let outputs = self.leave(tree, &error.to_string());
+                self.perform(outputs).await
+            }
+        }
+    }
+
+    /// Gives the session an event of a tree and carries out what follows.
+    pub(super) async fn feed_of(&mut self, of: Option<TreeId>, input: Input<'_>) -> Step {
+        let outputs = self.handle_of(of, input);
+        self.perform(outputs).await
+    }
+
+    pub(super) fn handle_of(&mut self, of: Option<TreeId>, input: Input<'_>) -> Vec<Output> {
+        match of {
+            Some(tree) => self.handle(Input::OfShared { tree, input: Box::new(input) }),
+            None => self.handle(input),
+        }
+    }
+
+    /// Tells the session of what a tree has: what was written, signed and ended before.
+    pub(super) async fn introduce(&mut self, of: Option<TreeId>) -> Result<Vec<Output>, AskError> {
+        let Some(track) = self.track(of) else { return Ok(Vec::new()) };
+        let sealed = track.ask(track::Msg::Seal, track::PATIENCE).await?;
+        let view = track.ask(track::Msg::View, track::PATIENCE).await?;
+        let mut outputs = Vec::new();
+        for cut in view.cuts {
+            outputs.extend(self.handle_of(of, Input::CutMade(cut)));
+        }
+        for position in view.positions {
+            if position.log.author == self.around.own_key {
+                let (log, consumed_bytes) = (position.log, 0);
+                outputs.extend(self.handle_of(of, Input::Stored { log, position, consumed_bytes }));
+            }
+        }
+        for signed in view.seals {
+            outputs.extend(self.handle_of(of, Input::Sealed(signed)));
+        }
+        if let Some(topic) = self.topic(of) {
+            topic.sealed = sealed.map_or(0, |signed| signed.head.seq);
+        }
+        Ok(outputs)
+    }
+}
