@@ -15,6 +15,7 @@ mod letters;
 mod links;
 mod members;
 mod message;
+mod precondition;
 mod repair;
 mod twin;
 mod writes;
@@ -36,7 +37,9 @@ use crate::traced_span;
 
 pub use fencing::{Fencing, Verdict};
 pub use links::{Link, Links};
-pub use message::{Clock, Commits, DeviceArgs, DeviceMsg, DeviceStatus, TreeOf, WriteOutcome};
+pub use message::{
+    Clock, Commits, DeviceArgs, DeviceMsg, DeviceStatus, Precondition, TreeOf, WriteOutcome,
+};
 pub use twin::{BrainAuthor, CutAnswer, Ingested, OwnEntries, Reissued, SaveError, Twin, Written};
 
 use ingest::Came;
@@ -141,8 +144,8 @@ impl<W: Whose> Node for TreeActor<W> {
                     Box::pin(self.fetch(ctx, connection, log, after, bytes_max)).await?;
                 }
             }
-            DeviceMsg::Write { changes, provenance, if_version, trace, reply } => {
-                let Some(reply) = self.if_at(if_version, reply) else { return Ok(()) };
+            DeviceMsg::Write { changes, provenance, only_if, trace, reply } => {
+                let Some(reply) = self.if_met(&only_if, reply, now) else { return Ok(()) };
                 self.write(ctx, changes, provenance, trace, reply, now);
             }
             DeviceMsg::SetMember { device, key, is_current, provenance, reply } => {
@@ -160,8 +163,8 @@ impl<W: Whose> Node for TreeActor<W> {
                 let changes = vec![self.twin_mut().next_policy(policy)];
                 self.write(ctx, changes, provenance, trace, reply, now);
             }
-            DeviceMsg::SetState { desired, provenance, if_version, trace, reply } => {
-                let Some(reply) = self.if_at(if_version, reply) else { return Ok(()) };
+            DeviceMsg::SetState { desired, provenance, only_if, trace, reply } => {
+                let Some(reply) = self.if_met(&only_if, reply, now) else { return Ok(()) };
                 let changes = self.twin_mut().replace_desired(&desired);
                 self.write(ctx, changes, provenance, trace, reply, now);
             }

@@ -5,14 +5,17 @@ mod conflicts;
 mod dead_letters;
 mod devices;
 mod etag;
+mod fleet;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod groups;
 mod health;
+mod lines;
 mod measured;
 mod page;
 mod problem;
+mod replay;
 mod server;
 mod span;
 mod subject;
@@ -43,11 +46,13 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 
 pub use auth::{LoginCode, new_api_token};
-pub use conflicts::{ConflictView, PolicyView};
+pub use conflicts::{ConflictView, DeltaView, PolicyView};
 pub use dead_letters::{DeadLetterContent, DeadLetterView};
 pub use devices::{DeviceDetail, DeviceList, DeviceSummary, EntryAccount, HistoryPage};
+pub use fleet::FleetLine;
 pub use groups::{GroupView, MemberView, NewGroup};
 pub use problem::Problem;
+pub use replay::{ReplayLine, Verdict};
 pub use server::{ApiArgs, ApiMsg, ApiServer};
 pub use tokens::{NewToken, TokenRequest};
 pub use tree::Quarantined;
@@ -102,10 +107,14 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(devices::state))
         .routes(routes!(devices::history))
         .routes(routes!(devices::versions))
+        .routes(routes!(replay::replay))
         .routes(routes!(devices::snapshots, writes::create_snapshot))
         .routes(routes!(writes::set_desired, writes::patch_desired))
         .routes(routes!(writes::save_state))
         .routes(routes!(writes::restore))
+        .routes(routes!(writes::patch_tags))
+        .routes(routes!(fleet::state))
+        .routes(routes!(conflicts::delta))
         .routes(routes!(conflicts::explain))
         .routes(routes!(conflicts::list))
         .routes(routes!(conflicts::show))

@@ -4,11 +4,13 @@ mod client;
 mod conflict;
 mod dev;
 mod device;
+mod fleet;
 mod group;
 mod init;
 mod logging;
 mod output;
 mod quarantine;
+mod replay;
 mod serve;
 mod token;
 mod tree;
@@ -83,12 +85,27 @@ enum Command {
         #[command(flatten)]
         args: conflict::WhyArgs,
     },
+    /// Go through a device's history from its first entry, and compare what it comes to with what is
+    /// kept
+    Replay {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(flatten)]
+        args: replay::ReplayArgs,
+    },
     /// See conflicts, and how they are decided
     Conflict {
         #[command(flatten)]
         client: ClientArgs,
         #[command(subcommand)]
         command: conflict::ConflictCommand,
+    },
+    /// Look at the whole fleet, or the part of it that a query means
+    Fleet {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(subcommand)]
+        command: fleet::FleetCommand,
     },
     /// See groups, who is in them, and what their members share
     Group {
@@ -143,7 +160,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Quarantine { client, command } => quarantine::run(&client, command),
         Command::Verify(args) => verify::run(&args),
         Command::Why { client, args } => conflict::why(&client, &args),
+        Command::Replay { client, args } => replay::run(&client, &args),
         Command::Conflict { client, command } => conflict::run(&client, command),
+        Command::Fleet { client, command } => fleet::run(&client, command),
         Command::Group { client, command } => group::run(&client, command),
         Command::Login { client, code } => client::log_in(&client, &code),
         Command::Config { config } => serve::print_config(config.as_deref()),

@@ -21,6 +21,7 @@ pub mod metrics;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
 pub mod residency;
+pub mod selection;
 pub mod serve;
 pub mod store;
 pub mod tls;

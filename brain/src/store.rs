@@ -17,6 +17,7 @@ mod keys;
 mod mark;
 mod record;
 mod registry;
+mod replay;
 mod rocks;
 mod space;
 mod verify;
@@ -36,6 +37,7 @@ pub use cache::CacheCounts;
 pub use commit::{CommitCounts, StoreHealth, SyncReport};
 pub use history::{HistoryEntry, SnapshotInfo, TreeAt, WhichVersion};
 pub use registry::{ApiToken, DeviceRecord, EnrolmentRecord, RegistryChange};
+pub use replay::Replayed;
 pub use verify::{Damage, Verified, verify};
 
 use commit::Committer;

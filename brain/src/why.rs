@@ -3,6 +3,8 @@
 //! Everything here is looked up when it is asked for: the entry that set the value, what it took
 //! the place of, the sides of a conflict, and what a device has made of what is desired.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use actors::ports::{ReadError, TreeNumber, TreeRecord};
 use protocol::clock::ClockQuality;
 use protocol::conflict::Contender;
@@ -213,6 +215,50 @@ pub fn why(
         conflict,
         device,
     }))
+}
+
+/// A desired leaf that is not in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Outstanding {
+    /// What is desired; none where the device is to drop what it has applied.
+    #[schema(value_type = Object)]
+    pub desired: Option<Value>,
+    /// What the device has made of it.
+    #[serde(flatten)]
+    pub device: DeviceSide,
+}
+
+/// What is desired of a device and not in force, by path below `desired/`. Blocks.
+pub fn outstanding(
+    store: &Store,
+    number: TreeNumber,
+    tree: &Tree,
+    reach: Reach,
+    now_ms: u64,
+) -> Result<BTreeMap<String, Outstanding>, ReadError> {
+    let entry_of = |path: &Path| match tree.decision(path) {
+        Some(shown) => {
+            let candidate = shown.by.candidate;
+            let found = store.entry(number, candidate.log, candidate.seq)?;
+            Ok(found.map(|found| found.id))
+        }
+        None => Ok(None),
+    };
+    let state = tree.state();
+    let below = state.keys().filter_map(|path| {
+        path.below("desired").or_else(|| path.below("reported/applied")).map(str::to_owned)
+    });
+    let mut outstanding = BTreeMap::new();
+    for below in below.collect::<BTreeSet<_>>() {
+        let device = device_side(tree, &below, reach, now_ms, entry_of)?;
+        if device.in_force {
+            continue;
+        }
+        let desired = Path::new(&format!("desired/{below}")).ok();
+        let desired = desired.and_then(|path| state.get(&path).cloned());
+        outstanding.insert(below, Outstanding { desired, device });
+    }
+    Ok(outstanding)
 }
 
 fn device_side(

@@ -24,6 +24,7 @@ pub mod id;
 pub mod keys;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
+pub mod query;
 pub mod session;
 pub mod state;
 pub mod trace;

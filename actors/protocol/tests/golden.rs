@@ -67,6 +67,10 @@ fn path(text: &str) -> Path {
     Path::new(text).expect("valid")
 }
 
+fn group() -> Genesis {
+    Genesis { kind: TreeKind::Group, fleet: FLEET, name: "north".into() }
+}
+
 fn genesis() -> Genesis {
     Genesis { kind: TreeKind::Device, fleet: FLEET, name: DEVICE.to_string() }
 }
@@ -303,6 +307,8 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("ping", Message::Ping(wire::Ping { sent_ms: 7_000 })),
         ("pong", Message::Pong(wire::Pong { sent_ms: 7_000, now_ms })),
         ("traces", Message::Traces(wire::Traces { tree, log, entries: vec![entry_trace()] })),
+        ("share", Message::Share(wire::Share { genesis: group(), logs: vec![position] })),
+        ("leave", Message::Leave(wire::Leave { tree: group().tree_id() })),
         ("close", Message::Close(wire::Close { error: error(), retry_after_ms: Some(2_500) })),
     ];
     messages.extend(cuts().map(|(name, cut)| (name, Message::Cut(cut))));

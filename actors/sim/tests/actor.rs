@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::device::{
-    BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, TreeOf, WriteOutcome,
+    BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, Precondition, TreeOf, WriteOutcome,
 };
 use actors::ports::{LinkEvent, LinkReceiver};
 use actors::supervise::{
@@ -128,8 +128,13 @@ async fn closed(events: &mut Events) -> (ErrorCode, Option<u32>) {
 async fn write(twin: &Address<DeviceMsg>, n: i64) -> Result<WriteOutcome, SyncError> {
     let changes = vec![(Path::new("desired/n").expect("valid"), Some(Value::from(n)))];
     let provenance = Provenance::new(StateSource::Operator, "user:ada", "test");
-    let ask =
-        |reply| DeviceMsg::Write { changes, provenance, if_version: None, trace: None, reply };
+    let ask = |reply| DeviceMsg::Write {
+        changes,
+        provenance,
+        only_if: Precondition::default(),
+        trace: None,
+        reply,
+    };
     twin.ask(ask, TIME).await.expect("an answer")
 }
 

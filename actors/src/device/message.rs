@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use protocol::conflict::Resolution;
 use protocol::history::{Change, Cut, Entry, Genesis, LogId, Provenance, SignedHead, TreeKind};
+use protocol::query::Query;
 use protocol::session::{Now, Replica};
 use protocol::state::{State, StateDelta, Version, VersionedState};
 use protocol::trace::{EntryTrace, TraceContext};
@@ -196,8 +197,8 @@ pub enum DeviceMsg {
         changes: Vec<Change>,
         /// Who and why.
         provenance: Provenance,
-        /// Only where the tree is at this version.
-        if_version: Option<Version>,
+        /// Only where this holds.
+        only_if: Precondition,
         /// The span that asks, if it is sampled.
         trace: Option<TraceContext>,
         /// What became of it, once it is durable.
@@ -209,8 +210,8 @@ pub enum DeviceMsg {
         desired: State,
         /// Who and why.
         provenance: Provenance,
-        /// Only where the tree is at this version.
-        if_version: Option<Version>,
+        /// Only where this holds.
+        only_if: Precondition,
         /// The span that asks, if it is sampled.
         trace: Option<TraceContext>,
         /// What became of it, once it is durable.
@@ -293,6 +294,15 @@ pub enum DeviceMsg {
         /// What became of it, once it is durable.
         reply: Reply<Result<WriteOutcome, SyncError>>,
     },
+}
+
+/// What has to hold when a write is carried out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Precondition {
+    /// The tree is at this version.
+    pub version: Option<Version>,
+    /// The device is one that this query means. The twin does not know what people call it.
+    pub query: Option<Query>,
 }
 
 /// What a write came to.

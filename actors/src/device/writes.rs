@@ -53,24 +53,6 @@ impl<W: Whose> TreeActor<W> {
         self.seal_soon(ctx);
     }
 
-    /// Gives the reply back where the tree is at the version that the caller wants, and refuses
-    /// where it is not.
-    pub(super) fn if_at<T: Send + 'static>(
-        &mut self,
-        wanted: Option<Version>,
-        reply: Reply<Result<T, SyncError>>,
-    ) -> Option<Reply<Result<T, SyncError>>> {
-        let current = self.twin_mut().version();
-        match wanted {
-            Some(wanted) if wanted != current => {
-                let text = format!("the tree is at version {current}, not {wanted}");
-                reply.send(Err(error(ErrorCode::PreconditionFailed, "write", text)));
-                None
-            }
-            _ => Some(reply),
-        }
-    }
-
     pub(super) fn resolve(
         &mut self,
         ctx: &Context<DeviceMsg>,

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actors::device::{BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, TreeOf};
+use actors::device::{
+    BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, Precondition, TreeOf,
+};
 use actors::ports::CommitError;
 use actors::supervise::{
     Address, Budget, Child, ChildPolicy, DynamicSupervisor, Env, Intensity, Root, SetPolicy,
@@ -196,7 +198,7 @@ impl Rig {
                 let ask = |reply| DeviceMsg::Write {
                     changes,
                     provenance,
-                    if_version: None,
+                    only_if: Precondition::default(),
                     trace: None,
                     reply,
                 };

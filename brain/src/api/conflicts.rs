@@ -1,9 +1,12 @@
 //! Why leaves are what they are, the conflicts of a device, and how conflicts are decided.
 
+use std::collections::BTreeMap;
+
 use actors::device::{Clock as _, DeviceMsg};
 use actors::ports::{ConflictRecord, ReadError};
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::{Extension, Json};
+use protocol::DeviceId;
 use protocol::conflict::{Conflict, ConflictPolicy, Resolution};
 use protocol::history::Tree;
 use protocol::state::{Path, Version};
@@ -17,7 +20,7 @@ use super::subject::Subject;
 use super::writes::{WriteAnswer, WriteQuery, provenance, write};
 use super::{Api, Problem};
 use crate::store::not_found;
-use crate::why::{Reach, Why, why};
+use crate::why::{Outstanding, Reach, Why, outstanding, why};
 
 /// The longest page of a listing.
 const PAGE_MAX: usize = 1_000;
@@ -76,11 +79,7 @@ pub(super) async fn explain(
 ) -> Result<Json<Vec<Why>>, Problem> {
     let device = parse_id(&id)?;
     let asked = query.path.map(|text| parse_path(&text)).transpose()?;
-    let quarantined = api.devices.quarantined_for(device);
-    let reach = Reach {
-        online: api.presence.of(device).is_some(),
-        quarantined_ms: quarantined.map(|left| left.as_millis() as u64),
-    };
+    let reach = reach(&api, device);
     explain_of(api, Subject::Device(device), asked, reach).await
 }
 
@@ -105,6 +104,44 @@ pub(super) async fn explain_of(
         if found.is_empty() { Err(missing()) } else { Ok(found) }
     });
     read.await
+}
+
+/// What is desired of a device and not in force.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DeltaView {
+    /// The version of its tree.
+    #[schema(value_type = u64)]
+    pub version: Version,
+    /// Whether all that is desired is in force.
+    pub in_sync: bool,
+    /// What is not, by path below `desired/`, with what holds it back.
+    pub leaves: BTreeMap<String, Outstanding>,
+}
+
+/// The difference between what is desired of a device and what it has made of it.
+#[utoipa::path(get, path = "/api/v1/devices/{id}/delta", params(("id" = String, Path)),
+    security(("bearer" = [])), responses((status = 200, body = DeltaView), (status = 404)))]
+pub(super) async fn delta(
+    State(api): State<Api>,
+    UrlPath(id): UrlPath<String>,
+) -> Result<Json<DeltaView>, Problem> {
+    let device = parse_id(&id)?;
+    let (reach, now_ms) = (reach(&api, device), api.clock.now().wall_ms);
+    let read = Subject::Device(device).read(api, move |store, number| {
+        let missing = || Problem::from(not_found("the device's state"));
+        let (record, tree) = store.replica(number)?.ok_or_else(missing)?;
+        let leaves = outstanding(store, number, &tree, reach, now_ms)?;
+        Ok(DeltaView { version: record.version, in_sync: leaves.is_empty(), leaves })
+    });
+    read.await
+}
+
+fn reach(api: &Api, device: DeviceId) -> Reach {
+    let quarantined = api.devices.quarantined_for(device);
+    Reach {
+        online: api.presence.of(device).is_some(),
+        quarantined_ms: quarantined.map(|left| left.as_millis() as u64),
+    }
 }
 
 /// The leaf, or those below it, or all.

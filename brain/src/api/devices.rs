@@ -1,11 +1,11 @@
 //! Reading devices: the list, one, its state, its history.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use actors::account::Account;
-use actors::device::DeviceMsg;
+use actors::device::{Clock as _, DeviceMsg};
 use actors::ports::TreeNumber;
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
-use super::etag::etag;
+use super::etag::{etag, parse_query};
 use super::subject::Subject;
 use super::{Api, Problem};
+use crate::selection::Selection;
 use crate::store::{
     DeviceRecord, HistoryEntry, SnapshotInfo, Store, TreeAt, WhichVersion, not_found,
 };
@@ -127,6 +128,8 @@ pub(super) struct ListQuery {
     limit: Option<usize>,
     /// Those after this id.
     after: Option<String>,
+    /// Those that this query means, such as `tags/site = north and online`.
+    query: Option<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -156,14 +159,30 @@ pub(super) async fn list(
 ) -> Result<Json<DeviceList>, Problem> {
     let limit = query.limit.unwrap_or(100).clamp(1, PAGE_MAX);
     let after = query.after.map(|text| parse_id(&text)).transpose()?;
-    let reading = api.clone();
+    let query = parse_query(&query.query.unwrap_or_default())?;
+    let selection = Selection {
+        store: api.store.clone(),
+        presence: api.presence.clone(),
+        fleet: api.identity.fleet,
+        query,
+        which: WhichVersion::Latest,
+        now_ms: api.clock.now().wall_ms,
+    };
     let (records, more) = tokio::task::spawn_blocking(move || {
-        let mut records = reading.store.devices()?;
-        records.retain(|record| after.is_none_or(|after| record.device > after));
-        let more = records.len() > limit;
-        records.truncate(limit);
-        let summaries = records.into_iter().map(|record| offline_summary(&reading, &record));
-        Ok::<_, Problem>((summaries.collect::<Result<Vec<_>, _>>()?, more))
+        let (mut found, mut more, mut failed) = (Vec::new(), false, None);
+        selection.each(after, |record, state| {
+            more = found.len() == limit;
+            match state {
+                _ if more => return ControlFlow::Break(()),
+                Ok(state) => found.push(summary(&record, state.as_deref())),
+                Err(error) => failed = Some(error),
+            }
+            if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        match failed {
+            Some(error) => Err(Problem::from(error)),
+            None => Ok((found, more)),
+        }
     })
     .await??;
     let devices = join_all(records.into_iter().map(|summary| with_status(&api, summary))).await;
@@ -357,22 +376,27 @@ impl std::fmt::Display for EntryAccount {
 }
 
 fn offline_summary(api: &Api, record: &DeviceRecord) -> Result<DeviceSummary, Problem> {
-    let state: Option<Arc<TreeAt>> = match Subject::Device(record.device).tree(api)? {
+    let state = match Subject::Device(record.device).tree(api)? {
         Some(tree) => api.store.state(tree, WhichVersion::Latest)?,
         None => None,
     };
-    Ok(DeviceSummary {
+    Ok(summary(record, state.as_deref()))
+}
+
+/// What a listing shows of a device that is away.
+fn summary(record: &DeviceRecord, state: Option<&TreeAt>) -> DeviceSummary {
+    DeviceSummary {
         id: record.device,
         name: record.name.clone(),
         online: false,
         connected_since: None,
         peer: None,
         quarantined_until: None,
-        version: state.as_ref().map_or(0, |state| state.version),
-        last_change: state.as_ref().map_or(0, |state| state.committed_ms),
+        version: state.map_or(0, |state| state.version),
+        last_change: state.map_or(0, |state| state.committed_ms),
         enrolled: record.enrolled_ms,
-        summary: state.map(|state| overview(&state)).unwrap_or_default(),
-    })
+        summary: state.map(overview).unwrap_or_default(),
+    }
 }
 
 /// The leaves that tell most about a machine.

@@ -1,34 +1,59 @@
-//! Versions as entity tags.
+//! Versions as entity tags, and other conditions of writes.
 
-use axum::extract::FromRequestParts;
+use actors::device::Precondition;
+use axum::extract::{FromRequestParts, Query as UrlQuery};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, header};
+use protocol::query::Query;
 use protocol::state::Version;
+use serde::Deserialize;
 
 use super::Problem;
 
-/// The version that a caller makes a condition; none for no condition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct IfMatch(pub(super) Option<Version>);
+/// What a caller makes a condition: `If-Match` with a version, and `?if=` with a query over the
+/// device's tree.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct OnlyIf(pub(super) Precondition);
+
+#[derive(Debug, Deserialize)]
+struct Parameters {
+    r#if: Option<String>,
+}
 
 /// The header that says which version an answer is of.
 pub(super) fn etag(version: Version) -> [(HeaderName, String); 1] {
     [(header::ETAG, format!("\"{version}\""))]
 }
 
-impl<S: Sync> FromRequestParts<S> for IfMatch {
+impl<S: Sync> FromRequestParts<S> for OnlyIf {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        let Some(given) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(None)) };
-        let text = given.to_str().unwrap_or_default().trim();
-        if text == "*" {
-            return Ok(Self(None));
+        let version = parts.headers.get(header::IF_MATCH).map(version_of).transpose()?.flatten();
+        let given = UrlQuery::<Parameters>::try_from_uri(&parts.uri);
+        let UrlQuery(Parameters { r#if: text }) =
+            given.map_err(|error| Problem::bad_request(error.to_string()))?;
+        let query = text.map(|text| parse_query(&text)).transpose()?;
+        if query.as_ref().is_some_and(|query| query.looks_at().at_name) {
+            return Err(Problem::bad_request("a condition of a write cannot ask for a name"));
         }
-        let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-        let version = version.unwrap_or(text).parse().map_err(|_| {
-            Problem::bad_request("If-Match takes one version, as the ETag of the state gave it")
-        })?;
-        Ok(Self(Some(version)))
+        Ok(Self(Precondition { version, query }))
     }
+}
+
+/// The query in a text.
+pub(super) fn parse_query(text: &str) -> Result<Query, Problem> {
+    text.parse().map_err(|error| Problem::bad_request(format!("query {text:?}: {error}")))
+}
+
+fn version_of(given: &axum::http::HeaderValue) -> Result<Option<Version>, Problem> {
+    let text = given.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    let version = version.unwrap_or(text).parse().map_err(|_| {
+        Problem::bad_request("If-Match takes one version, as the ETag of the state gave it")
+    })?;
+    Ok(Some(version))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use actors::device::DeviceMsg;
+use actors::device::{DeviceMsg, Precondition};
 use actors::ports::TreeNumber;
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::HeaderName;
@@ -18,7 +18,7 @@ use super::auth::Principal;
 use super::conflicts::{ConflictQuery, ConflictView, PolicyView, WhyQuery};
 use super::conflicts::{explain_of, list_of, parse_path, parse_policy, policy_of};
 use super::devices::{HistoryPage, HistoryQuery, StateQuery, history_of, parse_id, state_of};
-use super::etag::IfMatch;
+use super::etag::OnlyIf;
 use super::span::ApiSpan;
 use super::subject::Subject;
 use super::writes::{WriteAnswer, WriteQuery, parse_leaves, provenance, write_to};
@@ -113,11 +113,11 @@ pub(super) async fn create(
     let value = Value::from(description);
     value.check().map_err(|error| Problem::bad_request(error.to_string()))?;
     let changes = vec![(path, Some(value))];
-    let (provenance, trace, if_version) = (provenance(principal, query), span.context(), None);
+    let (provenance, trace) = (provenance(principal, query), span.context());
+    let only_if = Precondition::default();
     let devices = api.devices.clone();
     let twin = tokio::task::spawn_blocking(move || devices.group_to_be(&name)).await??;
-    write_to(&twin, |reply| DeviceMsg::Write { changes, provenance, if_version, trace, reply })
-        .await
+    write_to(&twin, |reply| DeviceMsg::Write { changes, provenance, only_if, trace, reply }).await
 }
 
 /// Make a device a member of a group.
@@ -188,15 +188,14 @@ pub(super) async fn patch_shared(
     UrlPath(name): UrlPath<String>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
-    IfMatch(if_version): IfMatch,
+    OnlyIf(only_if): OnlyIf,
     span: ApiSpan,
     Json(leaves): Json<BTreeMap<String, Json_>>,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let changes = parse_leaves("shared", leaves)?;
     let (provenance, trace) = (provenance(principal, query), span.context());
     let twin = Subject::group(&name).twin(&api).await?;
-    write_to(&twin, |reply| DeviceMsg::Write { changes, provenance, if_version, trace, reply })
-        .await
+    write_to(&twin, |reply| DeviceMsg::Write { changes, provenance, only_if, trace, reply }).await
 }
 
 /// The changes of a group's tree, newest first.

@@ -7,7 +7,7 @@ use actors::device::{DeviceMsg, WriteOutcome};
 use actors::supervise::{Address, Reply};
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::{Extension, Json};
-use protocol::history::{Change, Provenance};
+use protocol::history::{Change, GROUPS_PREFIX, Provenance};
 use protocol::state::{
     Path, State as TreeState, StateDelta, StateSource, Value, Version, VersionedState,
 };
@@ -18,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::auth::Principal;
 use super::devices::{StateQuery, read_tree, which_version};
-use super::etag::IfMatch;
+use super::etag::OnlyIf;
 use super::span::ApiSpan;
 use super::subject::Subject;
 use super::{Api, Problem};
@@ -46,6 +46,10 @@ pub struct WriteAnswer {
 pub(super) struct WriteQuery {
     /// Why, for the history.
     reason: Option<String>,
+    /// Only where this query over the device's tree holds, such as `tags/site = north`.
+    #[serde(rename = "if")]
+    #[param(rename = "if")]
+    _only_if: Option<String>,
 }
 
 /// Make `desired/` hold exactly these leaves.
@@ -61,14 +65,14 @@ pub(super) async fn set_desired(
     UrlPath(id): UrlPath<String>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
-    IfMatch(if_version): IfMatch,
+    OnlyIf(only_if): OnlyIf,
     span: ApiSpan,
     Json(leaves): Json<BTreeMap<String, Json_>>,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let desired = parse_desired(leaves)?;
     let provenance = provenance(principal, query);
     let trace = span.context();
-    write(&api, &id, |reply| DeviceMsg::SetState { desired, provenance, if_version, trace, reply })
+    write(&api, &id, |reply| DeviceMsg::SetState { desired, provenance, only_if, trace, reply })
         .await
 }
 
@@ -85,15 +89,41 @@ pub(super) async fn patch_desired(
     UrlPath(id): UrlPath<String>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
-    IfMatch(if_version): IfMatch,
+    OnlyIf(only_if): OnlyIf,
     span: ApiSpan,
     Json(leaves): Json<BTreeMap<String, Json_>>,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let changes = parse_leaves("desired", leaves)?;
     let provenance = provenance(principal, query);
     let trace = span.context();
-    write(&api, &id, |reply| DeviceMsg::Write { changes, provenance, if_version, trace, reply })
-        .await
+    write(&api, &id, |reply| DeviceMsg::Write { changes, provenance, only_if, trace, reply }).await
+}
+
+/// Set some of a device's tags, its location among them; null removes one.
+#[utoipa::path(patch, path = "/api/v1/devices/{id}/tags",
+    params(("id" = String, Path), WriteQuery, ("if-match" = Option<String>, Header,
+        description = "Only where the tree is at this version, given as an ETag")),
+    security(("bearer" = [])),
+    request_body(content = Object, description = "Paths below `tags/` with their values, such as `location/zone`"),
+    responses((status = 200, body = WriteAnswer), (status = 400), (status = 404),
+        (status = 412, description = "The tree is at another version"), (status = 507)))]
+pub(super) async fn patch_tags(
+    State(api): State<Api>,
+    UrlPath(id): UrlPath<String>,
+    Query(query): Query<WriteQuery>,
+    Extension(principal): Extension<Principal>,
+    OnlyIf(only_if): OnlyIf,
+    span: ApiSpan,
+    Json(leaves): Json<BTreeMap<String, Json_>>,
+) -> Result<Json<WriteAnswer>, Problem> {
+    let changes = parse_leaves("tags", leaves)?;
+    if changes.iter().any(|(path, _)| path.below(GROUPS_PREFIX).is_some()) {
+        let text = "groups are no tags to set; see /api/v1/groups/{group}/members/{device}";
+        return Err(Problem::bad_request(text));
+    }
+    let provenance = provenance(principal, query);
+    let trace = span.context();
+    write(&api, &id, |reply| DeviceMsg::Write { changes, provenance, only_if, trace, reply }).await
 }
 
 /// Save a state as the next version, or check that the current version is this state.
@@ -124,6 +154,10 @@ pub(super) struct RestoreQuery {
     at: Option<String>,
     /// Why, for the history.
     reason: Option<String>,
+    /// Only where this query over the device's tree holds.
+    #[serde(rename = "if")]
+    #[param(rename = "if")]
+    _only_if: Option<String>,
 }
 
 /// Make `desired/` what it was at a version or a time, as a new version.
@@ -133,8 +167,9 @@ pub(super) struct RestoreQuery {
 pub(super) async fn restore(
     State(api): State<Api>,
     UrlPath(id): UrlPath<String>,
-    Query(RestoreQuery { version, at, reason }): Query<RestoreQuery>,
+    Query(RestoreQuery { version, at, reason, .. }): Query<RestoreQuery>,
     Extension(principal): Extension<Principal>,
+    OnlyIf(only_if): OnlyIf,
     span: ApiSpan,
 ) -> Result<Json<WriteAnswer>, Problem> {
     if version.is_none() && at.is_none() {
@@ -153,10 +188,9 @@ pub(super) async fn restore(
     .await?;
     let why = reason.map_or_else(String::new, |reason| format!(": {reason}"));
     let reason = Some(format!("restored to version {version}{why}"));
-    let provenance = provenance(principal, WriteQuery { reason });
+    let provenance = provenance(principal, WriteQuery { reason, _only_if: None });
     let trace = span.context();
-    let if_version = None;
-    write(&api, &id, |reply| DeviceMsg::SetState { desired, provenance, if_version, trace, reply })
+    write(&api, &id, |reply| DeviceMsg::SetState { desired, provenance, only_if, trace, reply })
         .await
 }
 

@@ -141,7 +141,8 @@ fn print_change(label: &str, change: &Change) {
     println!("    entry {entry} by key {}", author.short());
 }
 
-fn hold(hold: &Hold) -> String {
+/// What keeps a device from what is desired, for people.
+pub(super) fn hold(hold: &Hold) -> String {
     match hold {
         Hold::Offline => "the device is offline".to_owned(),
         Hold::Quarantined { remaining_ms } => {
@@ -157,7 +158,8 @@ fn hold(hold: &Hold) -> String {
     }
 }
 
-fn value(value: Option<&protocol::state::Value>) -> String {
+/// A leaf's value, for people.
+pub(super) fn value(value: Option<&protocol::state::Value>) -> String {
     value.map_or_else(|| "(gone)".to_owned(), |value| output::value(&value.to_json()))
 }
 

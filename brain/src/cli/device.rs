@@ -4,12 +4,13 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use brain::api::{DeviceDetail, DeviceList, DeviceSummary, HistoryPage, WriteAnswer};
+use brain::api::{DeltaView, DeviceDetail, DeviceList, DeviceSummary, HistoryPage, WriteAnswer};
 use protocol::state::VersionedState;
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
 use super::client::{Client, ClientArgs};
+use super::conflict;
 use super::output::{self, Output};
 use super::tree::encode;
 
@@ -19,6 +20,9 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 pub(super) enum DeviceCommand {
     /// List the devices
     List {
+        /// Those that a query means, such as 'tags/site = north and online'
+        #[arg(long)]
+        query: Option<String>,
         #[command(flatten)]
         view: View,
     },
@@ -68,6 +72,29 @@ pub(super) enum DeviceCommand {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+    /// Set tags, such as location/zone=B or role=relay; PATH= removes one
+    Tag {
+        /// Its id, the beginning of its id, or its name
+        device: String,
+        /// PATH=VALUE below tags/; the value is JSON, or text where it is not
+        #[arg(required = true, value_name = "PATH=VALUE")]
+        leaves: Vec<String>,
+        #[command(flatten)]
+        condition: Condition,
+        /// Why, for the history
+        #[arg(long, default_value = "set on the command line")]
+        reason: String,
+        /// How to print what came of it
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Show what is desired of a device and not in force, and what holds it back
+    Delta {
+        /// Its id, the beginning of its id, or its name
+        device: String,
+        #[command(flatten)]
+        view: View,
+    },
     /// Set leaves below desired/, such as sense/thermal/period_ms=2000; PATH= removes one
     Set {
         /// Its id, the beginning of its id, or its name
@@ -78,13 +105,40 @@ pub(super) enum DeviceCommand {
         /// Why, for the history
         #[arg(long, default_value = "set on the command line")]
         reason: String,
-        /// Only where the state is at this version
-        #[arg(long)]
-        if_version: Option<u64>,
+        #[command(flatten)]
+        condition: Condition,
         /// How to print what came of it
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+}
+
+/// When to write.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Condition {
+    /// Only where the state is at this version
+    #[arg(long)]
+    if_version: Option<u64>,
+    /// Only where this query holds, such as 'reported/thermal/cpu_celsius < 70'
+    #[arg(long = "if", value_name = "QUERY")]
+    only_if: Option<String>,
+}
+
+impl Condition {
+    /// Changes leaves, where it holds.
+    pub(super) fn patch(
+        &self,
+        client: &Client,
+        target: &str,
+        reason: &str,
+        body: Value,
+    ) -> anyhow::Result<WriteAnswer> {
+        let mut target = format!("{target}?reason={}", encode(reason));
+        if let Some(query) = &self.only_if {
+            target += &format!("&if={}", encode(query));
+        }
+        client.call_if(Method::PATCH, &target, Some(body), self.if_version)
+    }
 }
 
 /// How to look at something.
@@ -101,7 +155,9 @@ pub(super) struct View {
 pub(super) fn run(client: &ClientArgs, command: DeviceCommand) -> anyhow::Result<()> {
     let client = Client::new(client)?;
     match command {
-        DeviceCommand::List { view } => repeat(view, || list(&client, view.output)),
+        DeviceCommand::List { query, view } => {
+            repeat(view, || list(&client, query.as_deref().unwrap_or_default(), view.output))
+        }
         DeviceCommand::Show { device, version, at, happened_at, view } => {
             let id = resolve(&client, &device)?;
             let mut path = format!("/api/v1/devices/{id}/state");
@@ -130,15 +186,51 @@ pub(super) fn run(client: &ClientArgs, command: DeviceCommand) -> anyhow::Result
             print_written(&client.call(Method::POST, &target, None)?, output);
             Ok(())
         }
-        DeviceCommand::Set { device, leaves, reason, if_version, output } => {
+        DeviceCommand::Tag { device, leaves, condition, reason, output } => {
             let id = resolve(&client, &device)?;
-            set(&client, &id, &leaves, &reason, if_version, output)
+            let body = parse_leaves("tags", &leaves)?;
+            let target = format!("/api/v1/devices/{id}/tags");
+            print_written(&condition.patch(&client, &target, &reason, body)?, output);
+            Ok(())
+        }
+        DeviceCommand::Delta { device, view } => {
+            let id = resolve(&client, &device)?;
+            repeat(view, || delta(&client, &id, view.output))
+        }
+        DeviceCommand::Set { device, leaves, reason, condition, output } => {
+            let id = resolve(&client, &device)?;
+            let body = parse_leaves("desired", &leaves)?;
+            let target = format!("/api/v1/devices/{id}/desired");
+            print_written(&condition.patch(&client, &target, &reason, body)?, output);
+            Ok(())
         }
     }
 }
 
-fn list(client: &Client, output: Output) -> anyhow::Result<()> {
-    let devices = all_devices(client)?;
+fn delta(client: &Client, id: &str, output: Output) -> anyhow::Result<()> {
+    let delta: DeltaView = client.get(&format!("/api/v1/devices/{id}/delta"))?;
+    match output {
+        Output::Json => println!("{}", json!(delta)),
+        Output::Table if delta.in_sync => println!("all that is desired is in force"),
+        Output::Table => {
+            let rows = delta.leaves.iter().map(|(path, leaf)| {
+                let held = leaf.device.held_by.iter().map(conflict::hold);
+                [
+                    path.clone(),
+                    conflict::value(leaf.desired.as_ref()),
+                    conflict::value(leaf.device.applied.as_ref()),
+                    held.collect::<Vec<_>>().join("; "),
+                ]
+            });
+            let heading = ["path", "desired", "applied", "held back by"];
+            println!("{}", output::table(heading, rows));
+        }
+    }
+    Ok(())
+}
+
+fn list(client: &Client, query: &str, output: Output) -> anyhow::Result<()> {
+    let devices = all_devices(client, query)?;
     match output {
         Output::Json => println!("{}", json!(devices)),
         Output::Table => {
@@ -248,21 +340,6 @@ pub(super) fn history(client: &Client, path: &str, output: Output) -> anyhow::Re
     Ok(())
 }
 
-fn set(
-    client: &Client,
-    id: &str,
-    leaves: &[String],
-    reason: &str,
-    if_version: Option<u64>,
-    output: Output,
-) -> anyhow::Result<()> {
-    let body = parse_leaves("desired", leaves)?;
-    let path = format!("/api/v1/devices/{id}/desired?reason={}", encode(reason));
-    let answer = client.call_if(Method::PATCH, &path, Some(body), if_version)?;
-    print_written(&answer, output);
-    Ok(())
-}
-
 /// The leaves below `segment` that PATH=VALUE arguments name.
 pub(super) fn parse_leaves(segment: &str, leaves: &[String]) -> anyhow::Result<Value> {
     let mut body = Map::new();
@@ -294,7 +371,7 @@ pub(super) fn resolve(client: &Client, given: &str) -> anyhow::Result<String> {
     if given.parse::<protocol::DeviceId>().is_ok() {
         return Ok(given.to_owned());
     }
-    let devices = all_devices(client)?;
+    let devices = all_devices(client, "")?;
     let fits = |device: &&DeviceSummary| {
         device.name == given || (given.len() >= 4 && device.id.to_string().starts_with(given))
     };
@@ -305,14 +382,15 @@ pub(super) fn resolve(client: &Client, given: &str) -> anyhow::Result<String> {
     }
 }
 
-fn all_devices(client: &Client) -> anyhow::Result<Vec<DeviceSummary>> {
+fn all_devices(client: &Client, query: &str) -> anyhow::Result<Vec<DeviceSummary>> {
     let mut devices = Vec::new();
-    let mut path = "/api/v1/devices?limit=1000".to_owned();
+    let first = format!("/api/v1/devices?limit=1000&query={}", encode(query));
+    let mut path = first.clone();
     loop {
         let page: DeviceList = client.get(&path)?;
         devices.extend(page.devices);
         match page.next {
-            Some(next) => path = format!("/api/v1/devices?limit=1000&after={next}"),
+            Some(next) => path = format!("{first}&after={next}"),
             None => return Ok(devices),
         }
     }

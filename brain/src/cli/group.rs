@@ -8,7 +8,7 @@ use ureq::http::Method;
 
 use super::client::{Client, ClientArgs};
 use super::conflict;
-use super::device::{View, history, parse_leaves, print_written, repeat, resolve, show};
+use super::device::{Condition, View, history, parse_leaves, print_written, repeat, resolve, show};
 use super::output::{self, Output};
 use super::tree::encode;
 
@@ -69,9 +69,8 @@ pub(super) enum GroupCommand {
         /// PATH=VALUE below shared/; the value is JSON, or text where it is not
         #[arg(required = true, value_name = "PATH=VALUE")]
         leaves: Vec<String>,
-        /// Only where the tree is at this version
-        #[arg(long)]
-        if_version: Option<u64>,
+        #[command(flatten)]
+        condition: Condition,
         #[command(flatten)]
         change: Change,
     },
@@ -159,10 +158,10 @@ pub(super) fn run(client: &ClientArgs, command: GroupCommand) -> anyhow::Result<
             }
             repeat(view, || show(&client, &target, None, view.output))
         }
-        GroupCommand::Set { group, leaves, if_version, change } => {
+        GroupCommand::Set { group, leaves, condition, change } => {
             let body = parse_leaves("shared", &leaves)?;
-            let target = format!("{}/shared?reason={}", at(&group), encode(&change.reason));
-            let answer = client.call_if(Method::PATCH, &target, Some(body), if_version)?;
+            let target = format!("{}/shared", at(&group));
+            let answer = condition.patch(&client, &target, &change.reason, body)?;
             print_written(&answer, change.output);
             Ok(())
         }

@@ -275,7 +275,15 @@ impl Store {
         {
             return Ok(TreeAt::of(&tree, version, record.committed_ms, record.source));
         }
-        self.fold(number, record, version)
+        let (tree, at, committed_ms, source) = self.fold(number, record, version)?;
+        Ok(TreeAt::of(&tree, at, committed_ms, source))
+    }
+
+    /// A tree as the brain had committed it by a time, with its candidates. Blocks.
+    pub fn tree_at(&self, number: TreeNumber, ms: u64) -> Result<Option<Tree>, ReadError> {
+        let Some(record) = self.tree_record(number)? else { return Ok(None) };
+        let version = self.version_at(number, &record, ms)?;
+        self.fold(number, &record, version).map(|(tree, ..)| Some(tree))
     }
 
     /// Folds the entries from the nearest snapshot up to `version`.
@@ -284,7 +292,7 @@ impl Store {
         number: TreeNumber,
         record: &TreeRecord,
         version: Version,
-    ) -> Result<TreeAt, ReadError> {
+    ) -> Result<(Tree, Version, u64, StateSource), ReadError> {
         let from = keys::versioned(number, version);
         let row = self.rocks.scan::<Snapshot>(SNAPSHOTS, &from, Direction::Reverse).next();
         let snapshot = row.transpose()?.filter(|(key, _)| keys::version_of(number, key).is_some());
@@ -307,7 +315,7 @@ impl Store {
             tree.apply(&change.entry, change.id);
             true
         })?;
-        Ok(TreeAt::of(&tree, at, committed_ms, source))
+        Ok((tree, at, committed_ms, source))
     }
 
     fn happened_by(
@@ -335,7 +343,7 @@ impl Store {
     }
 
     /// Hands out the entries above version `after`, oldest first, until `visit` says stop.
-    fn each_entry(
+    pub(super) fn each_entry(
         &self,
         number: TreeNumber,
         after: Version,

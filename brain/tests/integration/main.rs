@@ -19,6 +19,7 @@ mod lab;
 mod main_job;
 mod oracle;
 mod page;
+mod queries;
 mod reload;
 mod seals;
 mod stopping;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::device::{
-    BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, TreeOf, WriteOutcome,
+    BrainAuthor, Commits, DeviceActor, DeviceArgs, DeviceMsg, Precondition, TreeOf, WriteOutcome,
 };
 use actors::supervise::{
     Address, Child, ChildPolicy, DynamicSupervisor, Env, Root, SetPolicy, Strategy, Supervisor,
@@ -73,8 +73,13 @@ fn args(store: &Store, number: u8) -> Arc<DeviceArgs> {
 async fn write(twin: &Address<DeviceMsg>, path: &str, n: u64) -> Result<WriteOutcome, SyncError> {
     let changes = vec![(Path::new(path).expect("valid"), Some(count(n)))];
     let provenance = Provenance::new(StateSource::Operator, "user:test", "counting");
-    let message =
-        |reply| DeviceMsg::Write { changes, provenance, if_version: None, trace: None, reply };
+    let message = |reply| DeviceMsg::Write {
+        changes,
+        provenance,
+        only_if: Precondition::default(),
+        trace: None,
+        reply,
+    };
     twin.ask(message, TIME).await.expect("an answer")
 }
 
