@@ -38,7 +38,8 @@ use crate::traced_span;
 pub use fencing::{Fencing, Verdict};
 pub use links::{Link, Links};
 pub use message::{
-    Clock, Commits, DeviceArgs, DeviceMsg, DeviceStatus, Precondition, TreeOf, WriteOutcome,
+    Attached, Clock, Commits, DeviceArgs, DeviceMsg, DeviceStatus, Precondition, TreeOf,
+    WriteOutcome,
 };
 pub use twin::{BrainAuthor, CutAnswer, Ingested, OwnEntries, Reissued, SaveError, Twin, Written};
 
@@ -107,6 +108,7 @@ impl<W: Whose> Node for TreeActor<W> {
 
     async fn handle(&mut self, ctx: &Context<DeviceMsg>, msg: DeviceMsg) -> Result<(), NodeError> {
         let now = self.args.clock.now();
+        self.links.drop_broken();
         match msg {
             // What is rare is in a box: every actor keeps room for its longest handler.
             DeviceMsg::Load => Box::pin(self.load(ctx)).await?,
@@ -114,8 +116,8 @@ impl<W: Whose> Node for TreeActor<W> {
                 let link = Link::new(connection, device, peer, now.wall_ms, link);
                 self.attach(ctx, link, reply, now);
             }
-            DeviceMsg::Settled { connection, replica, reply } => {
-                self.answer_attached(connection, replica, reply);
+            DeviceMsg::Settled { connection, attached, reply } => {
+                self.answer_attached(connection, attached, reply);
             }
             DeviceMsg::Detached { connection } => self.links.remove(connection),
             DeviceMsg::EntriesCame { connection, log, entries, bytes, in_flight, traces } => {
@@ -153,9 +155,7 @@ impl<W: Whose> Node for TreeActor<W> {
             }
             DeviceMsg::GroupsAre { groups, provenance, reply } => {
                 let changes = self.twin_mut().groups_are(&groups);
-                if !changes.is_empty() {
-                    self.links.tell(&LinkEvent::GroupsChanged);
-                }
+                self.links.tell(&LinkEvent::GroupsChanged);
                 self.write(ctx, changes, provenance, None, reply, now);
             }
             DeviceMsg::Resolve { id, reply } => self.resolve(ctx, id, reply, now),

@@ -31,6 +31,7 @@ use crate::store::Store;
 
 pub use accounts::Accounts;
 pub use admission::Pace;
+pub(crate) use connection::note_groups;
 pub use connections::{Connections, ConnectionsMsg};
 pub use drain::{Drain, Exit, Farewell};
 pub use listener::{DeviceListener, ListenerArgs, ListenerMsg};

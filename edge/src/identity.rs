@@ -18,8 +18,15 @@ use crate::disk::{self, DiskError};
 const KEY_FILE: &str = "identity.key";
 const IDENTITY_FILE: &str = "identity.json";
 /// What goes with an identity that is set aside, in this order.
-const FILES_OF_AN_IDENTITY: [&str; 6] =
-    [KEY_FILE, "enrolment.json", "spool.db-wal", "spool.db-shm", "spool.db", IDENTITY_FILE];
+const FILES_OF_AN_IDENTITY: [&str; 7] = [
+    KEY_FILE,
+    "enrolment.json",
+    "shared",
+    "spool.db-wal",
+    "spool.db-shm",
+    "spool.db",
+    IDENTITY_FILE,
+];
 
 /// This device.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@
 
 mod http;
 mod readiness;
+mod shared;
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::overrides;
-use crate::shares::{self, ShareStatus, Shares};
+use crate::shares::Shares;
 use crate::status::{Board, Status};
 use crate::track;
 use http::{Method, Request, Response};
@@ -210,7 +211,7 @@ async fn exchange<T: DeserializeOwned>(data_dir: &Path, text: String) -> Result<
         Ok(Err(_)) | Err(_) => return Err(StatusError::Silent),
     }
     let body = http::body(&answer);
-    if matches!(http::status(&answer), 400..500) {
+    if matches!(http::status(&answer), 400..600) {
         return Err(StatusError::Refused { why: String::from_utf8_lossy(body).trim().to_owned() });
     }
     serde_json::from_slice(body).map_err(StatusError::Malformed)
@@ -287,9 +288,12 @@ async fn respond(request: &Request, args: &Args, audience: Audience) -> Response
         (Method::Post, "/overrides", Audience::Owner { uid }) => {
             set_override(args, &request.body, uid).await
         }
-        (Method::Get, "/shared", Audience::Owner { .. }) => all_shares(args).await,
+        (Method::Get, "/shared", Audience::Owner { .. }) => shared::list(args).await,
+        (Method::Get, path, Audience::Owner { .. }) if path.starts_with("/shared/") => {
+            shared::show(args, &path["/shared/".len()..]).await
+        }
         (Method::Post, "/shared", Audience::Owner { uid }) => {
-            write_shared(args, &request.body, uid).await
+            shared::write(args, &request.body, uid).await
         }
         (Method::Get, "/metrics", _) => match args.board.metrics().scrape() {
             Some(text) => Response::new(200, telemetry::TEXT_CONTENT_TYPE, text),
@@ -328,54 +332,6 @@ async fn set_override(args: &Args, body: &[u8], uid: u32) -> Response {
     };
     match track::write(&args.track, draft, None).await {
         Ok(_) => all_overrides(args).await,
-        Err(error) => Response::text(409, &format!("{}\n", with_causes(&error))),
-    }
-}
-
-async fn all_shares(args: &Args) -> Response {
-    let own = match args.track.ask(track::Msg::State, PATIENCE / 2).await {
-        Ok(own) => own.state,
-        Err(error) => return Response::text(503, &format!("{error}\n")),
-    };
-    let mut found: Vec<ShareStatus> = Vec::new();
-    for name in args.shares.names() {
-        let Some(share) = args.shares.find(&name) else { continue };
-        match share.status(PATIENCE / 2).await {
-            Ok(status) => {
-                let member = status.member && shares::is_in(&own, &name);
-                found.push(ShareStatus { member, ..status });
-            }
-            Err(error) => return Response::text(503, &format!("{}\n", with_causes(&error))),
-        }
-    }
-    Response::json(200, &found)
-}
-
-/// Writes into a shared tree, and answers with all of them as they are then.
-async fn write_shared(args: &Args, body: &[u8], uid: u32) -> Response {
-    let request: shares::Request = match serde_json::from_slice(body) {
-        Ok(request) => request,
-        Err(error) => return Response::text(400, &format!("that is no change: {error}\n")),
-    };
-    let draft = match request.draft(&format!("local:uid-{uid}")) {
-        Ok(draft) => draft,
-        Err(error) => return Response::text(400, &format!("{}\n", with_causes(&error))),
-    };
-    let Some(share) = args.shares.find(&request.group) else {
-        let text =
-            format!("this device is in no group {:?}; see `edge shared list`\n", request.group);
-        return Response::text(404, &text);
-    };
-    match args.track.ask(track::Msg::State, PATIENCE / 2).await {
-        Ok(own) if shares::is_in(&own.state, &request.group) => {}
-        Ok(_) => {
-            let text = format!("this device is no member of group {:?} any more\n", request.group);
-            return Response::text(403, &text);
-        }
-        Err(error) => return Response::text(503, &format!("{error}\n")),
-    }
-    match track::write(&share.track, draft, None).await {
-        Ok(_) => all_shares(args).await,
         Err(error) => Response::text(409, &format!("{}\n", with_causes(&error))),
     }
 }

@@ -88,8 +88,10 @@ pub struct ShareStatus {
     pub root: String,
     /// How many own entries wait for the brain.
     pub waiting: u64,
-    /// What the members share, by path below `shared/`.
-    pub leaves: BTreeMap<String, serde_json::Value>,
+    /// How many leaves the members share.
+    pub leaves: u64,
+    /// What they share, by path below `shared/`; only where one group was asked for.
+    pub shared: BTreeMap<String, serde_json::Value>,
 }
 
 /// Why a shared tree does not open.
@@ -174,6 +176,28 @@ impl Shares {
         Ok(Share { name, track, board })
     }
 
+    /// Whether there is no room for one more.
+    pub fn is_full(&self, group: &str) -> bool {
+        let boards = self.shared.boards.read().unwrap_or_else(PoisonError::into_inner);
+        boards.len() >= SHARED_TREES_MAX && !boards.contains_key(group)
+    }
+
+    /// Closes and removes those that a device with this state of its own tree is in no more.
+    pub async fn forget_others(&self, own: &State) {
+        let gone = self.names().into_iter().filter(|name| !is_in(own, name));
+        for name in gone {
+            let Inner { setup, spools, keepers, boards, .. } = &*self.shared;
+            keepers.stop_child(&name).await;
+            spools.stop_child(&name).await;
+            boards.write().unwrap_or_else(PoisonError::into_inner).remove(&name);
+            let folder = setup.data_dir.join(FOLDER).join(format!("group-{name}"));
+            if let Err(error) = tokio::fs::remove_dir_all(&folder).await {
+                let folder = folder.display();
+                tracing::warn!(%error, %folder, "the folder of a former group stays");
+            }
+        }
+    }
+
     /// The keeper of a group's tree, where it is open. Blocks.
     pub fn find(&self, group: &str) -> Option<Share> {
         let boards = self.shared.boards.read().unwrap_or_else(PoisonError::into_inner);
@@ -228,19 +252,25 @@ pub fn is_in(own: &State, group: &str) -> bool {
 }
 
 impl Share {
-    /// How it is doing.
-    pub async fn status(&self, patience: Duration) -> Result<ShareStatus, track::WriteError> {
+    /// How it is doing, on a device with this state of its own tree.
+    pub async fn status(
+        &self,
+        own: &State,
+        patience: Duration,
+    ) -> Result<ShareStatus, track::WriteError> {
         let shown = self.track.ask(track::Msg::State, patience).await?;
-        let leaves = shown
+        let shared = shown
             .state
             .iter()
             .filter_map(|(path, value)| Some((path.below("shared")?.to_owned(), value.to_json())));
+        let shared: BTreeMap<_, _> = shared.collect();
         Ok(ShareStatus {
             group: self.name.clone(),
-            member: shown.may_write,
+            member: shown.may_write && is_in(own, &self.name),
             root: data_encoding::HEXLOWER.encode(&shown.root),
             waiting: self.board.status().queue_depth,
-            leaves: leaves.collect(),
+            leaves: shared.len() as u64,
+            shared,
         })
     }
 }

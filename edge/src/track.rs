@@ -6,6 +6,7 @@
 //! loaded anew from the spool, which is the truth.
 
 pub(crate) mod account;
+mod cut;
 mod keeper;
 mod mend;
 mod queue;
@@ -81,7 +82,10 @@ pub enum Msg {
     /// Keep a signed head of the peer.
     TakeSignedHead(SignedHead, Reply<LogPosition>),
     /// Keep a cut of the peer.
-    TakeCut(Cut),
+    TakeCut(Cut, Reply<Result<(), Incomplete>>),
+    /// Compare with what another side has of a shared tree; what is not the same there although it has
+    /// the same logs begins anew.
+    Compare(Vec<LogPosition>, [u8; 32], Reply<Result<(), WriteError>>),
     /// The brain has made entries durable, up to a number and up to another under a seal.
     Acked(LogId, u64, u64),
     /// Where the brain's logs stand: tells what it has, and whether it has the same.
@@ -136,6 +140,10 @@ impl From<SpoolError> for WriteError {
     }
 }
 
+/// Leaves lost a value, and what that had replaced is not here any more: the tree has to come anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Incomplete;
+
 /// What followed from a refusal.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
@@ -159,6 +167,8 @@ pub struct View {
     pub tree: TreeId,
     /// Whether it is no fleet's.
     pub provisional: bool,
+    /// The root of its leaves, where it is shared.
+    pub root: [u8; 32],
     /// Where its logs stand.
     pub positions: Vec<LogPosition>,
     /// The ends of this device's logs.

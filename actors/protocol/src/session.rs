@@ -113,6 +113,8 @@ pub enum Input<'a> {
         genesis: Genesis,
         /// Where it stands here.
         replica: Box<Replica>,
+        /// The root of its leaves.
+        root: [u8; 32],
     },
     /// This side speaks of a shared tree no longer.
     Leave(TreeId),
@@ -218,6 +220,8 @@ pub enum Output {
         genesis: Genesis,
         /// Where it stands there.
         logs: Vec<LogPosition>,
+        /// The root of its leaves there.
+        root: [u8; 32],
     },
     /// The peer speaks of a shared tree no longer.
     Left(TreeId),

@@ -307,7 +307,10 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("ping", Message::Ping(wire::Ping { sent_ms: 7_000 })),
         ("pong", Message::Pong(wire::Pong { sent_ms: 7_000, now_ms })),
         ("traces", Message::Traces(wire::Traces { tree, log, entries: vec![entry_trace()] })),
-        ("share", Message::Share(wire::Share { genesis: group(), logs: vec![position] })),
+        (
+            "share",
+            Message::Share(wire::Share { genesis: group(), logs: vec![position], root: [7; 32] }),
+        ),
         ("leave", Message::Leave(wire::Leave { tree: group().tree_id() })),
         ("close", Message::Close(wire::Close { error: error(), retry_after_ms: Some(2_500) })),
     ];

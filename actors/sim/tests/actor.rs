@@ -77,7 +77,8 @@ async fn attach(
     let (link, events) = mpsc::channel(64);
     let (peer, device) = ("sim".to_owned(), fleet::device_id(1));
     let ask = |reply| DeviceMsg::Attach { connection, device, peer, link, reply };
-    (twin.ask(ask, TIME).await.expect("an answer"), events)
+    let attached = twin.ask(ask, TIME).await.expect("an answer");
+    (attached.map(|attached| attached.replica), events)
 }
 
 /// The device's entries, with their ids.

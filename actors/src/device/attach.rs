@@ -1,11 +1,11 @@
 //! How connections find their twin.
 
 use protocol::history::LogState;
-use protocol::session::{Now, Replica};
+use protocol::session::Now;
 use protocol::{ErrorCode, SyncError};
 
 use super::commits::pass_on;
-use super::{DeviceMsg, Link, Links, TreeActor, TreeOf, Verdict, Whose, error};
+use super::{Attached, DeviceMsg, Link, Links, TreeActor, TreeOf, Verdict, Whose, error};
 use crate::ports::LinkEvent;
 use crate::supervise::{Context, Reply};
 
@@ -14,7 +14,7 @@ impl<W: Whose> TreeActor<W> {
         &mut self,
         ctx: &Context<DeviceMsg>,
         link: Link,
-        reply: Reply<Result<Replica, SyncError>>,
+        reply: Reply<Result<Attached, SyncError>>,
         now: Now,
     ) {
         let (connection, device) = (link.connection, link.device);
@@ -27,9 +27,12 @@ impl<W: Whose> TreeActor<W> {
         }
         self.links.add(link);
         // What a new connection is told must be on disk: it counts as acknowledged.
-        let replica = self.twin_mut().replica();
+        let is_shared = matches!(self.args.of, TreeOf::Group { .. });
+        let twin = self.twin_mut();
+        let root = is_shared.then(|| twin.tree().root());
+        let attached = Attached { replica: twin.replica(), root };
         if !self.args.commits.any() {
-            self.answer_attached(connection, replica, reply);
+            self.answer_attached(connection, attached, reply);
         } else {
             let commit = self.twin_mut().settle();
             let address = ctx.address().clone();
@@ -38,7 +41,7 @@ impl<W: Whose> TreeActor<W> {
                 commit,
                 Box::new(move |result| match result {
                     Ok(()) => {
-                        pass_on(&address, DeviceMsg::Settled { connection, replica, reply });
+                        pass_on(&address, DeviceMsg::Settled { connection, attached, reply });
                     }
                     Err(error) => reply.send(Err(error.to_sync_error())),
                 }),
@@ -76,10 +79,10 @@ impl<W: Whose> TreeActor<W> {
     pub(super) fn answer_attached(
         &mut self,
         connection: u64,
-        replica: Replica,
-        reply: Reply<Result<Replica, SyncError>>,
+        attached: Attached,
+        reply: Reply<Result<Attached, SyncError>>,
     ) {
-        reply.send(Ok(replica));
+        reply.send(Ok(attached));
         let logs = self.twin_mut().tree().logs().to_vec();
         for LogState { cut, signed, .. } in logs {
             // Members hear of every log's end, a device of those that the brain made when it did.

@@ -1,6 +1,6 @@
 //! How a twin's changes become durable, and who hears of it.
 
-use super::links::{News, deliver};
+use super::links::News;
 use super::{DISK_FULL_RETRY_MS, DeviceMsg, TreeActor, Whose};
 use crate::account::{InFlight, Outcome, Reason};
 use crate::ports::{CommitDone, CommitError, ConflictChange, LinkEvent, TreeCommit};
@@ -18,7 +18,7 @@ impl<W: Whose> TreeActor<W> {
         spans: &Spans,
         answer: Option<CommitDone>,
     ) {
-        let (to, address) = (self.links.senders(), ctx.address().clone());
+        let to = self.links.ears();
         let changed: Vec<_> = commit.conflicts.iter().map(ConflictChange::news).collect();
         let desk = (!changed.is_empty()).then(|| self.args.conflicts.clone());
         let mut committing = spans.then(|parent| traced_span!(parent, "store.commit"));
@@ -30,10 +30,7 @@ impl<W: Whose> TreeActor<W> {
                 let spans = std::mem::take(&mut committing).then(acknowledge);
                 if result.is_ok() {
                     news.acknowledge_in(spans);
-                    for connection in news.deliver(&to) {
-                        // It attaches anew, and learns where the tree stands.
-                        pass_on(&address, DeviceMsg::Detached { connection });
-                    }
+                    news.deliver(&to);
                 }
                 if let (Ok(()), Some(desk)) = (&result, desk) {
                     changed.into_iter().for_each(|news| news.tell(&*desk));
@@ -53,16 +50,16 @@ impl<W: Whose> TreeActor<W> {
         self.args.commits.begin();
         let args = self.args.clone();
         let address = ctx.address().clone();
-        let to = self.links.senders();
+        let to = self.links.ears();
         self.args.store.commit(
             commit,
             Box::new(move |result| {
                 args.commits.end(result.is_ok());
                 if let Err(error) = &result {
                     let retry_after_ms = Some(DISK_FULL_RETRY_MS);
-                    for (_, events) in to {
+                    for ear in to {
                         let error = error.to_sync_error();
-                        deliver(&events, LinkEvent::Close { error, retry_after_ms });
+                        ear.deliver(LinkEvent::Close { error, retry_after_ms });
                     }
                     pass_on(&address, DeviceMsg::CommitFailed(error.clone()));
                 }

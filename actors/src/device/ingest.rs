@@ -83,7 +83,7 @@ impl<W: Whose> TreeActor<W> {
             self.commit(ctx, commit, news, spans, Some(settling(in_flight, outcome)));
         } else {
             in_flight.settle(&outcome);
-            news.deliver(&self.links.senders());
+            news.deliver(&self.links.ears());
         }
     }
 

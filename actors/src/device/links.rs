@@ -1,6 +1,8 @@
 //! The connections of a twin, and what they are told.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::DeviceId;
 use protocol::history::LogId;
@@ -16,6 +18,9 @@ pub struct Link {
     pub(super) peer: String,
     pub(super) since_ms: u64,
     events: LinkSender,
+    /// Something could not be delivered: it may never be said again, so the connection is to attach
+    /// anew. Set where there is no actor at hand.
+    broken: Arc<AtomicBool>,
     /// The last entry that was not taken: what follows it in its log is not looked at.
     pub(super) refused: Option<(LogId, u64)>,
 }
@@ -28,13 +33,22 @@ impl Link {
         since_ms: u64,
         events: LinkSender,
     ) -> Self {
-        Self { connection, device, peer, since_ms, events, refused: None }
+        let broken = Arc::default();
+        Self { connection, device, peer, since_ms, events, broken, refused: None }
     }
 }
 
 /// The connections, by number.
 #[derive(Debug, Default)]
 pub struct Links(BTreeMap<u64, Link>);
+
+/// Where a connection is told something.
+#[derive(Debug, Clone)]
+pub(super) struct Ear {
+    connection: u64,
+    events: LinkSender,
+    broken: Arc<AtomicBool>,
+}
 
 impl Links {
     pub(super) fn add(&mut self, link: Link) {
@@ -44,6 +58,15 @@ impl Links {
 
     pub(super) fn remove(&mut self, connection: u64) {
         self.0.remove(&connection);
+    }
+
+    /// Lets those go that something could not be delivered to.
+    pub(super) fn drop_broken(&mut self) {
+        self.0.retain(|_, link| !link.broken.load(Ordering::Acquire));
+    }
+
+    pub(super) fn remove_device(&mut self, device: DeviceId) {
+        self.0.retain(|_, link| link.device != device);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -81,22 +104,20 @@ impl Links {
         }
     }
 
-    pub(super) fn senders(&self) -> Vec<(u64, LinkSender)> {
-        self.0.values().map(|link| (link.connection, link.events.clone())).collect()
+    pub(super) fn ears(&self) -> Vec<Ear> {
+        self.0.values().map(Link::ear).collect()
     }
 
     pub(super) fn send(&self, connection: u64, event: LinkEvent) {
         if let Some(link) = self.0.get(&connection) {
-            deliver(&link.events, event);
+            link.ear().deliver(event);
         }
     }
 
     /// Tells all of them something that holds for each.
     pub(super) fn tell(&self, event: &LinkEvent) {
         for link in self.0.values() {
-            event.for_everybody().into_iter().for_each(|event| {
-                deliver(&link.events, event);
-            });
+            event.for_everybody().into_iter().for_each(|event| link.ear().deliver(event));
         }
     }
 }
@@ -135,35 +156,31 @@ impl News {
         }
     }
 
-    /// Delivers them. Gives back the connections that have no room: what they would miss may
-    /// never be said again.
-    pub(super) fn deliver(self, to: &[(u64, LinkSender)]) -> Vec<u64> {
-        let mut full = Vec::new();
-        for (connection, sender) in to.iter().filter(|(number, _)| Some(*number) != self.origin) {
-            let copies: Vec<_> = self.events.iter().filter_map(LinkEvent::for_everybody).collect();
-            let delivered = copies.into_iter().map(|event| deliver(sender, event));
-            if delivered.filter(|delivered| !delivered).count() > 0 {
-                full.push(*connection);
-            }
+    /// Delivers them.
+    pub(super) fn deliver(self, to: &[Ear]) {
+        for ear in to.iter().filter(|ear| Some(ear.connection) != self.origin) {
+            let copies = self.events.iter().filter_map(LinkEvent::for_everybody);
+            copies.for_each(|event| ear.deliver(event));
         }
-        let origin = to.iter().find(|(number, _)| Some(*number) == self.origin);
-        if let Some((_, sender)) = origin {
-            self.events.into_iter().for_each(|event| {
-                deliver(sender, event);
-            });
+        if let Some(origin) = to.iter().find(|ear| Some(ear.connection) == self.origin) {
+            self.events.into_iter().for_each(|event| origin.deliver(event));
         }
-        full
     }
 }
 
-/// Passes news to a connection; false where it has no room. One that does not keep up with
-/// acknowledgements of its own entries, which its credit bounds, has ended or is about to.
-pub(super) fn deliver(events: &LinkSender, event: LinkEvent) -> bool {
-    match events.try_send(Box::new(event)) {
-        Ok(()) => true,
-        Err(error) => {
+impl Link {
+    fn ear(&self) -> Ear {
+        let Self { connection, events, broken, .. } = self;
+        Ear { connection: *connection, events: events.clone(), broken: broken.clone() }
+    }
+}
+
+impl Ear {
+    /// Tells something. A connection that has no room is gone, or does not keep up.
+    pub(super) fn deliver(&self, event: LinkEvent) {
+        if let Err(error) = self.events.try_send(Box::new(event)) {
             tracing::debug!(%error, "news for a connection that is gone");
-            false
+            self.broken.store(true, Ordering::Release);
         }
     }
 }

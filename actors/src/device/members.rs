@@ -43,6 +43,11 @@ impl<W: Whose> TreeActor<W> {
             reply.send(result.map(|()| outcome).map_err(|error| error.to_sync_error()));
         });
         self.commit(ctx, commit, News::all(news), &Spans::default(), Some(answer));
+        let is_member = |(_, member): (_, &Member)| member.device == device && member.is_current;
+        if !self.twin_mut().tree().members().any(is_member) {
+            // The connection finds nobody to attach to; the device's own tree tells it why.
+            self.links.remove_device(device);
+        }
         self.seal_soon(ctx);
     }
 

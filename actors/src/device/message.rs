@@ -137,7 +137,7 @@ pub enum DeviceMsg {
         /// Where news for the connection goes.
         link: LinkSender,
         /// Where the tree stands, or why the connection is turned away.
-        reply: Reply<Result<Replica, SyncError>>,
+        reply: Reply<Result<Attached, SyncError>>,
     },
     /// What a new connection is to be told is on disk.
     Settled {
@@ -145,9 +145,9 @@ pub enum DeviceMsg {
         connection: u64,
         /// Where the tree stood when the connection came. What was written since may not be
         /// durable, and reaches the connection as news.
-        replica: Replica,
+        attached: Attached,
         /// Where that goes.
-        reply: Reply<Result<Replica, SyncError>>,
+        reply: Reply<Result<Attached, SyncError>>,
     },
     /// A connection has ended.
     Detached {
@@ -303,6 +303,15 @@ pub struct Precondition {
     pub version: Option<Version>,
     /// The device is one that this query means. The twin does not know what people call it.
     pub query: Option<Query>,
+}
+
+/// What a connection starts from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attached {
+    /// Where the tree stands.
+    pub replica: Replica,
+    /// The root of its leaves, where it is a group's.
+    pub root: Option<[u8; 32]>,
 }
 
 /// What a write came to.

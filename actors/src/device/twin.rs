@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use protocol::history::{
-    Admission, Author, Change, Draft, ENTRY_BYTES_MAX, Entry, Head, LogId, LogState, Provenance,
-    Refusal, Role, SignedHead, Tree, admit, stranger,
+    Admission, Author, Change, Draft, ENTRY_BYTES_MAX, Entry, GROUPS_PREFIX, Head, LogId, LogState,
+    Provenance, Refusal, Role, SignedHead, Tree, admit, stranger,
 };
 use protocol::keys::Keypair;
 use protocol::session::{Now, Replica};
@@ -299,7 +299,9 @@ impl Twin {
         let kind = self.tree.genesis().kind;
         if let Some((path, _)) = delta.changes().find(|(path, _)| {
             // A policy is checked before it is written, which a state as a whole is not.
-            !Role::Brain.may_write(kind, path) || path.first_segment() == "policy"
+            // Nor can a state put a device into a group.
+            let kept = path.first_segment() == "policy" || path.below(GROUPS_PREFIX).is_some();
+            !Role::Brain.may_write(kind, path) || kept
         }) {
             return Err(SaveError::Forbidden { path: path.clone() });
         }

@@ -149,18 +149,24 @@ pub(super) async fn remove_member(
     Extension(principal): Extension<Principal>,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let device = parse_id(&device)?;
-    let read = Subject::group(&group)
-        .read(api.clone(), move |store, number| Ok(members(&tree(store, number)?, device)));
+    let read = Subject::group(&group).read(api.clone(), move |store, number| {
+        let tree = tree(store, number)?;
+        let keys = tree.members().filter(|(_, member)| member.device == device);
+        let current = keys.filter(|(_, member)| member.is_current).map(|(key, _)| *key);
+        Ok(current.collect::<Vec<_>>())
+    });
     let Json(keys) = read.await?;
     let provenance = provenance(principal, query);
-    let mut answer = Err(not_found(&format!("member {device} of group {group:?}")).into());
+    let mut answer = None;
     for key in keys {
-        answer = set_member(&api, &group, (device, key, false), provenance.clone()).await;
-        if answer.is_err() {
-            break;
-        }
+        let member = (device, key, false);
+        answer = Some(set_member(&api, &group, member, provenance.clone()).await?);
     }
-    answer
+    if answer.is_none() {
+        // An earlier request may not have come so far.
+        note_groups(&api, device, provenance).await?;
+    }
+    answer.ok_or_else(|| not_found(&format!("member {device} of group {group:?}")).into())
 }
 
 /// The state of a group's tree: the latest, at a version, or at a time.
@@ -276,17 +282,14 @@ async fn set_member(
     let by = provenance.clone();
     let set = |reply| DeviceMsg::SetMember { device, key, is_current, provenance: by, reply };
     let answer = write_to(&twin, set).await?;
-    let store = api.store.clone();
-    let groups = tokio::task::spawn_blocking(move || store.groups_of(device)).await??;
-    let own = Subject::Device(device).twin(api).await?;
-    let noted = write_to(&own, |reply| DeviceMsg::GroupsAre { groups, provenance, reply }).await;
-    noted.map(|_| answer)
+    note_groups(api, device, provenance).await?;
+    Ok(answer)
 }
 
-/// The keys with which a device writes in a tree.
-fn members(tree: &Tree, device: DeviceId) -> Vec<PublicKey> {
-    let current = tree.members().filter(|(_, member)| member.is_current && member.device == device);
-    current.map(|(key, _)| *key).collect()
+/// Has the device's own tree say which groups it is in.
+async fn note_groups(api: &Api, device: DeviceId, provenance: Provenance) -> Result<(), Problem> {
+    let own = Subject::Device(device).twin(api).await?;
+    Ok(crate::link::note_groups(&api.store, &own, device, provenance).await?)
 }
 
 fn tree(store: &Store, number: TreeNumber) -> Result<Tree, Problem> {

@@ -34,7 +34,8 @@ use super::{Ingress, SEND_TIME_MAX, Stay, UNAUTHENTICATED_TIME_MAX};
 use crate::metrics::ActiveLink;
 
 use attach::Away;
-use groups::GroupLink;
+pub(crate) use groups::note_groups;
+use groups::{GROUP_TIME_MAX, GroupLink, OFFER_AGAIN_AFTER};
 use opening::Opened;
 use unanswered::{Open, Unanswered};
 
@@ -188,6 +189,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut queue = VecDeque::from(outputs);
         while let Some(output) = queue.pop_front() {
             if let Some(bytes) = bytes_to_ingest(&output) {
+                if matches!(&output, Output::OfShared { tree, .. } if !self.groups.contains_key(tree))
+                {
+                    continue;
+                }
                 let Some(share) = self.share(bytes) else {
                     queue.push_front(output);
                     self.waiting.append(&mut queue);
@@ -228,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Output::TakeSignedHead(signed) => self.ask(of, Open::SignedHead(signed)).await?,
                 Output::TakeCut(cut) => self.ask(of, Open::Cut(cut)).await?,
                 Output::PeerRefused(refuse) => self.ask(of, Open::Refused(refuse)).await?,
-                Output::Left(tree) => self.left_by_device(tree).await,
+                Output::Left(tree) => self.left_by_device(tree),
                 Output::Closed(ended) => return Err(Some(ended)),
                 Output::Acked { .. }
                 | Output::OwnLogBehind { .. }
@@ -270,6 +275,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 self.feed_of(of, Input::Stored { log, position, consumed_bytes })
             }
+            LinkEvent::Refused { log, seq, error, consumed_bytes, fatal: true } if of.is_some() => {
+                self.release(consumed_bytes);
+                let refused = Input::Refused { log, seq, error, consumed_bytes, fatal: false };
+                let mut outputs = self.feed_of(of, refused);
+                outputs.extend(self.leave_for(of, OFFER_AGAIN_AFTER));
+                outputs
+            }
             LinkEvent::Refused { log, seq, error, consumed_bytes, fatal } => {
                 self.release(consumed_bytes);
                 self.feed_of(of, Input::Refused { log, seq, error, consumed_bytes, fatal })
@@ -289,11 +301,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.feed_of(of, Input::CutMade(cut))
             }
             LinkEvent::GroupsChanged => {
-                self.groups_due = Some(Instant::now());
+                self.look_at_groups_in(Duration::ZERO);
                 Vec::new()
             }
             // What a group's actor is through with, the device need not be.
-            LinkEvent::Close { .. } if of.is_some() => Vec::new(),
+            LinkEvent::Close { retry_after_ms, .. } if of.is_some() => {
+                let retry_after = retry_after_ms.map(|ms| Duration::from_millis(ms.into()));
+                self.leave_for(of, retry_after.unwrap_or(OFFER_AGAIN_AFTER))
+            }
             LinkEvent::Close { error, retry_after_ms } => {
                 self.feed(Input::Close { error, retry_after_ms })
             }
@@ -351,12 +366,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             None => self.twin.as_ref(),
         };
         let Some(twin) = twin else { return Ok(()) };
-        match twin.cast(msg, TWIN_TIME_MAX).await {
+        let time_max = if of.is_some() { GROUP_TIME_MAX } else { TWIN_TIME_MAX };
+        match twin.cast(msg, time_max).await {
             Ok(()) => Ok(()),
             Err(refused) => {
                 let text = format!("the actor of the tree: {}", refused.refusal());
                 if let CastError::Full(DeviceMsg::EntriesCame { in_flight, .. }) = refused {
                     in_flight.refuse(Reason::Code(ErrorCode::Overloaded));
+                }
+                if let Some(tree) = of {
+                    // The device's own tree goes on without it.
+                    tracing::warn!(tree = %tree, text, "a group is left for now");
+                    for output in self.leave_for(of, OFFER_AGAIN_AFTER) {
+                        if let Output::Send(frame) = output {
+                            self.send(frame).await?;
+                        }
+                    }
+                    return Ok(());
                 }
                 let error = error(ErrorCode::Overloaded, "serve", text);
                 Err(Some(Ended { error, by_peer: false, retry_after_ms: None }))

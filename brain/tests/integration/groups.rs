@@ -16,14 +16,14 @@ use crate::harness::{
 /// A device with its folder, its agent and its id.
 struct Member {
     folder: TempDir,
-    _edge: Edge,
+    edge: Option<Edge>,
     id: String,
 }
 
 fn member(brain: &Brain) -> Member {
     let folder = tempfile::tempdir().expect("a folder");
     enroll(brain, folder.path());
-    let mut member = Member { _edge: Edge::run(folder.path()), folder, id: String::new() };
+    let mut member = Member { edge: Some(Edge::run(folder.path())), folder, id: String::new() };
     wait("online", || status(&member).is_some_and(|status| status["online"] == true));
     member.id = status(&member).expect("a status")["device_id"].as_str().expect("text").to_owned();
     member
@@ -47,7 +47,9 @@ fn share(member: &Member) -> Option<Value> {
 }
 
 fn leaf(member: &Member, path: &str) -> Option<Value> {
-    share(member)?["leaves"].get(path).cloned()
+    let output = call(member.folder.path(), &["shared", "show", "north"]);
+    let share: Value = serde_json::from_slice(&output.stdout).ok()?;
+    share["shared"].get(path).cloned()
 }
 
 fn set(member: &Member, leaf: &str) {
@@ -166,6 +168,34 @@ fn one_that_leaves_writes_no_more_and_what_it_wrote_stays() {
     set(&members[0], "gate/back=true");
     wait("it writes again", || leaf(&members[1], "gate/back") == Some(json!(true)));
     agree(&brain, &members);
+}
+
+#[test]
+fn one_that_was_put_out_and_taken_in_again_while_it_was_away_goes_on_with_the_others() {
+    let (brain, [mut first, second]) = group();
+    set(&second, "gate/limit=3");
+    wait("the first has it", || leaf(&first, "gate/limit") == Some(json!(3)));
+    set(&first, "gate/first=true");
+    wait("the second has that", || leaf(&second, "gate/first") == Some(json!(true)));
+    first.edge.take().expect("it runs").stop();
+    // It comes up without its brain and writes over what the other wrote.
+    let nowhere = [("FLEET_SERVER_URL", "wss://127.0.0.1:1")];
+    let away = Edge::run_with(first.folder.path(), &nowhere);
+    wait("it is up", || leaf(&first, "gate/limit") == Some(json!(3)));
+    for n in 1..=5 {
+        set(&first, &format!("gate/limit={}", 100 + n));
+    }
+    order(&brain, &["group", "remove", "north", &first.id]);
+    order(&brain, &["group", "add", "north", &first.id]);
+    away.stop();
+    first.edge = Some(Edge::run(first.folder.path()));
+    // What it wrote after it was out counts nowhere, and what that had replaced is back.
+    wait("it has what the others have", || leaf(&first, "gate/limit") == Some(json!(3)));
+    set(&first, "gate/back=true");
+    wait("what it writes now is signed and passed on", || {
+        leaf(&second, "gate/back") == Some(json!(true))
+    });
+    agree(&brain, &[first, second]);
 }
 
 #[test]

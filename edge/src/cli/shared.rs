@@ -31,38 +31,40 @@ pub(super) enum SharedCommand {
 }
 
 pub(super) fn run(config: &Config, command: SharedCommand, output: Output) -> anyhow::Result<()> {
-    let (group, request) = match command {
-        SharedCommand::List => (None, None),
-        SharedCommand::Show { group } => (Some(group), None),
+    let data_dir = &config.data_dir;
+    let share: ShareStatus = match command {
+        SharedCommand::List => {
+            let shares: Vec<ShareStatus> =
+                block_on(1, 1, async { Ok(ask(data_dir, "/shared").await?) })?;
+            return print_all(&shares, output);
+        }
+        SharedCommand::Show { group } => {
+            let path = format!("/shared/{group}");
+            block_on(1, 1, async { Ok(ask(data_dir, &path).await?) })?
+        }
         SharedCommand::Set { group, leaves, reason } => {
             let leaves = leaves.iter().map(|leaf| parse(leaf)).collect::<anyhow::Result<_>>()?;
-            let request = Request { group: group.clone(), leaves, reason };
-            (Some(group), Some(request))
+            let request = Request { group, leaves, reason };
+            block_on(1, 1, async { Ok(order(data_dir, "/shared", &request).await?) })?
         }
     };
-    let data_dir = &config.data_dir;
-    let mut shares: Vec<ShareStatus> = block_on(1, 1, async {
-        Ok(match &request {
-            Some(request) => order(data_dir, "/shared", request).await?,
-            None => ask(data_dir, "/shared").await?,
-        })
-    })?;
-    if let Some(group) = &group {
-        shares.retain(|share| share.group == *group);
-        if shares.is_empty() {
-            anyhow::bail!("this device is in no group {group:?}; see `edge shared list`");
-        }
-    }
-    match (output, group, shares.as_slice()) {
-        (Output::Json, ..) => println!("{}", serde_json::to_string(&shares)?),
-        (Output::Table, Some(_), [share]) => {
+    match output {
+        Output::Json => println!("{}", serde_json::to_string(&share)?),
+        Output::Table => {
             let text =
                 |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let rows = share.leaves.iter().map(|(path, value)| [path.clone(), text(value)]);
+            let rows = share.shared.iter().map(|(path, value)| [path.clone(), text(value)]);
             print_list(["path", "value"], rows);
         }
-        (Output::Table, _, []) => println!("this device is in no group"),
-        (Output::Table, _, shares) => {
+    }
+    Ok(())
+}
+
+fn print_all(shares: &[ShareStatus], output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => println!("{}", serde_json::to_string(shares)?),
+        Output::Table if shares.is_empty() => println!("this device is in no group"),
+        Output::Table => {
             let heading = ["group", "member", "leaves", "waiting", "root"];
             print_list(heading, shares.iter().map(row));
         }
@@ -74,7 +76,7 @@ fn row(share: &ShareStatus) -> [String; 5] {
     [
         share.group.clone(),
         if share.member { "yes" } else { "no" }.to_owned(),
-        share.leaves.len().to_string(),
+        share.leaves.to_string(),
         share.waiting.to_string(),
         share.root.chars().take(16).collect(),
     ]

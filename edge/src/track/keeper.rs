@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actors::supervise::{Context, Node, NodeError};
-use protocol::history::{Cut, Entry};
+use protocol::history::Entry;
 use protocol::state::Value;
 
 use super::traces::Traces;
@@ -25,7 +25,7 @@ type Waiting = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
 /// The keeper.
 pub struct Track {
     pub(super) args: Arc<Args>,
-    replica: Option<Replica>,
+    pub(super) replica: Option<Replica>,
     waiting: Vec<Waiting>,
     traces: Traces,
     flush_due: bool,
@@ -93,7 +93,14 @@ impl Node for Track {
                 let position = self.replica()?.take_signed_head(signed);
                 reply.send(position);
             }
-            Msg::TakeCut(cut) => self.take_cut(ctx, cut)?,
+            Msg::TakeCut(cut, reply) => {
+                let taken = self.take_cut(ctx, cut).await?;
+                reply.send(taken);
+            }
+            Msg::Compare(logs, root, reply) => {
+                let compared = self.compare(&logs, root).await?;
+                reply.send(compared);
+            }
             Msg::Acked(log, stored, sealed) => {
                 self.replica()?.acknowledged(log, stored, sealed);
                 self.traces.acknowledged(log, stored);
@@ -131,10 +138,13 @@ impl Node for Track {
             }
             Msg::View(reply) => {
                 self.flush().await?;
+                let is_shared = self.args.shared.is_some();
                 let replica = self.replica()?;
                 reply.send(View {
                     tree: replica.tree().id(),
                     provisional: replica.is_provisional(),
+                    // Nobody asks for that of the device's own.
+                    root: if is_shared { replica.tree().root() } else { [0; 32] },
                     positions: replica.positions(),
                     cuts: replica.own_cuts(),
                     seals: replica.own_seals(),
@@ -194,6 +204,7 @@ impl Node for Track {
             Msg::Ingest(..) => "ingest",
             Msg::TakeSignedHead(..) => "take_signed_head",
             Msg::TakeCut(..) => "take_cut",
+            Msg::Compare(..) => "compare",
             Msg::Acked(..) => "acked",
             Msg::PeerHeads(..) => "peer_heads",
             Msg::Refused(..) => "refused",
@@ -217,7 +228,7 @@ impl Track {
     }
 
     /// Calls back after the commit of what is staged now, or at once where that is nothing.
-    fn after_commit(
+    pub(super) fn after_commit(
         &mut self,
         ctx: &Context<Msg>,
         call: impl FnOnce(Result<(), WriteError>) + Send + 'static,
@@ -299,7 +310,7 @@ impl Track {
 
     /// Makes the replica what the spool says, or begins one.
     pub(super) async fn load(&mut self) -> Result<(), NodeError> {
-        let Args { identity, limits, spool, .. } = &*self.args;
+        let Args { identity, limits, spool, shared, .. } = &*self.args;
         let key = identity.keypair.public();
         let answer = spool.ask(|reply| spool::Msg::Load(key, reply), SPOOL_PATIENCE).await??;
         let known = match self.replica.take() {
@@ -311,7 +322,13 @@ impl Track {
                 if !loaded.author.clean {
                     tracing::info!("agent was not stopped in good order; spool is intact");
                 }
-                Replica::load(identity.clone(), loaded, measured, *limits)
+                match shared.clone().filter(|shared| *shared != loaded.genesis) {
+                    // Of another fleet, which the device has left.
+                    Some(shared) => {
+                        Replica::begin(identity.clone(), shared, random_epoch()?, *limits)
+                    }
+                    None => Replica::load(identity.clone(), loaded, measured, *limits),
+                }
             }
             None => {
                 let fleet = self.args.fleet.unwrap_or(PROVISIONAL_FLEET);
@@ -323,20 +340,6 @@ impl Track {
         replica.go_on_with(known);
         self.replica = Some(replica);
         self.show(true)?;
-        Ok(())
-    }
-
-    fn take_cut(&mut self, ctx: &Context<Msg>, cut: Cut) -> Result<(), NodeError> {
-        let own = cut.log == self.replica()?.own_log();
-        let touched = self.replica()?.take_cut(cut);
-        if !touched.is_empty() {
-            tracing::warn!(leaves = touched.len(), "a cut took the values of leaves");
-        }
-        if own {
-            let epoch = random_epoch()?;
-            self.replica()?.open_epoch(epoch);
-        }
-        self.after_commit(ctx, |_| {});
         Ok(())
     }
 

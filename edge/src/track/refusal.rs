@@ -36,6 +36,7 @@ pub fn resolve(code: ErrorCode) -> Resolution {
         ErrorCode::LogCut => reissue(End::BelowRefused, false, false),
         ErrorCode::Equivocation => reissue(End::AtAcknowledged, false, false),
         ErrorCode::DeadLettered
+        | ErrorCode::TreeFull
         | ErrorCode::Forbidden
         | ErrorCode::TooLarge
         | ErrorCode::Malformed

@@ -8,6 +8,11 @@ use crate::clock::{ClockAhead, Hlc, check_not_ahead};
 use crate::state::{Path, VALUE_BYTES_MAX, Value, ValueError};
 use crate::{DeviceId, EntryId, ErrorCode, TreeId};
 
+/// So many leaves and logs of a shared tree are for brains alone.
+const KEPT_FOR_BRAINS: usize = 1_000;
+/// The most logs of one member of a shared tree. It begins one when its disk is lost.
+const LOGS_OF_MEMBER_MAX: usize = 64;
+
 /// What to do with an entry that is in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
@@ -197,7 +202,7 @@ pub fn admit(
     if let Some(known) = known.filter(|known| known.seq > 0 && entry.hlc <= known.hlc) {
         return Err(Refusal::TimestampNotAfter { seq, last: known.hlc, found: entry.hlc });
     }
-    check_room(tree, entry)?;
+    check_room(tree, entry, role)?;
     Ok(Admission::New)
 }
 
@@ -245,13 +250,25 @@ fn check_shape(entry: &Entry) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_room(tree: &Tree, entry: &Entry) -> Result<(), Refusal> {
+fn check_room(tree: &Tree, entry: &Entry, role: Role) -> Result<(), Refusal> {
+    // No member can keep a brain from writing, nor the others for ever.
+    let (leaves_max, logs_max) = match role {
+        Role::Member(_) => (LEAVES_MAX - KEPT_FOR_BRAINS, LOGS_MAX - KEPT_FOR_BRAINS),
+        Role::Brain | Role::Owner(_) => (LEAVES_MAX, LOGS_MAX),
+    };
     let new = entry.delta.changes().filter(|(path, _)| !tree.leaves().contains_key(*path)).count();
-    if tree.leaves().len() + new > LEAVES_MAX {
-        return Err(Refusal::TreeFull { what: "leaves", limit: LEAVES_MAX });
+    if new > 0 && tree.leaves().len() + new > leaves_max {
+        return Err(Refusal::TreeFull { what: "leaves", limit: leaves_max });
     }
-    if tree.log(&entry.log).is_none() && tree.logs().len() >= LOGS_MAX {
-        return Err(Refusal::TreeFull { what: "logs", limit: LOGS_MAX });
+    if tree.log(&entry.log).is_some() {
+        return Ok(());
+    }
+    if tree.logs().len() >= logs_max {
+        return Err(Refusal::TreeFull { what: "logs", limit: logs_max });
+    }
+    let own = tree.logs().iter().filter(|known| known.log.author == entry.log.author).count();
+    if matches!(role, Role::Member(_)) && own >= LOGS_OF_MEMBER_MAX {
+        return Err(Refusal::TreeFull { what: "logs of one member", limit: LOGS_OF_MEMBER_MAX });
     }
     Ok(())
 }

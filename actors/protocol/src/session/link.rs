@@ -92,7 +92,7 @@ impl Link {
                 let message = wire::decode(frame)?;
                 self.message(message, frame.len(), now, outputs)
             }
-            Input::Share { genesis, replica } => self.share(genesis, *replica, outputs),
+            Input::Share { genesis, replica, root } => self.share(genesis, *replica, root, outputs),
             Input::Leave(tree) => {
                 if let Some(shared) = self.shared.get_mut(&tree) {
                     *shared = Shared::Left;
@@ -157,7 +157,7 @@ impl Link {
 
     /// The peer holds a shared tree.
     fn peer_shares(&mut self, share: Share, outputs: &mut Vec<Output>) -> Result<(), Failure> {
-        let Share { genesis, logs } = share;
+        let Share { genesis, logs, root } = share;
         let tree = genesis.tree_id();
         if genesis.kind == TreeKind::Device || !genesis.has_fitting_name() {
             let text = "peer shares a tree that is no group's and no site's";
@@ -168,13 +168,13 @@ impl Link {
                 of_shared(tree, outputs, |outputs| open.peer_heads(logs, outputs))
             }
             Some(Shared::Offered(_)) => {
-                let message = Message::Share(Share { genesis, logs });
+                let message = Message::Share(Share { genesis, logs, root });
                 Err(Failure::unexpected(&message, "a second time"))
             }
             Some(Shared::Left) | None => {
                 self.make_room(tree)?;
                 self.shared.insert(tree, Shared::Offered(logs.clone()));
-                outputs.push(Output::Offered { genesis, logs });
+                outputs.push(Output::Offered { genesis, logs, root });
                 Ok(())
             }
         }
@@ -185,6 +185,7 @@ impl Link {
         &mut self,
         genesis: Genesis,
         replica: Replica,
+        root: [u8; 32],
         outputs: &mut Vec<Output>,
     ) -> Result<(), Failure> {
         let (tree, kind) = (replica.tree, genesis.kind);
@@ -194,7 +195,7 @@ impl Link {
             Some(Shared::Left) | None => None,
         };
         self.make_room(tree)?;
-        self.send(&Message::Share(Share { genesis, logs: replica.logs.clone() }), outputs);
+        self.send(&Message::Share(Share { genesis, logs: replica.logs.clone(), root }), outputs);
         let credit = SHARED_CREDIT_BYTES;
         let terms = Terms { credit_to_send: credit, credit_given: credit, ..self.terms };
         let mut open = Box::new(Replication::new(terms, kind, replica));

@@ -125,6 +125,10 @@ impl Replication {
         _now: Now,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Failure> {
+        if self.is_shared && !self.peer_known {
+            // Said before the peer knew that this side had left the tree, and shares it again.
+            return Ok(());
+        }
         if !self.peer_known && !matches!(message, Message::Heads(_)) {
             return Err(Failure::unexpected(&message, "before the peer's heads"));
         }

@@ -310,6 +310,8 @@ pub struct Share {
     pub genesis: Genesis,
     /// Its logs.
     pub logs: Vec<LogPosition>,
+    /// The root of its leaves: two sides with the same logs have the same.
+    pub root: [u8; 32],
 }
 
 /// A shared tree that a side speaks of no longer.

@@ -56,7 +56,8 @@ impl Group {
     fn share<'a>(&self, author: &Keypair) -> Input<'a> {
         let logs = self.tree.heads().map(|head| LogPosition::of(&self.tree, head.log)).collect();
         let replica = Replica { tree: self.id(), logs, author: author.public() };
-        Input::Share { genesis: self.tree.genesis().clone(), replica: Box::new(replica) }
+        let (genesis, root) = (self.tree.genesis().clone(), self.tree.root());
+        Input::Share { genesis, replica: Box::new(replica), root }
     }
 
     fn of<'a>(&self, input: Input<'a>) -> Input<'a> {
@@ -172,18 +173,18 @@ fn a_side_shares_so_many_trees_and_only_such_as_can_be_shared() {
     let mut link = Link::established();
     for n in 0..SHARED_TREES_MAX {
         let genesis = Group::new(&format!("g{n}")).tree.genesis().clone();
-        link.forge_to_answerer(&Message::Share(Share { genesis, logs: Vec::new() }));
+        link.forge_to_answerer(&Message::Share(Share { genesis, logs: Vec::new(), root: [0; 32] }));
     }
     assert_eq!(link.answerer.ended_as(), None);
     let genesis = Group::new("more").tree.genesis().clone();
-    link.forge_to_answerer(&Message::Share(Share { genesis, logs: Vec::new() }));
+    link.forge_to_answerer(&Message::Share(Share { genesis, logs: Vec::new(), root: [0; 32] }));
     assert_eq!(link.answerer.ended_as(), Some((ErrorCode::TooLarge, false)));
     for (kind, name) in
         [(TreeKind::Device, "north"), (TreeKind::Group, "../etc"), (TreeKind::Group, "")]
     {
         let mut link = Link::established();
         let genesis = Genesis { kind, fleet: FLEET, name: name.into() };
-        link.forge_to_answerer(&Message::Share(Share { genesis, logs: Vec::new() }));
+        link.forge_to_answerer(&Message::Share(Share { genesis, logs: Vec::new(), root: [0; 32] }));
         assert_eq!(link.answerer.ended_as(), Some((ErrorCode::Malformed, false)), "{name:?}");
     }
 }

@@ -30,6 +30,8 @@ impl Twin {
             return CutAnswer::Nothing;
         }
         match self.tree.log(&cut.log) {
+            // Nobody but the brain speaks to members: none of them has seen such a log.
+            None if self.owner.is_none() => return CutAnswer::Nothing,
             None if self.tree.logs().len() >= LOGS_MAX => return CutAnswer::Nothing,
             Some(known) if known.cut.is_some() => return CutAnswer::Nothing,
             Some(known) if known.seq == cut.last_seq && known.head != cut.last_id => {

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actors::device::{Clock, DeviceMsg};
+use actors::device::{Attached, Clock, DeviceMsg};
 use actors::ports::{LinkReceiver, LinkSender};
 use actors::supervise::Address;
 use protocol::session::{Input, Output, PeerDevice, Replica, error};
@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::groups::GROUP_TIME_MAX;
 use super::unanswered::Open;
 use super::{Admitted, Connection, EVENTS_MAX, End, TWIN_TIME_MAX, UNAUTHENTICATED_TIME_MAX};
 use crate::link::{Present, upgrade};
@@ -60,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let present = Present { connection: self.number, peer: self.peer, since_ms };
                 self.stay = Some(self.ingress.presence.enter(peer.device, present));
                 tracing::info!(device = %peer.device, peer = %self.peer, connection = self.number, "device connected");
-                self.groups_due = Some(Instant::now());
+                self.look_at_groups_in(Duration::ZERO);
                 let connection = self.number;
                 self.feed(Input::Authorised { connection, replica })
             }
@@ -89,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let link = self.events_in.take().ok_or_else(|| {
             denied(ErrorCode::UnexpectedFrame, "the connection is attached already")
         })?;
-        let replica = self.ask_to_attach(&twin, peer.device, None, link).await?;
+        let Attached { replica, .. } = self.ask_to_attach(&twin, peer.device, None, link).await?;
         self.twin = Some(twin);
         Ok(replica)
     }
@@ -131,7 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn attach_to_next(&mut self, device: DeviceId) -> Result<(LinkReceiver, Replica), Away> {
         let twin = self.ingress.devices.twin(device).map_err(|e| e.to_sync_error())?;
         let (link, events) = mpsc::channel(EVENTS_MAX);
-        let replica = self.ask_to_attach(&twin, device, None, link).await?;
+        let Attached { replica, .. } = self.ask_to_attach(&twin, device, None, link).await?;
         self.twin = Some(twin);
         Ok((events, replica))
     }
@@ -176,10 +177,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         device: DeviceId,
         group: Option<&str>,
         link: LinkSender,
-    ) -> Result<Replica, Away> {
+    ) -> Result<Attached, Away> {
         let (connection, peer) = (self.number, self.peer.to_string());
         let attach = |reply| DeviceMsg::Attach { connection, device, peer, link, reply };
-        let mut asked = pin!(twin.ask(attach, TWIN_TIME_MAX));
+        let time_max = if group.is_some() { GROUP_TIME_MAX } else { TWIN_TIME_MAX };
+        let mut asked = pin!(twin.ask(attach, time_max));
         let devices = &self.ingress.devices;
         loop {
             let quarantined = match group {

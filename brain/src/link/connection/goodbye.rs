@@ -21,7 +21,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) async fn finish(&mut self, ended: End) {
         self.stay = None;
         for (_, group) in std::mem::take(&mut self.groups) {
-            group.detach(self.number).await;
+            group.detach(self.number);
         }
         if let Some(twin) = self.twin.take() {
             let connection = self.number;

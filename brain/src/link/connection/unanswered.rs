@@ -14,6 +14,9 @@ use tokio_tungstenite::tungstenite::Bytes;
 /// So many cuts are remembered. Nobody answers them, and more are not made in a connection's life.
 const CUTS_MAX: usize = 32;
 
+/// So many signed heads are remembered: more logs than a side writes in a connection's life.
+const HEADS_MAX: usize = 64;
+
 /// What is told again, apart from entries.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Open {
@@ -48,6 +51,13 @@ impl Unanswered {
         if cuts == CUTS_MAX
             && matches!(news, Open::Cut(_))
             && let Some(eldest) = self.open.iter().position(|open| matches!(open, Open::Cut(_)))
+        {
+            self.open.remove(eldest);
+        }
+        let heads = self.open.iter().filter(|open| matches!(open, Open::SignedHead(_))).count();
+        if heads >= HEADS_MAX
+            && let Some(eldest) =
+                self.open.iter().position(|open| matches!(open, Open::SignedHead(_)))
         {
             self.open.remove(eldest);
         }

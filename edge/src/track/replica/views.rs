@@ -1,7 +1,9 @@
 //! What can be read off a replica.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
+use protocol::PublicKey;
 use protocol::history::{Change, Cut, LogId, Role, SignedHead, Tree};
 use protocol::state::{Path, State, Value};
 use protocol::wire::LogPosition;
@@ -44,6 +46,11 @@ impl Replica {
     /// Whether as much waits as may.
     pub fn queue_is_full(&self) -> bool {
         self.queue.bytes() >= self.limits.queue_bytes_max
+    }
+
+    /// The keys of the brains that are known here.
+    pub fn brains(&self) -> &BTreeSet<PublicKey> {
+        &self.brains
     }
 
     /// What became of the entries that this device wrote.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Step, Talk};
-use crate::track::{self, Outcome, WriteError};
+use crate::track::{self, Incomplete, Outcome, WriteError};
 
 /// So many refusals in one session are no accident.
 const REFUSALS_MAX: u32 = 8;
@@ -71,7 +71,7 @@ impl Talk<'_> {
                 Output::Welcomed { connection, offset_ms } => {
                     self.welcomed(connection, offset_ms).await?
                 }
-                Output::Offered { genesis, logs } => self.offered(genesis, logs).await,
+                Output::Offered { genesis, logs, root } => self.offered(genesis, logs, root).await,
                 Output::Left(tree) => {
                     self.shared.remove(&tree);
                     continue;
@@ -104,7 +104,8 @@ impl Talk<'_> {
         Ok(match output {
             Output::Fetch { log, after, bytes_max } => {
                 let fetch = |reply| track::Msg::Fetch(log, after, bytes_max, reply);
-                let track::Fetched { entries, traces } = track.ask(fetch, track::PATIENCE).await?;
+                let track::Fetched { entries, traces } =
+                    track.ask(fetch, Self::patience(of)).await?;
                 for trace in traces {
                     // It says nothing yet.
                     self.handle_of(of, Input::Traced { log, trace });
@@ -119,12 +120,17 @@ impl Talk<'_> {
             Output::TakeSignedHead(signed) => {
                 let log = signed.head.log;
                 let take = |reply| track::Msg::TakeSignedHead(signed, reply);
-                let position = track.ask(take, track::PATIENCE).await?;
+                let position = track.ask(take, Self::patience(of)).await?;
                 self.handle_of(of, Input::Stored { log, position, consumed_bytes: 0 })
             }
             Output::TakeCut(cut) => {
-                self.tell(of, track::Msg::TakeCut(cut)).await;
-                Vec::new()
+                let take = |reply| track::Msg::TakeCut(cut, reply);
+                match (track.ask(take, Self::patience(of)).await?, of) {
+                    (Err(Incomplete), Some(tree)) => {
+                        self.leave(tree, "a log ended below what was here")
+                    }
+                    _ => Vec::new(),
+                }
             }
             Output::Acked { log, stored, sealed } => {
                 self.tell(of, track::Msg::Acked(log, stored, sealed)).await;
@@ -186,7 +192,7 @@ impl Talk<'_> {
             )
         });
         let ingest = |reply| track::Msg::Ingest(log, entries, reply);
-        let ingested = match (track.ask(ingest, track::PATIENCE).await?, of) {
+        let ingested = match (track.ask(ingest, Self::patience(of)).await?, of) {
             (Ok(ingested), _) => ingested,
             (Err(failure), Some(tree)) => return Ok(self.leave(tree, &failure.to_string())),
             (Err(failure), None) => {
@@ -224,7 +230,7 @@ impl Talk<'_> {
         let (track, is_rare) = (topic.track.clone(), topic.refusals < REFUSALS_MAX);
         let (code, refuse) = (refuse.error.code, Box::new(refuse));
         let ask = |reply| track::Msg::Refused(refuse, reply);
-        let error = match track.ask(ask, track::PATIENCE).await? {
+        let error = match track.ask(ask, Self::patience(of)).await? {
             Ok(outcome @ Outcome::Reissued { .. }) if is_rare => {
                 return Ok(self.reissued(of, outcome));
             }

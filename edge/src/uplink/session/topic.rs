@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actors::supervise::{Address, AskError};
 use protocol::TreeId;
+use protocol::history::LogId;
 use protocol::session::{Input, Output};
 use protocol::wire::LogPosition;
 use tokio::sync::watch;
@@ -18,14 +19,18 @@ const SEAL_DELAY: Duration = Duration::from_secs(1);
 /// Or after so many entries.
 const SEAL_ENTRIES: u64 = 256;
 
+/// How long the keeper of a shared tree may take.
+const SHARED_PATIENCE: Duration = Duration::from_secs(5);
+
 /// One tree of a conversation.
 pub(super) struct Topic {
     pub(super) track: Address<track::Msg>,
     /// Where the own log durably stands.
     pub(super) position: watch::Receiver<Option<LogPosition>>,
     pub(super) seal_due: Option<Instant>,
-    /// The number of the last own entry under a seal.
+    /// The number of the last own entry under a seal, and the log that it is in.
     pub(super) sealed: u64,
+    log: Option<LogId>,
     /// How often the brain refused something.
     pub(super) refusals: u32,
 }
@@ -33,11 +38,14 @@ pub(super) struct Topic {
 impl Topic {
     pub(super) fn new(track: Address<track::Msg>, board: &Board) -> Self {
         let position = board.watch_position();
-        Self { track, position, seal_due: None, sealed: 0, refusals: 0 }
+        Self { track, position, seal_due: None, sealed: 0, log: None, refusals: 0 }
     }
 
     /// The own log durably stands here: says when it is to be signed.
     fn moved(&mut self, position: &LogPosition) {
+        if self.log.replace(position.log) != Some(position.log) {
+            self.sealed = 0;
+        }
         let unsealed = position.seq.saturating_sub(self.sealed.max(position.sealed));
         if unsealed >= SEAL_ENTRIES {
             self.seal_due = Some(Instant::now());
@@ -60,6 +68,11 @@ impl Talk<'_> {
         }
     }
 
+    /// How long the keeper of a tree may take: the device's own tree waits for no other.
+    pub(super) fn patience(of: Option<TreeId>) -> Duration {
+        if of.is_some() { SHARED_PATIENCE } else { track::PATIENCE }
+    }
+
     /// The keeper of a tree; none where it is shared no longer.
     pub(super) fn track(&mut self, of: Option<TreeId>) -> Option<Address<track::Msg>> {
         self.topic(of).map(|topic| topic.track.clone())
@@ -68,7 +81,7 @@ impl Talk<'_> {
     pub(super) async fn tell(&mut self, of: Option<TreeId>, message: track::Msg) {
         if let Some(track) = self.track(of) {
             // Whoever does not take it is restarting, and learns the same from the next session.
-            let _ = track.cast(message, track::PATIENCE).await;
+            let _ = track.cast(message, Self::patience(of)).await;
         }
     }
 
@@ -97,10 +110,10 @@ impl Talk<'_> {
         let Some(topic) = self.topic(of) else { return Ok(None) };
         topic.seal_due = None;
         let track = topic.track.clone();
-        match (track.ask(track::Msg::Seal, track::PATIENCE).await, of) {
+        match (track.ask(track::Msg::Seal, Self::patience(of)).await, of) {
             (Ok(Some(signed)), _) => {
                 if let Some(topic) = self.topic(of) {
-                    topic.sealed = signed.head.seq;
+                    (topic.sealed, topic.log) = (signed.head.seq, Some(signed.head.log));
                 }
                 self.feed_of(of, Input::Sealed(signed)).await
             }
@@ -129,8 +142,8 @@ impl Talk<'_> {
     /// Tells the session of what a tree has: what was written, signed and ended before.
     pub(super) async fn introduce(&mut self, of: Option<TreeId>) -> Result<Vec<Output>, AskError> {
         let Some(track) = self.track(of) else { return Ok(Vec::new()) };
-        let sealed = track.ask(track::Msg::Seal, track::PATIENCE).await?;
-        let view = track.ask(track::Msg::View, track::PATIENCE).await?;
+        let sealed = track.ask(track::Msg::Seal, Self::patience(of)).await?;
+        let view = track.ask(track::Msg::View, Self::patience(of)).await?;
         let mut outputs = Vec::new();
         for cut in view.cuts {
             outputs.extend(self.handle_of(of, Input::CutMade(cut)));
@@ -146,6 +159,7 @@ impl Talk<'_> {
         }
         if let Some(topic) = self.topic(of) {
             topic.sealed = sealed.map_or(0, |signed| signed.head.seq);
+            topic.log = sealed.map(|signed| signed.head.log);
         }
         Ok(outputs)
     }

@@ -1,0 +1,70 @@
+//! Logs that end, and shared trees that have to come anew for it.
+
+use std::collections::BTreeMap;
+
+use actors::supervise::{Context, NodeError};
+use protocol::history::Cut;
+use protocol::wire::LogPosition;
+
+use super::keeper::{Track, random_epoch};
+use super::{Incomplete, Msg, Replica, WriteError};
+
+impl Track {
+    /// Takes a cut. Where leaves of a shared tree lose values by it, what those had replaced may be
+    /// pruned here: unless something of this device waits, the tree comes anew.
+    pub(super) async fn take_cut(
+        &mut self,
+        ctx: &Context<Msg>,
+        cut: Cut,
+    ) -> Result<Result<(), Incomplete>, NodeError> {
+        let own = cut.log == self.replica()?.own_log();
+        let touched = self.replica()?.take_cut(cut);
+        if own {
+            let epoch = random_epoch()?;
+            self.replica()?.open_epoch(epoch);
+        }
+        if touched.is_empty() {
+            self.after_commit(ctx, |_| {});
+            return Ok(Ok(()));
+        }
+        tracing::warn!(leaves = touched.len(), "a cut took the values of leaves");
+        self.flush().await?;
+        if self.args.shared.is_some() && self.replica()?.queue_depth() == 0 {
+            self.begin_anew().await?;
+            return Ok(Err(Incomplete));
+        }
+        Ok(Ok(()))
+    }
+
+    /// Compares a shared tree with what another side has of it.
+    pub(super) async fn compare(
+        &mut self,
+        logs: &[LogPosition],
+        root: [u8; 32],
+    ) -> Result<Result<(), WriteError>, NodeError> {
+        self.flush().await?;
+        let replica = self.replica()?;
+        let here = replica.positions().into_iter().filter(|position| position.seq > 0);
+        let stand = |position: LogPosition| (position.log, (position.seq, position.id));
+        let here: BTreeMap<_, _> = here.map(stand).collect();
+        let there: BTreeMap<_, _> = logs.iter().copied().map(stand).collect();
+        if here == there && !here.is_empty() && replica.tree().root() != root {
+            tracing::error!("the same logs come to other leaves here; the shared tree comes anew");
+            self.begin_anew().await?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// Forgets a shared tree, of which nothing waits for the brain, to get it from there.
+    async fn begin_anew(&mut self) -> Result<(), NodeError> {
+        let (identity, limits) = (self.args.identity.clone(), self.args.limits);
+        let replica = self.replica()?;
+        let (account, genesis) = (replica.account().clone(), replica.tree().genesis().clone());
+        let brains = replica.brains().clone();
+        let mut anew = Replica::begin(identity, genesis, random_epoch()?, limits);
+        anew.go_on_with(account);
+        brains.into_iter().for_each(|brain| anew.add_brain(brain));
+        self.replica = Some(anew);
+        self.flush().await
+    }
+}
