@@ -1,5 +1,6 @@
 //! REST under `/api/v1`, health, metrics and the status page.
 
+mod audit;
 mod auth;
 mod conflicts;
 mod dead_letters;
@@ -128,6 +129,8 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(groups::explain))
         .routes(routes!(groups::conflicts))
         .routes(routes!(groups::policy, groups::set_policy))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::check))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tree::show))
         .routes(routes!(tree::policies))
@@ -147,14 +150,17 @@ pub fn router(api: Api) -> Router {
     let protected = protected.route("/api/v1/tree/{path}/chaos/{fault}", post(tree::chaos));
     let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
     document.components.get_or_insert_default().add_security_scheme("bearer", bearer);
-    let protected =
-        protected.layer(middleware::from_fn_with_state(api.clone(), auth::require_token));
+    let noted = middleware::from_fn_with_state(api.clone(), audit::note);
+    let protected = protected
+        .layer(noted.clone())
+        .layer(middleware::from_fn_with_state(api.clone(), auth::require_token));
     let (open, open_document) = OpenApiRouter::new()
         .routes(routes!(auth::log_in))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .split_for_parts();
     document.merge(open_document);
+    let open = open.layer(noted);
     let docs = SwaggerUi::new("/api/v1/docs").url("/api/v1/openapi.json", document);
     Router::new()
         .merge(protected)

@@ -1,5 +1,6 @@
 //! Commands and their arguments.
 
+mod audit;
 mod client;
 mod conflict;
 mod dev;
@@ -93,6 +94,13 @@ enum Command {
         #[command(flatten)]
         args: replay::ReplayArgs,
     },
+    /// See who changed what through the API, and check that nobody altered the list
+    Audit {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(subcommand)]
+        command: audit::AuditCommand,
+    },
     /// See conflicts, and how they are decided
     Conflict {
         #[command(flatten)]
@@ -161,6 +169,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Why { client, args } => conflict::why(&client, &args),
         Command::Replay { client, args } => replay::run(&client, &args),
+        Command::Audit { client, command } => audit::run(&client, command),
         Command::Conflict { client, command } => conflict::run(&client, command),
         Command::Fleet { client, command } => fleet::run(&client, command),
         Command::Group { client, command } => group::run(&client, command),

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::identity::Identity;
-use crate::store::{DeviceRecord, EnrolmentRecord, RegistryChange, Store};
+use crate::store::{AuditDraft, DeviceRecord, EnrolmentRecord, RegistryChange, Store};
 
 /// How long a device's certificate holds: longer than hardware lasts. Keys are withdrawn by
 /// revocation, since a device without a good clock cannot judge expiry.
@@ -127,6 +127,15 @@ fn enrol(
         .change_registry(vec![
             RegistryChange::Device(Box::new(record)),
             RegistryChange::Enrolment(token),
+            RegistryChange::Done(Box::new(AuditDraft {
+                at_ms: now_ms,
+                principal: format!("device:{}", peer.device),
+                operation: "enrol".into(),
+                target: format!("enrolment token {}", proof.number),
+                outcome: 200,
+                reason: "shown the token".into(),
+                entry: None,
+            })),
         ])
         .map_err(|error| error.to_sync_error())?;
     fail::fail_point!("enrolment.stored");

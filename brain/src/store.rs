@@ -4,6 +4,7 @@
 //! the next batch, and a commit counts only after the `fsync` that covers it. Reads go to the
 //! database directly and never wait for a commit. The handle lives as long as the process.
 
+mod audit;
 mod cache;
 mod commit;
 mod conflicts;
@@ -33,6 +34,7 @@ use actors::ports::{
 use protocol::history::{Entry, Genesis};
 use protocol::{EntryId, ErrorCode, ErrorSource, FleetId, Layer, SyncError, TreeId};
 
+pub use audit::{AuditChecked, AuditDraft, AuditRow};
 pub use cache::CacheCounts;
 pub use commit::{CommitCounts, StoreHealth, SyncReport};
 pub use history::{HistoryEntry, SnapshotInfo, TreeAt, WhichVersion};
@@ -186,7 +188,9 @@ impl Store {
         let damaged = |source| OpenError::Damaged { folder: config.folder.clone(), source };
         let last_tree = rocks.last_tree_number().map_err(damaged)?;
         let space = space::DiskSpace::new(&config.folder, config.disk_reserve_bytes);
-        let committer = Committer::start(rocks.clone(), mark, space).map_err(OpenError::Thread)?;
+        let audit = audit::Audit::load(&rocks).map_err(damaged)?;
+        let committer =
+            Committer::start(rocks.clone(), mark, space, audit).map_err(OpenError::Thread)?;
         Ok(Self {
             rocks,
             committer: Arc::new(committer),

@@ -12,6 +12,7 @@ use parking::Slot;
 use rocksdb::WriteBatch;
 use tokio::sync::watch;
 
+use super::audit::Audit;
 use super::conflicts::Ledger;
 use super::mark::MarkFile;
 use super::registry::RegistryChange;
@@ -101,6 +102,7 @@ impl Committer {
         rocks: Arc<Rocks>,
         mark: MarkFile,
         space: DiskSpace,
+        audit: Audit,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let shared = Arc::new(Shared {
@@ -122,6 +124,7 @@ impl Committer {
             failed_generations: HashMap::new(),
             next_evidence,
             conflicts: Ledger::default(),
+            audit,
         };
         let commits = thread::Builder::new().name("store-commit".into()).spawn(move || {
             writer.run(&queue);
@@ -218,6 +221,7 @@ struct Writer {
     failed_generations: HashMap<TreeNumber, u64>,
     next_evidence: u64,
     conflicts: Ledger,
+    audit: Audit,
 }
 
 impl Writer {
@@ -253,8 +257,13 @@ impl Writer {
                     dead_letters::add(&self.rocks, &mut batch, &letter);
                 }
                 (Job::Registry(changes, done), None) => {
-                    for change in &changes {
-                        change.add_to(&mut batch, &self.rocks);
+                    for change in changes {
+                        match change {
+                            RegistryChange::Done(done) => {
+                                self.audit.add(&self.rocks, &mut batch, *done);
+                            }
+                            change => change.add_to(&mut batch, &self.rocks),
+                        }
                     }
                     fail::fail_point!("store.registry_batched");
                     waiting.push((None, done));

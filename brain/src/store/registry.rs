@@ -9,7 +9,7 @@ use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
 
 use super::rocks::{API_TOKENS, DEAD_LETTERS, DEVICES, ENROLMENTS, Rocks};
-use super::{Store, StoreHealth, dead_letters};
+use super::{AuditDraft, Store, StoreHealth, dead_letters};
 
 /// A device of the fleet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +71,8 @@ pub enum RegistryChange {
     Enrolment(EnrolmentRecord),
     /// Adds an API token.
     ApiToken(ApiToken),
+    /// Adds an operation to the audit list.
+    Done(Box<AuditDraft>),
     /// Forgets the dead letter with this digest, for the tree of this name.
     DeadLetterGone([u8; 8], String),
 }
@@ -83,6 +85,8 @@ impl RegistryChange {
                 rocks.put(batch, ENROLMENTS, &token.number.to_be_bytes(), token);
             }
             Self::ApiToken(token) => rocks.put(batch, API_TOKENS, &token.sha256, token),
+            // The list has one end, which the writer knows.
+            Self::Done(_) => {}
             Self::DeadLetterGone(digest, tree) => {
                 rocks.delete(batch, DEAD_LETTERS, &dead_letters::key(*digest, tree));
             }

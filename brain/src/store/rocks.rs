@@ -59,8 +59,11 @@ pub(super) const GROUPS: &str = "groups";
 /// Device, key and group, where the device is a member with that key.
 pub(super) const MEMBERSHIPS: &str = "memberships";
 
+/// A running number to a row of the audit list.
+pub(super) const AUDIT: &str = "audit";
+
 /// All of them.
-pub(super) const FAMILIES: [&str; 17] = [
+pub(super) const FAMILIES: [&str; 18] = [
     META,
     TREE_IDS,
     TREES,
@@ -78,6 +81,7 @@ pub(super) const FAMILIES: [&str; 17] = [
     OPEN_CONFLICTS,
     GROUPS,
     MEMBERSHIPS,
+    AUDIT,
 ];
 
 /// How much all memtables together may take: what a crash has to replay and a full disk to hold.

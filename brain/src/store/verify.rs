@@ -16,10 +16,10 @@ use serde::Serialize;
 
 use super::mark::MarkFile;
 use super::rocks::{
-    CONFLICT_IDS, CONFLICTS, FAMILIES, HISTORY, LEAVES, LOG_ENDS, Reach, Rocks, SNAPSHOTS,
+    AUDIT, CONFLICT_IDS, CONFLICTS, FAMILIES, HISTORY, LEAVES, LOG_ENDS, Reach, Rocks, SNAPSHOTS,
     TREE_IDS, TREES, unpack,
 };
-use super::{OpenError, StoreConfig, keys};
+use super::{AuditChecked, OpenError, StoreConfig, audit, keys};
 
 /// So many damages are listed; more are only counted.
 const LISTED_MAX: usize = 1_000;
@@ -98,6 +98,10 @@ pub fn verify(
     }
     progress(trees.len() as u64, trees.len() as u64);
     check_conflicts(&rocks, &mut verified);
+    // What cannot be read is named already.
+    if let Ok(AuditChecked { broken_at: Some(number), .. }) = audit::check(&rocks) {
+        verified.found(AUDIT, format!("row {number}"), "it is not what was written, or is missing");
+    }
     Ok(verified)
 }
 

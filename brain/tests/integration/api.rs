@@ -12,9 +12,11 @@ async fn every_route_but_health_and_login_needs_a_token() {
     let brain = brain();
     let agent: ureq::Agent =
         ureq::Agent::config_builder().http_status_as_error(false).build().into();
-    let status = |path: &str, token: &str| {
+    let status = |method: &str, path: &str, token: &str| {
         let url = format!("http://{}{path}", brain.api);
-        let response = agent.get(url).header("authorization", token).call().expect("answers");
+        let request = ureq::http::Request::builder().method(method).uri(url);
+        let request = request.header("authorization", token).body(()).expect("a request");
+        let response = agent.run(request).expect("answers");
         (
             response.status().as_u16(),
             response.headers()["content-type"].to_str().expect("text").to_owned(),
@@ -23,21 +25,22 @@ async fn every_route_but_health_and_login_needs_a_token() {
     let openapi = brain.get("/api/v1/openapi.json").expect("a description");
     let paths = openapi["paths"].as_object().expect("paths");
     assert!(paths.len() > 8, "{:?}", paths.keys());
-    for path in paths.keys() {
+    for (path, methods) in paths {
         let path = path.replace("{id}", &"0".repeat(32));
         if ["/healthz", "/readyz", "/api/v1/login"].contains(&path.as_str()) {
             continue;
         }
-        if path.ends_with("/desired") || path.ends_with("/states") {
-            continue;
-        }
-        for token in ["", "Bearer nonsense", "Basic nonsense"] {
-            let problem = "application/problem+json".to_owned();
-            assert_eq!(status(&path, token), (401, problem), "{path} with {token:?}");
+        for method in methods.as_object().expect("methods").keys() {
+            let method = method.to_uppercase();
+            for token in ["", "Bearer nonsense", "Basic nonsense"] {
+                let problem = "application/problem+json".to_owned();
+                let answer = status(&method, &path, token);
+                assert_eq!(answer, (401, problem), "{method} {path} with {token:?}");
+            }
         }
     }
-    assert_eq!(status("/healthz", "").0, 200);
-    assert_eq!(status("/readyz", "").0, 200);
+    assert_eq!(status("GET", "/healthz", "").0, 200);
+    assert_eq!(status("GET", "/readyz", "").0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

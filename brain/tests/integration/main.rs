@@ -2,6 +2,7 @@
 
 mod accounting;
 mod api;
+mod audit;
 mod browser;
 mod cli;
 mod conflict_actor;
