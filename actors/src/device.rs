@@ -38,7 +38,7 @@ use crate::traced_span;
 pub use fencing::{Fencing, Verdict};
 pub use links::{Link, Links};
 pub use message::{
-    Attached, Clock, Commits, DeviceArgs, DeviceMsg, DeviceStatus, Precondition, TreeOf,
+    Attached, Clock, Commits, DeviceArgs, DeviceMsg, DeviceStatus, PolicyOf, Precondition, TreeOf,
     WriteOutcome,
 };
 pub use twin::{BrainAuthor, CutAnswer, Ingested, OwnEntries, Reissued, SaveError, Twin, Written};
@@ -159,8 +159,8 @@ impl<W: Whose> Node for TreeActor<W> {
                 self.write(ctx, changes, provenance, None, reply, now);
             }
             DeviceMsg::Resolve { id, reply } => self.resolve(ctx, id, reply, now),
-            DeviceMsg::SetPolicy { policy, provenance, trace, reply } => {
-                let changes = vec![self.twin_mut().next_policy(policy)];
+            DeviceMsg::SetPolicy { of, policy, provenance, trace, reply } => {
+                let changes = vec![self.twin_mut().next_policy(of, policy)];
                 self.write(ctx, changes, provenance, trace, reply, now);
             }
             DeviceMsg::SetState { desired, provenance, only_if, trace, reply } => {

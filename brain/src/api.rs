@@ -3,6 +3,7 @@
 mod audit;
 mod auth;
 mod conflicts;
+mod constraints;
 mod dead_letters;
 mod devices;
 mod etag;
@@ -48,6 +49,7 @@ use crate::store::Store;
 
 pub use auth::{LoginCode, new_api_token};
 pub use conflicts::{ConflictView, DeltaView, PolicyView};
+pub use constraints::ConstraintsView;
 pub use dead_letters::{DeadLetterContent, DeadLetterView};
 pub use devices::{DeviceDetail, DeviceList, DeviceSummary, EntryAccount, HistoryPage};
 pub use fleet::FleetLine;
@@ -132,6 +134,8 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(audit::list))
         .routes(routes!(audit::check))
         .routes(routes!(tokens::create, tokens::list))
+        .routes(routes!(constraints::show, constraints::set))
+        .routes(routes!(constraints::show_group, constraints::set_group))
         .routes(routes!(tree::show))
         .routes(routes!(tree::policies))
         .routes(routes!(tree::events))

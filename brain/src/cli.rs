@@ -3,6 +3,7 @@
 mod audit;
 mod client;
 mod conflict;
+mod constraint;
 mod dev;
 mod device;
 mod fleet;
@@ -94,6 +95,13 @@ enum Command {
         #[command(flatten)]
         args: replay::ReplayArgs,
     },
+    /// See and set what leaves may be
+    Constraint {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(subcommand)]
+        command: constraint::ConstraintCommand,
+    },
     /// See who changed what through the API, and check that nobody altered the list
     Audit {
         #[command(flatten)]
@@ -169,6 +177,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Why { client, args } => conflict::why(&client, &args),
         Command::Replay { client, args } => replay::run(&client, &args),
+        Command::Constraint { client, command } => constraint::run(&client, command),
         Command::Audit { client, command } => audit::run(&client, command),
         Command::Conflict { client, command } => conflict::run(&client, command),
         Command::Fleet { client, command } => fleet::run(&client, command),

@@ -31,15 +31,19 @@ pub struct Selection {
 
 impl Selection {
     /// Visits the devices that are meant, by id, those above `after`; a device whose state cannot be
-    /// read is visited with the error. Blocks.
+    /// read is visited with the error. Ends as soon as it is not `wanted` any more. Blocks.
     pub fn each(
         &self,
         after: Option<DeviceId>,
+        wanted: impl Fn() -> bool,
         mut visit: impl FnMut(DeviceRecord, Result<Option<Arc<TreeAt>>, ReadError>) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         for record in self.store.devices()? {
             if after.is_some_and(|after| record.device <= after) {
                 continue;
+            }
+            if !wanted() {
+                break;
             }
             let flow = match self.looked_at(&record) {
                 Ok(Some(state)) => visit(record, Ok(state)),
@@ -65,7 +69,7 @@ impl Selection {
         // At a time before it had one.
         let state = state.filter(|state| state.version > 0);
         let tree = match number.filter(|_| self.query.looks_at().at_age) {
-            Some(number) => self.store.tree_at(number, self.at_ms())?,
+            Some(number) => self.store.tree_at(number, self.which)?,
             None => None,
         };
         let online = self.presence.of(record.device).is_some();

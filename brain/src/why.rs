@@ -127,6 +127,11 @@ pub enum Hold {
         /// What it said.
         message: String,
     },
+    /// A constraint does not allow it.
+    Constraint {
+        /// Its name.
+        name: String,
+    },
     /// A person has yet to decide a conflict.
     Conflict {
         /// Which.
@@ -288,7 +293,10 @@ fn device_side(
                 held_by.push(Hold::Override { until, entry: entry_of(&path)? });
             }
         }
-        if let Some(message) = value("reported/apply_errors") {
+        let held = at("desired").and_then(|path| tree.held(now_ms).remove(&path));
+        let is_held = held.is_some();
+        held_by.extend(held.map(|name| Hold::Constraint { name }));
+        if let Some(message) = value("reported/apply_errors").filter(|_| !is_held) {
             let message =
                 message.as_str().map_or_else(|| message.to_json().to_string(), str::to_owned);
             held_by.push(Hold::ApplyError { message });

@@ -30,6 +30,7 @@ use url::Url;
 
 pub use hook::HookError;
 pub use plan::{Step, applied_before, outcome, plan, stale_reports};
+use plan::{held_back, lifted};
 
 use crate::clock::Clock;
 use crate::enrolment::{ServerError, parse_server};
@@ -149,13 +150,19 @@ impl Node for Apply {
 
 impl Apply {
     async fn look(&mut self, effective: Effective) {
-        let Effective { desired, state, .. } = effective;
+        let Effective { desired, held, state, .. } = effective;
         let (mut done, mut changes) = match self.done.take() {
             Some(done) => (done, Vec::new()),
             // Settings live in memory and are applied anew; what a hook did outlives the agent.
             None => (applied_before(&state, HOOKS), stale_reports(&state, &desired)),
         };
+        changes.extend(lifted(&state, &held));
         for step in plan(&done, &desired) {
+            if let Some(constraint) = held.get(&step.path) {
+                tracing::warn!(path = step.path, constraint, "not applied: a constraint holds it");
+                changes.extend(held_back(&step, constraint));
+                continue;
+            }
             let result = self.apply(&step).await.map_err(|error| with_causes(&error));
             match &result {
                 Ok(()) => tracing::info!(path = step.path, "applied"),

@@ -202,6 +202,8 @@ pub struct Shown {
 pub struct Effective {
     /// The values to apply, by their paths below `desired/`.
     pub desired: std::collections::BTreeMap<String, Value>,
+    /// Those of them that a constraint does not allow, with its name: they are left as they were.
+    pub held: std::collections::BTreeMap<String, String>,
     /// Every leaf with its value.
     pub state: State,
     /// When the next override ends, in milliseconds since the Unix epoch.

@@ -164,6 +164,8 @@ error_codes! {
     BadRequest = 64, "BAD_REQUEST", false;
     /// What the caller made a condition is not so.
     PreconditionFailed = 65, "PRECONDITION_FAILED", false;
+    /// A change would break a constraint of the tree.
+    ConstraintViolated = 66, "CONSTRAINT_VIOLATED", false;
 
     /// No disk space: reads go on, writes wait.
     DiskFull = 80, "DISK_FULL", true;

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod codec;
 pub mod compress;
 pub mod conflict;
+pub mod constraint;
 pub mod error;
 pub mod history;
 pub mod id;

@@ -60,6 +60,19 @@ pub struct Looks {
 }
 
 impl Condition {
+    fn leaves<'a>(&'a self, leaves: &mut Vec<&'a Path>) {
+        match self {
+            Self::And(parts) | Self::Or(parts) => {
+                parts.iter().for_each(|part| part.leaves(leaves));
+            }
+            Self::Not(part) => part.leaves(leaves),
+            Self::Test(Operand::Leaf(path), ..) | Self::Has(path) | Self::Age(path, ..) => {
+                leaves.push(path);
+            }
+            Self::Test(..) => {}
+        }
+    }
+
     fn note(&self, looks: &mut Looks) {
         match self {
             Self::And(parts) | Self::Or(parts) => parts.iter().for_each(|part| part.note(looks)),
@@ -136,6 +149,13 @@ impl Query {
         let mut looks = Looks::default();
         self.condition.note(&mut looks);
         looks
+    }
+
+    /// The leaves that it asks for.
+    pub fn leaves(&self) -> Vec<&Path> {
+        let mut leaves = Vec::new();
+        self.condition.leaves(&mut leaves);
+        leaves
     }
 
     /// Whether a device is meant, at a time in milliseconds since the Unix epoch.

@@ -72,6 +72,7 @@ fn a_query_means_what_it_says() {
         ("tags/site != north", false),
         ("tags/site ^= no", true),
         ("tags/site > a", false),
+        ("\"tags/rack\" = 007", true),
         ("tags/rack = 007", true),
         ("tags/rack = 7", false),
         ("tags/roles = relay", true),

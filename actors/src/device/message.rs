@@ -217,8 +217,10 @@ pub enum DeviceMsg {
         /// What became of it, once it is durable.
         reply: Reply<Result<WriteOutcome, SyncError>>,
     },
-    /// Set the next version of the policy by which conflicts are decided.
+    /// Set the next version of one of the tree's policies.
     SetPolicy {
+        /// Which.
+        of: PolicyOf,
         /// The policy, in JSON; whoever sends it has checked it.
         policy: String,
         /// Who and why.
@@ -294,6 +296,15 @@ pub enum DeviceMsg {
         /// What became of it, once it is durable.
         reply: Reply<Result<WriteOutcome, SyncError>>,
     },
+}
+
+/// What a policy of a tree is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyOf {
+    /// How conflicts are decided.
+    Conflicts,
+    /// What leaves may be.
+    Constraints,
 }
 
 /// What has to hold when a write is carried out.

@@ -259,6 +259,9 @@ impl Twin {
         let Some(entry) = self.author.write(&self.tree, draft, now.wall_ms, now.quality) else {
             return Ok(None);
         };
+        if let Some(broken) = self.tree.broken_by(&entry.delta, now.wall_ms) {
+            return Err(broken.into());
+        }
         let id = entry.id();
         // The brain's own clock may lie behind what it has seen; only the rest of the door applies.
         let by = now.wall_ms.max(entry.hlc.wall_ms);

@@ -42,7 +42,24 @@ pub(super) async fn note(
     let is_login = principal.is_none();
     let principal =
         principal.map_or_else(|| "login code".to_owned(), |Extension(Principal(who))| who);
-    let response = next.run(request).await;
+    // In a task of its own: a client that goes away stops neither the change nor its row.
+    let carried_out = tokio::spawn(async move {
+        let response = next.run(request).await;
+        finish(api, response, operation, target, principal, reason, is_login).await
+    });
+    carried_out.await.unwrap_or_else(|error| Problem::from(error).into_response())
+}
+
+/// Notes a request that was carried out.
+async fn finish(
+    api: Api,
+    response: Response,
+    operation: String,
+    target: String,
+    principal: String,
+    reason: Option<String>,
+    is_login: bool,
+) -> Response {
     let outcome = response.status().as_u16();
     if is_login && !response.status().is_success() {
         // Whoever guesses is counted, and fills no disk.

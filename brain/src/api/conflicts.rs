@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use actors::device::{Clock as _, DeviceMsg};
+use actors::device::{Clock as _, DeviceMsg, PolicyOf};
 use actors::ports::{ConflictRecord, ReadError};
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::{Extension, Json};
@@ -15,6 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::auth::Principal;
 use super::devices::parse_id;
+use super::etag::NoCondition;
 use super::span::ApiSpan;
 use super::subject::Subject;
 use super::writes::{WriteAnswer, WriteQuery, provenance, write};
@@ -239,13 +240,14 @@ pub(super) async fn set_policy(
     UrlPath(id): UrlPath<String>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
+    _: NoCondition,
     span: ApiSpan,
     body: String,
 ) -> Result<Json<WriteAnswer>, Problem> {
-    let policy = parse_policy(&body)?;
+    let (of, policy) = (PolicyOf::Conflicts, parse_policy(&body)?);
     let provenance = provenance(principal, query);
     let trace = span.context();
-    write(&api, &id, |reply| DeviceMsg::SetPolicy { policy, provenance, trace, reply }).await
+    write(&api, &id, |reply| DeviceMsg::SetPolicy { of, policy, provenance, trace, reply }).await
 }
 
 /// A policy as it is written into trees.

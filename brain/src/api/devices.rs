@@ -170,15 +170,19 @@ pub(super) async fn list(
     };
     let (records, more) = tokio::task::spawn_blocking(move || {
         let (mut found, mut more, mut failed) = (Vec::new(), false, None);
-        selection.each(after, |record, state| {
-            more = found.len() == limit;
-            match state {
-                _ if more => return ControlFlow::Break(()),
-                Ok(state) => found.push(summary(&record, state.as_deref())),
-                Err(error) => failed = Some(error),
-            }
-            if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
+        selection.each(
+            after,
+            || true,
+            |record, state| {
+                more = found.len() == limit;
+                match state {
+                    _ if more => return ControlFlow::Break(()),
+                    Ok(state) => found.push(summary(&record, state.as_deref())),
+                    Err(error) => failed = Some(error),
+                }
+                if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            },
+        )?;
         match failed {
             Some(error) => Err(Problem::from(error)),
             None => Ok((found, more)),

@@ -41,6 +41,21 @@ impl<S: Sync> FromRequestParts<S> for OnlyIf {
     }
 }
 
+/// Refuses a condition where there is none to give.
+pub(super) struct NoCondition;
+
+impl<S: Sync> FromRequestParts<S> for NoCondition {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let OnlyIf(condition) = OnlyIf::from_request_parts(parts, state).await?;
+        match condition == Precondition::default() {
+            true => Ok(Self),
+            false => Err(Problem::bad_request("this request takes no condition")),
+        }
+    }
+}
+
 /// The query in a text.
 pub(super) fn parse_query(text: &str) -> Result<Query, Problem> {
     text.parse().map_err(|error| Problem::bad_request(format!("query {text:?}: {error}")))

@@ -76,10 +76,14 @@ pub(super) async fn state(
         query,
         which,
     };
-    Ok(lines::answer(move |mut lines| {
-        let read = selection.each(None, |record, state| lines.line(&line(&record, state)));
-        lines.end(read);
-    }))
+    lines::answer(move |lines| {
+        // Asked by two closures, one after the other.
+        let lines = std::cell::RefCell::new(lines);
+        let wanted = || !lines.borrow().is_closed();
+        let show = |record: DeviceRecord, state| lines.borrow_mut().line(&line(&record, state));
+        let read = selection.each(None, wanted, show);
+        lines.into_inner().end(read);
+    })
 }
 
 fn line(record: &DeviceRecord, state: Result<Option<Arc<TreeAt>>, ReadError>) -> FleetLine {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use actors::device::{DeviceMsg, Precondition};
+use actors::device::{DeviceMsg, PolicyOf, Precondition};
 use actors::ports::TreeNumber;
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::HeaderName;
@@ -18,7 +18,7 @@ use super::auth::Principal;
 use super::conflicts::{ConflictQuery, ConflictView, PolicyView, WhyQuery};
 use super::conflicts::{explain_of, list_of, parse_path, parse_policy, policy_of};
 use super::devices::{HistoryPage, HistoryQuery, StateQuery, history_of, parse_id, state_of};
-use super::etag::OnlyIf;
+use super::etag::{NoCondition, OnlyIf};
 use super::span::ApiSpan;
 use super::subject::Subject;
 use super::writes::{WriteAnswer, WriteQuery, parse_leaves, provenance, write_to};
@@ -99,6 +99,7 @@ pub(super) async fn create(
     UrlPath(name): UrlPath<String>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
+    _: NoCondition,
     span: ApiSpan,
     Json(NewGroup { description }): Json<NewGroup>,
 ) -> Result<Json<WriteAnswer>, Problem> {
@@ -129,6 +130,7 @@ pub(super) async fn add_member(
     UrlPath((group, device)): UrlPath<(String, String)>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
+    _: NoCondition,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let device = parse_id(&device)?;
     let reading = api.clone();
@@ -147,6 +149,7 @@ pub(super) async fn remove_member(
     UrlPath((group, device)): UrlPath<(String, String)>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
+    _: NoCondition,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let device = parse_id(&device)?;
     let read = Subject::group(&group).read(api.clone(), move |store, number| {
@@ -263,13 +266,14 @@ pub(super) async fn set_policy(
     UrlPath(name): UrlPath<String>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
+    _: NoCondition,
     span: ApiSpan,
     body: String,
 ) -> Result<Json<WriteAnswer>, Problem> {
-    let policy = parse_policy(&body)?;
+    let (of, policy) = (PolicyOf::Conflicts, parse_policy(&body)?);
     let (provenance, trace) = (provenance(principal, query), span.context());
     let twin = Subject::group(&name).twin(&api).await?;
-    write_to(&twin, |reply| DeviceMsg::SetPolicy { policy, provenance, trace, reply }).await
+    write_to(&twin, |reply| DeviceMsg::SetPolicy { of, policy, provenance, trace, reply }).await
 }
 
 async fn set_member(

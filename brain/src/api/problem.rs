@@ -124,7 +124,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
         E::StoreFailed | E::Overloaded | E::GoingAway | E::Quarantined => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        E::DeadLettered => StatusCode::UNPROCESSABLE_ENTITY,
+        E::DeadLettered | E::ConstraintViolated => StatusCode::UNPROCESSABLE_ENTITY,
         E::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         E::Corrupt | E::FormatNewer | E::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -144,6 +144,9 @@ fn guidance(code: ErrorCode) -> &'static str {
         }
         E::Forbidden => {
             "desired/ and tags/ are written here; a device writes the rest of its tree itself"
+        }
+        E::ConstraintViolated => {
+            "see what holds with `brain constraint show`, and change that first"
         }
         E::Corrupt => "stop the brain and restore the data folder from a backup",
         E::Overloaded | E::TimedOut | E::StoreFailed | E::GoingAway => "try again in a few seconds",

@@ -72,7 +72,7 @@ pub(super) async fn replay(
         if to <= last { Ok((number, to)) } else { Err(missing()) }
     });
     let axum::Json((number, to)) = found.await?;
-    Ok(lines::answer(move |mut lines| {
+    lines::answer(move |mut lines| {
         let replayed = store.replay(number, to, |change, tree| {
             let root = roots.then(|| HEXLOWER.encode(&tree.root()));
             let change = Box::new(ChangeView::from(change.clone()));
@@ -87,5 +87,5 @@ pub(super) async fn replay(
             let _ = lines.line(&ReplayLine::Verdict(verdict));
         });
         lines.end(ended);
-    }))
+    })
 }

@@ -18,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::auth::Principal;
 use super::devices::{StateQuery, read_tree, which_version};
-use super::etag::OnlyIf;
+use super::etag::{NoCondition, OnlyIf};
 use super::span::ApiSpan;
 use super::subject::Subject;
 use super::{Api, Problem};
@@ -136,6 +136,7 @@ pub(super) async fn save_state(
     UrlPath(id): UrlPath<String>,
     Query(query): Query<WriteQuery>,
     Extension(principal): Extension<Principal>,
+    _: NoCondition,
     span: ApiSpan,
     Json(state): Json<VersionedState>,
 ) -> Result<Json<WriteAnswer>, Problem> {

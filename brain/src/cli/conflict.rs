@@ -153,6 +153,7 @@ pub(super) fn hold(hold: &Hold) -> String {
         }
         Hold::Override { until: None, .. } => "an override at the device holds".to_owned(),
         Hold::ApplyError { message } => format!("the device could not apply it: {message}"),
+        Hold::Constraint { name } => format!("constraint {name:?} does not allow it"),
         Hold::Conflict { id } => format!("conflict {id} waits for a person"),
         Hold::UnderWay => "it is on its way".to_owned(),
     }

@@ -191,6 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             if let Some(bytes) = bytes_to_ingest(&output) {
                 if matches!(&output, Output::OfShared { tree, .. } if !self.groups.contains_key(tree))
                 {
+                    self.granted = None;
                     continue;
                 }
                 let Some(share) = self.share(bytes) else {

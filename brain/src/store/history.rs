@@ -279,10 +279,21 @@ impl Store {
         Ok(TreeAt::of(&tree, at, committed_ms, source))
     }
 
-    /// A tree as the brain had committed it by a time, with its candidates. Blocks.
-    pub fn tree_at(&self, number: TreeNumber, ms: u64) -> Result<Option<Tree>, ReadError> {
+    /// The same as [`state`](Self::state) with the candidates of the leaves. Blocks.
+    pub fn tree_at(
+        &self,
+        number: TreeNumber,
+        which: WhichVersion,
+    ) -> Result<Option<Tree>, ReadError> {
         let Some(record) = self.tree_record(number)? else { return Ok(None) };
-        let version = self.version_at(number, &record, ms)?;
+        let version = match which {
+            WhichVersion::Latest => return Ok(self.replica(number)?.map(|(_, tree)| tree)),
+            WhichVersion::HappenedBy(ms) => {
+                return self.fold_happened(number, &record, ms).map(|(tree, ..)| Some(tree));
+            }
+            WhichVersion::At(version) => version.min(record.version),
+            WhichVersion::CommittedBy(ms) => self.version_at(number, &record, ms)?,
+        };
         self.fold(number, &record, version).map(|(tree, ..)| Some(tree))
     }
 
@@ -324,6 +335,16 @@ impl Store {
         record: &TreeRecord,
         ms: u64,
     ) -> Result<Arc<TreeAt>, ReadError> {
+        let (tree, version, committed_ms, source) = self.fold_happened(number, record, ms)?;
+        Ok(Arc::new(TreeAt::of(&tree, version, committed_ms, source)))
+    }
+
+    fn fold_happened(
+        &self,
+        number: TreeNumber,
+        record: &TreeRecord,
+        ms: u64,
+    ) -> Result<(Tree, Version, u64, StateSource), ReadError> {
         let mut tree = Tree::new(record.genesis.clone());
         let mut last = (0, 0, StateSource::Brain);
         let counts = |entry: &Entry| {
@@ -339,7 +360,7 @@ impl Store {
             }
             true
         })?;
-        Ok(Arc::new(TreeAt::of(&tree, last.0, last.1, last.2)))
+        Ok((tree, last.0, last.1, last.2))
     }
 
     /// Hands out the entries above version `after`, oldest first, until `visit` says stop.

@@ -7,6 +7,7 @@ mod browser;
 mod cli;
 mod conflict_actor;
 mod conflicts;
+mod constraints;
 mod dev;
 mod disk_full;
 mod edge_process;

@@ -39,6 +39,25 @@ pub fn outcome(step: &Step, result: Result<(), String>) -> Vec<Change> {
     applied.into_iter().chain(error).collect()
 }
 
+/// How the report about a leaf that a constraint holds begins.
+const HELD: &str = "held by constraint ";
+
+/// What to report of a step that a constraint holds back: what was applied before stays.
+pub(super) fn held_back(step: &Step, constraint: &str) -> Option<Change> {
+    let path = Path::new(&format!("reported/apply_errors/{}", step.path)).ok()?;
+    Some((path, Some(Value::from(format!("{HELD}{constraint:?}")))))
+}
+
+/// Reports about leaves that no constraint holds any more.
+pub(super) fn lifted(state: &State, held: &BTreeMap<String, String>) -> Vec<Change> {
+    let is_lifted = |(path, value): &(&Path, &Value)| {
+        let below = path.below("reported/apply_errors");
+        let was_held = value.as_str().is_some_and(|text| text.starts_with(HELD));
+        was_held && below.is_some_and(|below| !held.contains_key(below))
+    };
+    state.iter().filter(is_lifted).map(|(path, _)| (path.clone(), None)).collect()
+}
+
 /// What an earlier life of the agent applied, of the leaves under `prefix`.
 pub fn applied_before(state: &State, prefix: &str) -> BTreeMap<String, Value> {
     let under = |path: &Path| {

@@ -11,7 +11,7 @@ use super::{Incomplete, Msg, Replica, WriteError};
 
 impl Track {
     /// Takes a cut. Where leaves of a shared tree lose values by it, what those had replaced may be
-    /// pruned here: unless something of this device waits, the tree comes anew.
+    /// pruned here: the tree comes anew with the next offer, once nothing of this device waits.
     pub(super) async fn take_cut(
         &mut self,
         ctx: &Context<Msg>,
@@ -29,11 +29,9 @@ impl Track {
         }
         tracing::warn!(leaves = touched.len(), "a cut took the values of leaves");
         self.flush().await?;
-        if self.args.shared.is_some() && self.replica()?.queue_depth() == 0 {
-            self.begin_anew().await?;
-            return Ok(Err(Incomplete));
-        }
-        Ok(Ok(()))
+        self.is_incomplete = self.args.shared.is_some();
+        let waits = self.replica()?.queue_depth() > 0;
+        Ok(if self.is_incomplete && !waits { Err(Incomplete) } else { Ok(()) })
     }
 
     /// Compares a shared tree with what another side has of it.
@@ -48,20 +46,28 @@ impl Track {
         let stand = |position: LogPosition| (position.log, (position.seq, position.id));
         let here: BTreeMap<_, _> = here.map(stand).collect();
         let there: BTreeMap<_, _> = logs.iter().copied().map(stand).collect();
-        if here == there && !here.is_empty() && replica.tree().root() != root {
-            tracing::error!("the same logs come to other leaves here; the shared tree comes anew");
+        let differs = here == there && !here.is_empty() && replica.tree().root() != root;
+        let waits = replica.queue_depth() > 0;
+        if differs {
+            tracing::error!("the same logs come to other leaves here");
+        }
+        if (differs || self.is_incomplete) && !waits {
+            tracing::warn!("a shared tree comes anew");
             self.begin_anew().await?;
         }
         Ok(Ok(()))
     }
 
-    /// Forgets a shared tree, of which nothing waits for the brain, to get it from there.
+    /// Forgets a shared tree, of which nothing waits for the brain, to get it from there. The own log
+    /// comes with it, and nothing is written before: an empty tree has no members.
     async fn begin_anew(&mut self) -> Result<(), NodeError> {
         let (identity, limits) = (self.args.identity.clone(), self.args.limits);
+        self.is_incomplete = false;
         let replica = self.replica()?;
+        let epoch = replica.own_log().epoch;
         let (account, genesis) = (replica.account().clone(), replica.tree().genesis().clone());
         let brains = replica.brains().clone();
-        let mut anew = Replica::begin(identity, genesis, random_epoch()?, limits);
+        let mut anew = Replica::begin(identity, genesis, epoch, limits);
         anew.go_on_with(account);
         brains.into_iter().for_each(|brain| anew.add_brain(brain));
         self.replica = Some(anew);

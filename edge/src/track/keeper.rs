@@ -1,11 +1,12 @@
 //! The keeper's node: takes messages, commits, and answers.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actors::supervise::{Context, Node, NodeError};
-use protocol::history::Entry;
-use protocol::state::Value;
+use protocol::history::{Entry, Tree};
+use protocol::state::{Path, Value};
 
 use super::traces::Traces;
 use super::{
@@ -29,6 +30,8 @@ pub struct Track {
     waiting: Vec<Waiting>,
     traces: Traces,
     flush_due: bool,
+    /// A shared tree lacks values that a cut brought to light again.
+    pub(super) is_incomplete: bool,
 }
 
 /// A message came before the spool was read, which the order of messages excludes.
@@ -50,6 +53,7 @@ impl Node for Track {
             waiting: Vec::new(),
             traces: Traces::default(),
             flush_due: false,
+            is_incomplete: false,
         })
     }
 
@@ -168,7 +172,8 @@ impl Node for Track {
                 let ends = ends.filter_map(|candidate| candidate.lease_until_ms);
                 let next_end_ms = ends.filter(|end| *end > now.wall_ms).min();
                 let desired = tree.effective(now.wall_ms);
-                reply.send(Effective { desired, state: tree.state(), next_end_ms });
+                let held = held_below_desired(tree, now.wall_ms);
+                reply.send(Effective { desired, held, state: tree.state(), next_end_ms });
             }
             Msg::Overrides(reply) => {
                 self.flush().await?;
@@ -405,8 +410,15 @@ impl Track {
     }
 }
 
+/// What a constraint does not allow of what is to be applied, by path below `desired/`.
+fn held_below_desired(tree: &Tree, now_ms: u64) -> BTreeMap<String, String> {
+    let held = tree.held(now_ms).into_iter();
+    let below = |path: &Path| path.below("desired").or(path.below("override")).map(str::to_owned);
+    held.filter_map(|(path, name)| Some((below(&path)?, name))).collect()
+}
+
 fn changes_desired(commit: &Commit) -> bool {
-    let about = |first| matches!(first, "desired" | "override");
+    let about = |first| matches!(first, "desired" | "override" | "policy");
     commit.begin.is_some() || commit.leaves.keys().any(|path| about(path.first_segment()))
 }
 

@@ -147,6 +147,10 @@ impl Replica {
         let Some(entry) = self.author.write(&self.tree, draft, now.wall_ms, now.quality) else {
             return Ok(None);
         };
+        if let Some(broken) = self.tree.broken_by(&entry.delta, now.wall_ms) {
+            self.queue.account.turn_away(account::NOT_ADMISSIBLE);
+            return Err(WriteError::Refused(broken.into()));
+        }
         self.put(&entry).map(Some)
     }
 

@@ -1,10 +1,11 @@
 //! The door: which entries a replica takes.
 
 use super::{
-    ENTRY_BYTES_MAX, Entry, Forbidden, LEAVES_MAX, LOGS_MAX, LogId, Role, TEXT_BYTES_MAX, Tree,
-    TreeKind,
+    ENTRY_BYTES_MAX, Entry, Forbidden, LEAVES_MAX, LOGS_MAX, LogId, LogState, Role, TEXT_BYTES_MAX,
+    Tree, TreeKind,
 };
 use crate::clock::{ClockAhead, Hlc, check_not_ahead};
+use crate::constraint::Broken;
 use crate::state::{Path, VALUE_BYTES_MAX, Value, ValueError};
 use crate::{DeviceId, EntryId, ErrorCode, TreeId};
 
@@ -109,6 +110,9 @@ pub enum Refusal {
         /// The number.
         seq: u64,
     },
+    /// It would break a constraint of the tree.
+    #[error(transparent)]
+    Constraint(#[from] Broken),
     /// The tree cannot grow further.
     #[error("the tree has {limit} {what} already")]
     TreeFull {
@@ -132,6 +136,7 @@ impl Refusal {
             Self::TimestampNotAfter { .. } | Self::OverlappingDelta { .. } => ErrorCode::Malformed,
             Self::Forbidden(_) => ErrorCode::Forbidden,
             Self::TooLarge { .. } => ErrorCode::TooLarge,
+            Self::Constraint(_) => ErrorCode::ConstraintViolated,
             Self::TreeFull { .. } => ErrorCode::TreeFull,
         }
     }
@@ -144,6 +149,7 @@ impl Refusal {
             Self::SequenceGap { .. }
             | Self::MissingCause { .. }
             | Self::LogCut { .. }
+            | Self::Constraint(_)
             | Self::ClockAhead { .. } => false,
             Self::UnknownTree { .. }
             | Self::Equivocation { .. }
@@ -266,7 +272,8 @@ fn check_room(tree: &Tree, entry: &Entry, role: Role) -> Result<(), Refusal> {
     if tree.logs().len() >= logs_max {
         return Err(Refusal::TreeFull { what: "logs", limit: logs_max });
     }
-    let own = tree.logs().iter().filter(|known| known.log.author == entry.log.author).count();
+    let is_own = |known: &&LogState| known.log.author == entry.log.author && known.cut.is_none();
+    let own = tree.logs().iter().filter(is_own).count();
     if matches!(role, Role::Member(_)) && own >= LOGS_OF_MEMBER_MAX {
         return Err(Refusal::TreeFull { what: "logs of one member", limit: LOGS_OF_MEMBER_MAX });
     }

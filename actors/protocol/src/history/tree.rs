@@ -10,6 +10,7 @@ use super::{Candidate, Cut, Entry, Genesis, Head, Leaf, LogId, Member, SignedHea
 use crate::canonical::Writer;
 use crate::clock::Hlc;
 use crate::conflict::ConflictPolicy;
+use crate::constraint::Constraints;
 use crate::state::Path;
 use crate::{EntryId, PublicKey, TreeId};
 
@@ -32,6 +33,9 @@ pub struct Tree {
     leaves: BTreeMap<Path, Leaf>,
     /// What the leaves below [`POLICY_PREFIX`](crate::conflict::POLICY_PREFIX) say, where it can be read.
     policies: BTreeMap<u32, ConflictPolicy>,
+    /// What the leaves below [`CONSTRAINTS_PREFIX`](crate::constraint::CONSTRAINTS_PREFIX) say, where
+    /// it can be read.
+    constraints: BTreeMap<u32, Constraints>,
     /// What the leaves below [`MEMBERS_PREFIX`](super::MEMBERS_PREFIX) say, by key.
     members: BTreeMap<PublicKey, Member>,
 }
@@ -90,6 +94,7 @@ impl Tree {
             index: BTreeMap::new(),
             leaves: BTreeMap::new(),
             policies: BTreeMap::new(),
+            constraints: BTreeMap::new(),
             members: BTreeMap::new(),
         }
     }

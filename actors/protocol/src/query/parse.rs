@@ -98,6 +98,7 @@ impl Parser {
     fn operand(&mut self) -> Result<Operand, QueryError> {
         let word = match self.peek() {
             Some(Token::Word(word)) => word.clone(),
+            Some(Token::Text(_)) => return Ok(Operand::Leaf(self.path()?)),
             _ => return Err(self.expected("a path or a field")),
         };
         Ok(match word.as_str() {

@@ -146,10 +146,9 @@ impl Link {
                     Some((tree, Shared::Open(open))) => of_shared(tree, outputs, |outputs| {
                         open.message(message, frame_bytes, now, outputs)
                     }),
-                    Some((_, Shared::Left)) => Ok(()),
-                    Some((_, Shared::Offered(_))) | None => {
-                        self.main.message(message, frame_bytes, now, outputs)
-                    }
+                    // Said before the peer knew what this side does about the tree.
+                    Some((_, Shared::Left | Shared::Offered(_))) => Ok(()),
+                    None => self.main.message(message, frame_bytes, now, outputs),
                 }
             }
         }
@@ -165,13 +164,11 @@ impl Link {
         }
         match self.shared.get_mut(&tree) {
             Some(Shared::Open(open)) => {
+                // A second time, it answers to what this side said before it left in between.
+                open.begin_again();
                 of_shared(tree, outputs, |outputs| open.peer_heads(logs, outputs))
             }
-            Some(Shared::Offered(_)) => {
-                let message = Message::Share(Share { genesis, logs, root });
-                Err(Failure::unexpected(&message, "a second time"))
-            }
-            Some(Shared::Left) | None => {
+            Some(Shared::Offered(_) | Shared::Left) | None => {
                 self.make_room(tree)?;
                 self.shared.insert(tree, Shared::Offered(logs.clone()));
                 outputs.push(Output::Offered { genesis, logs, root });

@@ -64,6 +64,20 @@ impl Replication {
         self.replica.tree
     }
 
+    /// Goes back to before the peer's heads came.
+    pub(super) fn begin_again(&mut self) {
+        if !std::mem::take(&mut self.peer_known) {
+            return;
+        }
+        self.credit_to_send = i64::from(self.terms.credit_to_send);
+        self.unconsumed = 0;
+        for log in self.logs.values_mut() {
+            let Log { ours, id, sealed, is_cut, .. } = **log;
+            let seal_due = log.seal_due.take();
+            **log = Log { ours, id, sealed, is_cut, seal_due, shared: ours, ..Log::default() };
+        }
+    }
+
     pub(super) fn handle(
         &mut self,
         input: Input<'_>,

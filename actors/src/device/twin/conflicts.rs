@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use protocol::ConflictId;
 use protocol::conflict::{Decision, POLICY_PREFIX, Resolution};
+use protocol::constraint::CONSTRAINTS_PREFIX;
 use protocol::history::{Change, Tree};
 use protocol::session::Now;
 use protocol::state::{Path, Value};
 
+use super::super::PolicyOf;
 use super::Twin;
 use crate::ports::{ConflictChange, TreeCommit};
 
@@ -52,9 +54,13 @@ impl Twin {
         changes
     }
 
-    /// The change that sets the next version of the policy.
-    pub fn next_policy(&self, policy: String) -> Change {
-        let path = Path::new(&format!("{POLICY_PREFIX}/{}", self.tree.policy().saturating_add(1)));
+    /// The change that sets the next version of a policy.
+    pub fn next_policy(&self, of: PolicyOf, policy: String) -> Change {
+        let (prefix, current) = match of {
+            PolicyOf::Conflicts => (POLICY_PREFIX, self.tree.policy()),
+            PolicyOf::Constraints => (CONSTRAINTS_PREFIX, self.tree.constraints().0),
+        };
+        let path = Path::new(&format!("{prefix}/{}", current.saturating_add(1)));
         (path.expect("a number is a segment"), Some(Value::from(policy)))
     }
 
@@ -65,7 +71,9 @@ impl Twin {
             Some((path, _)) => {
                 let shown = self.tree.decision(path);
                 let waits = |shown: &Decision<'_>| shown.waits_for_a_person() || shown.is_pending;
-                let shown = shown.filter(|shown| !waits(shown))?;
+                // What no constraint allows is no resolution.
+                let is_held = self.tree.held(now.wall_ms).contains_key(path);
+                let shown = shown.filter(|shown| !waits(shown) && !is_held)?;
                 Resolution::of(id, Some(shown), None, now.wall_ms)
             }
             None => Resolution::of(id, None, Some(GONE), now.wall_ms),

@@ -99,6 +99,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Err(Away { error, .. }) => {
                     tracing::warn!(%device, group = name, %error, "group is not shared for now");
                     self.look_at_groups_in(TRY_AGAIN_AFTER);
+                    if error.code == ErrorCode::Overloaded {
+                        // The device's own tree does not wait for one after the other.
+                        break;
+                    }
                 }
             }
         }

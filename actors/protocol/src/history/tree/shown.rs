@@ -7,8 +7,9 @@ use super::{Leaf, Member, Tree};
 use crate::conflict::{
     Conflict, ConflictPolicy, Contender, Decision, POLICY_PREFIX, decide, policy_version,
 };
-use crate::history::member_of;
-use crate::state::{Path, State, Value};
+use crate::constraint::{Broken, Constraints, constraints_version};
+use crate::history::{MEMBERS_PREFIX, member_of};
+use crate::state::{Path, State, StateDelta, Value};
 
 impl Tree {
     /// What a leaf shows, and why; none where there is no such leaf.
@@ -41,6 +42,24 @@ impl Tree {
             0 => Some(ConflictPolicy::built_in()),
             version => self.policies.get(&version),
         }
+    }
+
+    /// The constraints that hold, with their version; 0 where there are none.
+    pub fn constraints(&self) -> (u32, Option<&Constraints>) {
+        match self.constraints.last_key_value() {
+            Some((version, constraints)) => (*version, Some(constraints)),
+            None => (0, None),
+        }
+    }
+
+    /// The first constraint that a change would break.
+    pub fn broken_by(&self, delta: &StateDelta, now_ms: u64) -> Option<Broken> {
+        self.constraints().1?.broken_by(self, delta, now_ms)
+    }
+
+    /// The leaves that break a constraint as they are, each with the constraint's name.
+    pub fn held(&self, now_ms: u64) -> BTreeMap<Path, String> {
+        self.constraints().1.map_or_else(BTreeMap::new, |rules| rules.held(self, now_ms))
     }
 
     /// The conflict of a leaf as it would be recorded now, where its candidates disagree.
@@ -117,7 +136,11 @@ impl Tree {
 
     /// The leaves that the tree's own rules follow from.
     pub(super) fn leaves_about_the_tree(&self) -> impl Iterator<Item = &Path> {
-        let is_one = |path: &&Path| policy_version(path).is_some() || member_of(path).is_some();
+        let is_one = |path: &&Path| match path.first_segment() {
+            "policy" => policy_version(path).is_some() || constraints_version(path).is_some(),
+            MEMBERS_PREFIX => member_of(path).is_some(),
+            _ => false,
+        };
         self.leaves.keys().filter(is_one)
     }
 
@@ -130,6 +153,13 @@ impl Tree {
                 match text.and_then(|text| ConflictPolicy::parse(text).ok()) {
                     Some(policy) => self.policies.insert(version, policy),
                     None => self.policies.remove(&version),
+                };
+            } else if let Some(version) = constraints_version(path) {
+                let value = self.value(path);
+                let text = value.as_deref().and_then(Value::as_str);
+                match text.and_then(|text| Constraints::parse(text).ok()) {
+                    Some(constraints) => self.constraints.insert(version, constraints),
+                    None => self.constraints.remove(&version),
                 };
             } else if let Some((device, key)) = member_of(path) {
                 match self.value(path).as_deref().and_then(Value::as_bool) {
