@@ -12,7 +12,7 @@ use protocol::history::{
 use protocol::state::{Path, State, StateSource, Version, VersionedState};
 use protocol::trace::EntryTrace;
 use protocol::wire::{Batch, LogPosition};
-use protocol::{ConflictId, DeviceId, EntryId, ErrorCode, ErrorSource, Layer, SyncError};
+use protocol::{ConflictId, DeviceId, EntryId, ErrorCode, ErrorSource, Layer, SyncError, TreeId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -327,6 +327,38 @@ pub trait TreeStore: Send + Sync + 'static {
     /// Keeps a dead letter, in place of the same one where it was kept before; best effort, the
     /// oldest goes when there are too many.
     fn keep_dead_letter(&self, letter: DeadLetter);
+}
+
+/// Hears of entries, once they are durable. It cannot hold a commit up, nor make it fail.
+pub trait SyncHook: Send + Sync + 'static {
+    /// What logs call it.
+    fn name(&self) -> &str;
+
+    /// An entry is durable: called once for each, in the order of the tree's versions.
+    fn on_entry_committed(
+        &self,
+        context: &CommitContext<'_>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// What a [`SyncHook`] is told.
+#[derive(Debug, Clone, Copy)]
+pub struct CommitContext<'a> {
+    /// The tree.
+    pub tree_id: TreeId,
+    /// Its beginning.
+    pub genesis: &'a Genesis,
+    /// The version that the entry made.
+    pub version: Version,
+    /// When it was committed, in milliseconds since the Unix epoch.
+    pub committed_ms: u64,
+    /// The entry's id.
+    pub id: EntryId,
+    /// The entry.
+    pub entry: &'a Entry,
+    /// Whether it is the first of its tree. The tree's beginning is no entry: its content follows
+    /// from kind, fleet and name.
+    pub is_root_entry: bool,
 }
 
 /// Who hears of conflicts once they are on disk. Neither call blocks.

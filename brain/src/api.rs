@@ -2,6 +2,7 @@
 
 mod audit;
 mod auth;
+mod changes;
 mod conflicts;
 mod constraints;
 mod dead_letters;
@@ -41,6 +42,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::clock::SystemClock;
+use crate::consistency::Findings;
 use crate::devices::Devices;
 use crate::identity::Identity;
 use crate::link::{Accounts, Presence};
@@ -48,6 +50,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 
 pub use auth::{LoginCode, new_api_token};
+pub use changes::{ChangeEvent, ChangeFeed};
 pub use conflicts::{ConflictView, DeltaView, PolicyView};
 pub use constraints::ConstraintsView;
 pub use dead_letters::{DeadLetterContent, DeadLetterView};
@@ -91,6 +94,10 @@ pub struct Api {
     pub accounts: Accounts,
     /// Which devices are connected.
     pub presence: Presence,
+    /// Changes of states as they are committed.
+    pub changes: ChangeFeed,
+    /// Which trees are not what their histories come to.
+    pub findings: Findings,
     /// The one-time code of the page, where one was given out.
     pub login: Arc<LoginCode>,
 }
@@ -131,6 +138,8 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(groups::explain))
         .routes(routes!(groups::conflicts))
         .routes(routes!(groups::policy, groups::set_policy))
+        .routes(routes!(changes::events))
+        .routes(routes!(health::consistency))
         .routes(routes!(audit::list))
         .routes(routes!(audit::check))
         .routes(routes!(tokens::create, tokens::list))

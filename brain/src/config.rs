@@ -47,6 +47,8 @@ pub struct Config {
     pub disk_reserve_bytes: u64,
     /// Whether this machine's clock is kept by NTP or better, so that it may judge expiry.
     pub clock_synchronised: bool,
+    /// How many trees are compared with their histories in a second, day and night; 0 for none.
+    pub consistency_trees_per_second: u32,
     /// What is logged, as in `RUST_LOG`.
     pub log: String,
     /// Whether logs are lines of JSON.
@@ -83,6 +85,7 @@ impl Default for Config {
             credit_bytes: 256 << 10,
             disk_reserve_bytes: 256 << 20,
             clock_synchronised: true,
+            consistency_trees_per_second: 20,
             log: "info".to_owned(),
             log_json: false,
             log_file: None,

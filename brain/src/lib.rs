@@ -10,6 +10,7 @@ pub mod api;
 pub mod clock;
 pub mod config;
 pub mod conflicts;
+pub mod consistency;
 pub mod devices;
 pub mod enrolment;
 #[cfg(any(test, feature = "failpoints"))]

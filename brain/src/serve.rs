@@ -16,10 +16,11 @@ use actors::supervise::{
 use protocol::clock::ClockQuality;
 use telemetry::Meters;
 
-use crate::api::{Api, ApiArgs, ApiServer, LoginCode, new_api_token, router};
+use crate::api::{Api, ApiArgs, ApiServer, ChangeFeed, LoginCode, new_api_token, router};
 use crate::clock::SystemClock;
 use crate::config::{Config, Live};
 use crate::conflicts::{ConflictKeeper, Conflicts};
+use crate::consistency::{ConsistencyArgs, ConsistencyKeeper, Findings};
 use crate::devices::Devices;
 use crate::enrolment::{Enrolment, EnrolmentArgs};
 use crate::files::{self, Readers};
@@ -244,6 +245,9 @@ pub async fn start(
         accounts: accounts.clone(),
     };
     sources.observe(&meters);
+    let changes = ChangeFeed::default();
+    store.add_hook(Arc::new(changes.clone())).map_err(OpenError::Thread)?;
+    let findings = Findings::default();
     let login = Arc::new(LoginCode::default());
     // The API is part of the tree whose rules it shows.
     let made_rules = Arc::new(OnceLock::new());
@@ -260,6 +264,8 @@ pub async fn start(
         meters,
         accounts: accounts.clone(),
         presence: presence.clone(),
+        changes,
+        findings: findings.clone(),
         login: login.clone(),
     };
     let drain = Arc::new(Drain::default());
@@ -301,6 +307,12 @@ pub async fn start(
         certificates: config.api_tls.then_some(certificates),
         routes,
     };
+    let consistency = ConsistencyArgs {
+        store: store.clone(),
+        settings: settings.clone(),
+        findings,
+        clock: Arc::new(clock.clone()),
+    };
     let keys = keepers::KeyArgs { certificates: key_certificates, settings: settings.clone() };
     let tree =
         Supervisor::new(rules.root)
@@ -324,6 +336,7 @@ pub async fn start(
             .child(enrolment)
             .child(node::<ResidencyKeeper>("residency", rules.part, residency))
             .child(node::<keepers::KeyWatch>("keys", rules.part, keys))
+            .child(node::<ConsistencyKeeper>("consistency", rules.part, consistency))
             .child(node::<keepers::StoreWatch>("store", rules.part, store.clone()))
             .child(node::<keepers::JournalWatch>("journal", rules.part, crashes.clone()));
     // Nobody else sets it.

@@ -6,6 +6,7 @@
 
 mod audit;
 mod cache;
+mod check;
 mod commit;
 mod conflicts;
 mod dead_letters;
@@ -14,6 +15,7 @@ mod dead_letters;
 pub mod fuzzing;
 mod groups;
 mod history;
+mod hooks;
 mod keys;
 mod mark;
 mod record;
@@ -22,6 +24,8 @@ mod replay;
 mod rocks;
 mod space;
 mod verify;
+#[cfg(test)]
+mod written;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,8 +40,10 @@ use protocol::{EntryId, ErrorCode, ErrorSource, FleetId, Layer, SyncError, TreeI
 
 pub use audit::{AuditChecked, AuditDraft, AuditRow};
 pub use cache::CacheCounts;
+pub use check::TreeChecked;
 pub use commit::{CommitCounts, StoreHealth, SyncReport};
 pub use history::{HistoryEntry, SnapshotInfo, TreeAt, WhichVersion};
+pub use hooks::HookCounts;
 pub use registry::{ApiToken, DeviceRecord, EnrolmentRecord, RegistryChange};
 pub use replay::Replayed;
 pub use verify::{Damage, Verified, verify};
@@ -164,6 +170,7 @@ pub struct Store {
     rocks: Arc<Rocks>,
     committer: Arc<Committer>,
     states: Arc<cache::StateCache>,
+    hooks: Arc<hooks::Hooks>,
     generations: Arc<AtomicU64>,
     tree_numbers: Arc<AtomicU64>,
 }
@@ -189,11 +196,13 @@ impl Store {
         let last_tree = rocks.last_tree_number().map_err(damaged)?;
         let space = space::DiskSpace::new(&config.folder, config.disk_reserve_bytes);
         let audit = audit::Audit::load(&rocks).map_err(damaged)?;
-        let committer =
-            Committer::start(rocks.clone(), mark, space, audit).map_err(OpenError::Thread)?;
+        let hooks = Arc::new(hooks::Hooks::default());
+        let committer = Committer::start(rocks.clone(), mark, space, audit, hooks.clone())
+            .map_err(OpenError::Thread)?;
         Ok(Self {
             rocks,
             committer: Arc::new(committer),
+            hooks,
             states: Arc::new(cache::StateCache::new(config.state_cache_bytes)),
             generations: Arc::new(AtomicU64::new(1)),
             tree_numbers: Arc::new(AtomicU64::new(last_tree + 1)),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Api, Problem};
+use crate::consistency::ConsistencyReport;
 use crate::store::StoreHealth;
 
 /// Which part is ready.
@@ -44,4 +45,11 @@ pub(super) async fn metrics(State(api): State<Api>) -> Result<impl IntoResponse,
     // Looks at every actor and device.
     let scraped = tokio::task::spawn_blocking(move || api.meters.scrape()).await?;
     Ok(([(header::CONTENT_TYPE, telemetry::TEXT_CONTENT_TYPE)], scraped))
+}
+
+/// Whether what is kept is what the histories come to, as far as the brain has looked.
+#[utoipa::path(get, path = "/api/v1/consistency", security(("bearer" = [])),
+    responses((status = 200, body = ConsistencyReport)))]
+pub(super) async fn consistency(State(api): State<Api>) -> Json<ConsistencyReport> {
+    Json(api.findings.report())
 }

@@ -9,8 +9,15 @@ use serde_json::Value;
 use super::Config;
 
 /// Settings, and tables of them, that take effect at once. All others are read at the start.
-const LIVE: [&str; 6] =
-    ["log", "names", "connections_per_second", "heartbeat_ms", "credit_bytes", "residency"];
+const LIVE: [&str; 7] = [
+    "log",
+    "names",
+    "connections_per_second",
+    "heartbeat_ms",
+    "credit_bytes",
+    "consistency_trees_per_second",
+    "residency",
+];
 
 /// The settings in force. Clones share them.
 #[derive(Debug, Clone)]

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::audit::Audit;
 use super::conflicts::Ledger;
+use super::hooks::Hooks;
 use super::mark::MarkFile;
 use super::registry::RegistryChange;
 use super::rocks::{self, Rocks};
@@ -103,6 +104,7 @@ impl Committer {
         mark: MarkFile,
         space: DiskSpace,
         audit: Audit,
+        hooks: Arc<Hooks>,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let shared = Arc::new(Shared {
@@ -125,6 +127,7 @@ impl Committer {
             next_evidence,
             conflicts: Ledger::default(),
             audit,
+            hooks,
         };
         let commits = thread::Builder::new().name("store-commit".into()).spawn(move || {
             writer.run(&queue);
@@ -222,6 +225,7 @@ struct Writer {
     next_evidence: u64,
     conflicts: Ledger,
     audit: Audit,
+    hooks: Arc<Hooks>,
 }
 
 impl Writer {
@@ -246,6 +250,7 @@ impl Writer {
         let mut batch = WriteBatch::default();
         let mut waiting = Vec::with_capacity(group.len());
         let mut flushed = Vec::new();
+        let mut news = Vec::new();
         let mut entries = 0;
         let refusal = self.refusal();
         for job in group {
@@ -276,6 +281,9 @@ impl Writer {
                         entries += self.add_tree(&mut batch, &commit);
                         self.conflicts.take(&self.rocks, &mut batch, &commit);
                         waiting.push((Some(tree), done));
+                        if self.hooks.any() {
+                            news.push(*commit);
+                        }
                     }
                 }
                 (job, Some(error)) => {
@@ -289,18 +297,20 @@ impl Writer {
         }
         self.conflicts.add_to(&self.rocks, &mut batch);
         if !batch.is_empty() {
-            self.commit(batch, waiting, entries);
+            let durable = self.commit(batch, waiting, entries);
+            news.into_iter().filter(|_| durable).for_each(|commit| self.hooks.tell(commit));
         }
         drop(flushed);
         stop
     }
 
+    /// Writes a batch, and says whether it is durable.
     fn commit(
         &mut self,
         batch: WriteBatch,
         waiting: Vec<(Option<(TreeNumber, u64)>, CommitDone)>,
         entries: u64,
-    ) {
+    ) -> bool {
         let bytes = batch.size_in_bytes() as u64;
         let began = Instant::now();
         let result = self.rocks.write(batch).map_err(|error| {
@@ -323,6 +333,7 @@ impl Writer {
             done(result.clone());
         }
         fail::fail_point!("store.acknowledged");
+        result.is_ok()
     }
 
     /// Why nothing may be written now.

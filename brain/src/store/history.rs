@@ -298,7 +298,7 @@ impl Store {
     }
 
     /// Folds the entries from the nearest snapshot up to `version`.
-    fn fold(
+    pub(super) fn fold(
         &self,
         number: TreeNumber,
         record: &TreeRecord,

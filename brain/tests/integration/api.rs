@@ -1,11 +1,12 @@
 //! REST, as clients see it.
 
+use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
 use benches::device::LightDevice;
 use serde_json::json;
 
-use crate::harness::{brain, count, device};
+use crate::harness::{SOON, brain, count, device};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_route_but_health_and_login_needs_a_token() {
@@ -144,4 +145,37 @@ async fn bad_requests_are_problems_with_a_code() {
     assert_eq!(patch(json!({ "a": 1 })), 200);
     let unknown = format!("/api/v1/devices/{nobody}/desired");
     assert_eq!(brain.call("PATCH", &unknown, Some(&json!({ "a": 1 }))).expect("answers").0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_come_as_they_are_committed_and_what_is_kept_is_compared_with_the_histories() {
+    let brain = brain();
+    let mut device = device(&brain).await;
+    let id = device.membership.device;
+    device.connect().await.expect("connects");
+    let url = format!("http://{}/api/v1/changes/events?name={id}", brain.api);
+    let token = format!("Bearer {}", brain.token().expect("a token"));
+    let agent: ureq::Agent = ureq::Agent::config_builder().build().into();
+    let answer = agent.get(url).header("authorization", token).call().expect("answers");
+    let mut events = BufReader::new(answer.into_body().into_reader()).lines();
+    device.write("reported/count", count(7)).expect("valid");
+    device.offer().await.expect("offers");
+    device.run_until(|device| device.stored() == 1, SOON).await.expect("stored");
+    let data = events.find_map(|line| {
+        let line = line.expect("a line");
+        line.strip_prefix("data: ").map(str::to_owned)
+    });
+    let change: serde_json::Value = serde_json::from_str(&data.expect("an event")).expect("JSON");
+    assert_eq!((&change["name"], &change["version"]), (&json!(id), &json!(1)));
+    assert_eq!(change["delta"]["added"]["reported/count"], 7, "{change}");
+    let began = std::time::Instant::now();
+    loop {
+        let report = brain.get("/api/v1/consistency").expect("a report");
+        assert_eq!(report["diverged"], json!({}), "{report}");
+        if report["rounds"].as_u64() >= Some(2) && report["checked"].as_u64() >= Some(1) {
+            break;
+        }
+        assert!(began.elapsed() < SOON, "{report}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
