@@ -4,6 +4,8 @@
 //! one when the brain shares it; from then on it is there, also without the brain, until the
 //! device's folder goes.
 
+mod request;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,16 +21,14 @@ use protocol::state::{Path, State};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use request::{Request, RequestError};
+
 use crate::clock::Clock;
 use crate::disk::{self, DiskError};
 use crate::identity::Identity;
 use crate::spool::{self, Place, SpoolNode, Store};
 use crate::status::Board;
 use crate::track::{self, Limits, Track};
-
-pub use request::{Request, RequestError};
-
-mod request;
 
 /// How much of a shared tree may wait for the brain, and is kept.
 const LIMITS: Limits = Limits { queue_bytes_max: 8 << 20, retain_bytes: 4 << 20 };

@@ -16,6 +16,7 @@ mod record;
 
 pub use decide::{Contender, Decision, decide};
 pub use pattern::{PathPattern, PatternError};
+pub(crate) use policy::version_below;
 pub use policy::{
     ConflictPolicy, POLICY_PREFIX, PolicyError, RULES_MAX, Rule, Safest, Severity, Strategy,
     policy_version,

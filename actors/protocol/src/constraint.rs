@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::DeviceId;
-use crate::conflict::PathPattern;
+use crate::conflict::{PathPattern, version_below};
 use crate::history::Tree;
 use crate::query::{Facts, Query};
 use crate::state::{Path, StateDelta, VALUE_BYTES_MAX, Value};
@@ -302,10 +302,7 @@ impl Facts for Leaves<'_> {
 
 /// The version of the constraints that a leaf is, where it is one.
 pub fn constraints_version(path: &Path) -> Option<u32> {
-    let version = path.below(CONSTRAINTS_PREFIX)?;
-    // One way of writing a number, so that a version has one leaf.
-    let number: u32 = version.parse().ok()?;
-    (number > 0 && number.to_string() == version).then_some(number)
+    version_below(path, CONSTRAINTS_PREFIX)
 }
 
 /// Queries as their texts.

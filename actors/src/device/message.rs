@@ -191,7 +191,7 @@ pub enum DeviceMsg {
         /// About so many bytes of them.
         bytes_max: usize,
     },
-    /// Write into `desired/` or `tags/`.
+    /// Write leaves: of a device's tree below `desired/` or `tags/`, of a group's below `shared/`.
     Write {
         /// The leaves.
         changes: Vec<Change>,
@@ -256,8 +256,8 @@ pub enum DeviceMsg {
     Resolve {
         /// Which.
         id: ConflictId,
-        /// How it was decided, once that is durable; none where it is no longer there, or waits
-        /// for a person.
+        /// How it was decided, once that is durable; none where it waits for a person. One that is no
+        /// longer there ends with that.
         reply: Reply<Result<Option<Resolution>, SyncError>>,
     },
     /// Save a state under the next version, or check that the current one has it.

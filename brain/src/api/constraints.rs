@@ -1,11 +1,12 @@
 //! What the leaves of a tree may be.
 
+use std::collections::BTreeMap;
+
 use actors::device::{Clock as _, DeviceMsg, PolicyOf};
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::{Extension, Json};
 use protocol::constraint::Constraints;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 use super::auth::Principal;

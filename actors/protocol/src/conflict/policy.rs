@@ -151,7 +151,12 @@ impl Strategy {
 
 /// The version of the policy that a leaf is, where it is one.
 pub fn policy_version(path: &Path) -> Option<u32> {
-    let version = path.below(POLICY_PREFIX)?;
+    version_below(path, POLICY_PREFIX)
+}
+
+/// The version that a leaf is of what is kept below a prefix.
+pub(crate) fn version_below(path: &Path, prefix: &str) -> Option<u32> {
+    let version = path.below(prefix)?;
     // One way of writing a number, so that a version has one leaf.
     let number: u32 = version.parse().ok()?;
     (number > 0 && number.to_string() == version).then_some(number)

@@ -144,11 +144,11 @@ impl Link {
                 let known = of.and_then(|tree| Some((tree, self.shared.get_mut(&tree)?)));
                 match known {
                     Some((tree, Shared::Open(open))) => of_shared(tree, outputs, |outputs| {
-                        open.message(message, frame_bytes, now, outputs)
+                        open.message(message, frame_bytes, outputs)
                     }),
                     // Said before the peer knew what this side does about the tree.
                     Some((_, Shared::Left | Shared::Offered(_))) => Ok(()),
-                    None => self.main.message(message, frame_bytes, now, outputs),
+                    None => self.main.message(message, frame_bytes, outputs),
                 }
             }
         }

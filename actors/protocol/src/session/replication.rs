@@ -136,7 +136,6 @@ impl Replication {
         &mut self,
         message: Message,
         frame_bytes: usize,
-        _now: Now,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Failure> {
         if self.is_shared && !self.peer_known {

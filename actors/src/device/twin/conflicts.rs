@@ -9,8 +9,8 @@ use protocol::history::{Change, Tree};
 use protocol::session::Now;
 use protocol::state::{Path, Value};
 
-use super::super::PolicyOf;
 use super::Twin;
+use crate::device::PolicyOf;
 use crate::ports::{ConflictChange, TreeCommit};
 
 /// How a conflict ends when somebody who knew all sides writes the leaf.
