@@ -85,7 +85,7 @@ impl Default for Config {
             credit_bytes: 256 << 10,
             disk_reserve_bytes: 256 << 20,
             clock_synchronised: true,
-            consistency_trees_per_second: 20,
+            consistency_trees_per_second: 5,
             log: "info".to_owned(),
             log_json: false,
             log_file: None,
