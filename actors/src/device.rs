@@ -153,9 +153,11 @@ impl<W: Whose> Node for TreeActor<W> {
             DeviceMsg::SetMember { device, key, is_current, provenance, reply } => {
                 self.set_member(ctx, (device, key, is_current), provenance, reply, now);
             }
-            DeviceMsg::GroupsAre { groups, provenance, reply } => {
+            DeviceMsg::GroupsAre { groups, tell, provenance, reply } => {
                 let changes = self.twin_mut().groups_are(&groups);
-                self.links.tell(&LinkEvent::GroupsChanged);
+                if tell || !changes.is_empty() {
+                    self.links.tell(&LinkEvent::GroupsChanged);
+                }
                 self.write(ctx, changes, provenance, None, reply, now);
             }
             DeviceMsg::Resolve { id, reply } => self.resolve(ctx, id, reply, now),

@@ -247,6 +247,8 @@ pub enum DeviceMsg {
     GroupsAre {
         /// Their names.
         groups: Vec<String>,
+        /// Whether the connection is to look also where the tree says so already.
+        tell: bool,
         /// Who and why.
         provenance: Provenance,
         /// What became of it, once it is durable.

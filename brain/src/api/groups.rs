@@ -293,7 +293,7 @@ async fn set_member(
 /// Has the device's own tree say which groups it is in.
 async fn note_groups(api: &Api, device: DeviceId, provenance: Provenance) -> Result<(), Problem> {
     let own = Subject::Device(device).twin(api).await?;
-    Ok(crate::link::note_groups(&api.store, &own, device, provenance).await?)
+    Ok(crate::link::note_groups(&api.store, &own, device, true, provenance).await?)
 }
 
 fn tree(store: &Store, number: TreeNumber) -> Result<Tree, Problem> {

@@ -117,7 +117,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         let provenance = Provenance::new(StateSource::Brain, "brain", "joined or left groups");
         let Some(twin) = &self.twin else { return };
-        if let Err(error) = note_groups(&self.ingress.store, twin, device, provenance).await {
+        if let Err(error) = note_groups(&self.ingress.store, twin, device, false, provenance).await
+        {
             tracing::warn!(%device, error = error.message, "the groups of a device are not noted");
         }
     }
@@ -202,18 +203,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// Has a device's tree say which groups it is in, as the store has it once that is written.
+/// Has a device's tree say which groups it is in, as the store has it once that is written; `tell`
+/// the connection also where that is no news.
 pub(crate) async fn note_groups(
     store: &Store,
     twin: &Address<DeviceMsg>,
     device: DeviceId,
+    tell: bool,
     provenance: Provenance,
 ) -> Result<(), SyncError> {
     let groups_of = || store.groups_of(device).map_err(|error| error.to_sync_error());
     let mut groups = groups_of()?;
     for _ in 0..NOTES_MAX {
         let (noted, by) = (groups.clone(), provenance.clone());
-        let note = |reply| DeviceMsg::GroupsAre { groups: noted, provenance: by, reply };
+        let note = |reply| DeviceMsg::GroupsAre { groups: noted, tell, provenance: by, reply };
         let answer = twin.ask(note, TWIN_TIME_MAX).await;
         answer
             .map_err(|failed| error(ErrorCode::Overloaded, "note groups", failed.to_string()))??;
