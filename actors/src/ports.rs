@@ -334,6 +334,11 @@ pub trait SyncHook: Send + Sync + 'static {
     /// What logs call it.
     fn name(&self) -> &str;
 
+    /// Whether it wants to hear now. Where no hook does, commits are not looked into for them.
+    fn listens(&self) -> bool {
+        true
+    }
+
     /// An entry is durable: called once for each, in the order of the tree's versions.
     fn on_entry_committed(
         &self,

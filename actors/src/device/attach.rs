@@ -83,14 +83,15 @@ impl<W: Whose> TreeActor<W> {
         reply: Reply<Result<Attached, SyncError>>,
     ) {
         reply.send(Ok(attached));
-        let logs = self.twin_mut().tree().logs().to_vec();
-        for LogState { cut, signed, .. } in logs {
+        let is_shared = matches!(self.args.of, TreeOf::Group { .. });
+        let said = |log: &LogState| {
             // Members hear of every log's end, a device of those that the brain made when it did.
-            let cut = cut.filter(|_| matches!(self.args.of, TreeOf::Group { .. }));
-            cut.into_iter().for_each(|cut| self.links.send(connection, LinkEvent::CutMade(cut)));
-            // The session drops those that the device has already.
-            let sealed = signed.map(LinkEvent::Sealed);
-            sealed.into_iter().for_each(|sealed| self.links.send(connection, sealed));
-        }
+            let cut = log.cut.as_ref().filter(|_| is_shared).cloned();
+            // The session drops those seals that the device has already.
+            let (cut, sealed) = (cut.map(LinkEvent::CutMade), log.signed.map(LinkEvent::Sealed));
+            cut.into_iter().chain(sealed)
+        };
+        let said: Vec<_> = self.twin_mut().tree().logs().iter().flat_map(said).collect();
+        said.into_iter().for_each(|event| self.links.send(connection, event));
     }
 }

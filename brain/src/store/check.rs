@@ -11,7 +11,7 @@ use super::{Store, keys};
 pub struct TreeChecked {
     /// The tree.
     pub number: TreeNumber,
-    /// Whose it is.
+    /// Whose it is; empty where the row that says so is damaged.
     pub name: String,
     /// What differs, if anything does.
     pub differs: Option<String>,
@@ -26,9 +26,19 @@ impl Store {
     ) -> Result<Vec<TreeChecked>, ReadError> {
         let from = keys::tree(after.saturating_add(1));
         let rows = self.rocks.scan::<TreeRecord>(TREES, &from, Direction::Forward).take(count);
-        let mut checked = Vec::new();
+        let mut checked: Vec<TreeChecked> = Vec::new();
         for row in rows {
-            let (key, record) = row?;
+            let (key, record) = match row {
+                Ok(row) => row,
+                // The error names the row; numbers have no gaps.
+                Err(error @ ReadError::Corrupt { .. }) => {
+                    let number = checked.last().map_or(after, |last| last.number) + 1;
+                    let (name, differs) = (String::new(), Some(error.to_string()));
+                    checked.push(TreeChecked { number, name, differs });
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let Ok(number) = key.as_ref().try_into().map(TreeNumber::from_be_bytes) else {
                 continue;
             };
@@ -97,6 +107,13 @@ mod tests {
             assert!(what.contains("desired/3"), "{what}");
         }
         assert_eq!(store.check_trees(numbers[0], 10).expect("reads").len(), 1);
+        // A row that cannot be read is a finding as well, and hides no other.
+        let mut batch = WriteBatch::default();
+        store.rocks.put(&mut batch, TREES, &keys::tree(numbers[0]), &0u8);
+        store.rocks.write(batch).expect("writes");
+        let checked = store.check_trees(0, 10).expect("reads");
+        assert_eq!(checked.iter().map(|c| c.number).collect::<Vec<_>>(), numbers);
+        assert!(checked.iter().all(|checked| checked.differs.is_some()), "{checked:?}");
         store.shut_down();
     }
 }

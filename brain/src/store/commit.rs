@@ -250,7 +250,7 @@ impl Writer {
         let mut batch = WriteBatch::default();
         let mut waiting = Vec::with_capacity(group.len());
         let mut flushed = Vec::new();
-        let mut news = Vec::new();
+        let (is_heard, mut news) = (self.hooks.any(), Vec::new());
         let mut entries = 0;
         let refusal = self.refusal();
         for job in group {
@@ -281,7 +281,7 @@ impl Writer {
                         entries += self.add_tree(&mut batch, &commit);
                         self.conflicts.take(&self.rocks, &mut batch, &commit);
                         waiting.push((Some(tree), done));
-                        if self.hooks.any() {
+                        if is_heard {
                             news.push(*commit);
                         }
                     }

@@ -61,7 +61,8 @@ impl Hooks {
 
     /// Whether anybody wants to hear.
     pub(super) fn any(&self) -> bool {
-        self.queue.get().is_some()
+        let hooks = || self.hooks.read().unwrap_or_else(PoisonError::into_inner);
+        self.queue.get().is_some() && hooks().iter().any(|hook| hook.listens())
     }
 
     fn add(self: &Arc<Self>, hook: Arc<dyn SyncHook>) -> std::io::Result<()> {

@@ -15,9 +15,9 @@ impl Twin {
     pub fn groups_are(&self, groups: &[String]) -> Vec<Change> {
         let path = |name: &String| Path::new(&format!("{GROUPS_PREFIX}/{name}")).ok();
         let wanted: BTreeSet<Path> = groups.iter().filter_map(path).collect();
-        let noted = self.tree.state().into_keys();
-        let noted: BTreeSet<Path> =
-            noted.filter(|path| path.below(GROUPS_PREFIX).is_some()).collect();
+        let is_noted =
+            |path: &&Path| path.below(GROUPS_PREFIX).is_some() && self.tree.value(path).is_some();
+        let noted: BTreeSet<Path> = self.tree.leaves().keys().filter(is_noted).cloned().collect();
         let left = noted.difference(&wanted).map(|path| (path.clone(), None));
         let joined = wanted.difference(&noted).map(|path| (path.clone(), Some(Value::from(true))));
         left.chain(joined).collect()
