@@ -16,6 +16,7 @@ mod links;
 mod members;
 mod message;
 mod precondition;
+mod prune;
 mod repair;
 mod twin;
 mod writes;
@@ -41,7 +42,9 @@ pub use message::{
     Attached, Clock, Commits, DeviceArgs, DeviceMsg, DeviceStatus, PolicyOf, Precondition, TreeOf,
     WriteOutcome,
 };
-pub use twin::{BrainAuthor, CutAnswer, Ingested, OwnEntries, Reissued, SaveError, Twin, Written};
+pub use twin::{
+    BrainAuthor, CutAnswer, Ingested, OwnEntries, Reissued, SaveError, Twin, Unprunable, Written,
+};
 
 use ingest::Came;
 use links::News;
@@ -146,6 +149,14 @@ impl<W: Whose> Node for TreeActor<W> {
                     Box::pin(self.fetch(ctx, connection, log, after, bytes_max)).await?;
                 }
             }
+            DeviceMsg::FetchCheckpoint { connection } => {
+                if self.links.has(connection) {
+                    Box::pin(self.fetch_checkpoint(ctx, connection)).await?;
+                }
+            }
+            DeviceMsg::Prune { version, kept, reply } => {
+                Box::pin(self.prune(ctx, version, kept, reply, now)).await?;
+            }
             DeviceMsg::Write { changes, provenance, only_if, trace, reply } => {
                 let Some(reply) = self.if_met(&only_if, reply, now) else { return Ok(()) };
                 self.write(ctx, changes, provenance, trace, reply, now);
@@ -214,6 +225,8 @@ impl<W: Whose> Node for TreeActor<W> {
             DeviceMsg::CutCame(_) => "cut_came",
             DeviceMsg::PeerRefused { .. } => "peer_refused",
             DeviceMsg::Fetch { .. } => "fetch",
+            DeviceMsg::FetchCheckpoint { .. } => "fetch_checkpoint",
+            DeviceMsg::Prune { .. } => "prune",
             DeviceMsg::Write { .. } => "write",
             DeviceMsg::SetState { .. } => "set_state",
             DeviceMsg::SetPolicy { .. } => "set_policy",
@@ -232,7 +245,7 @@ impl<W: Whose> Node for TreeActor<W> {
     }
 
     fn is_use(msg: &DeviceMsg) -> bool {
-        !matches!(msg, DeviceMsg::Status { .. } | DeviceMsg::Rest)
+        !matches!(msg, DeviceMsg::Status { .. } | DeviceMsg::Rest | DeviceMsg::Prune { .. })
     }
 
     fn digest(msg: &DeviceMsg) -> Option<Digest> {

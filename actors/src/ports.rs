@@ -7,12 +7,16 @@ use std::collections::BTreeMap;
 
 use protocol::conflict::{Conflict, Resolution};
 use protocol::history::{
-    Change, Cut, Entry, Genesis, Leaf, LogId, LogState, Provenance, SignedHead,
+    Change, Checkpoint, Cut, Entry, Genesis, Leaf, LogId, LogState, Provenance, SignedHead,
+    VersionVector,
 };
 use protocol::state::{Path, State, StateSource, Version, VersionedState};
 use protocol::trace::EntryTrace;
 use protocol::wire::{Batch, LogPosition};
-use protocol::{ConflictId, DeviceId, EntryId, ErrorCode, ErrorSource, Layer, SyncError, TreeId};
+use protocol::{
+    ConflictId, DeviceId, EntryId, ErrorCode, ErrorSource, Layer, PublicKey, Signature, SyncError,
+    TreeId,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -34,6 +38,8 @@ pub struct TreeRecord {
     pub source: StateSource,
     /// The version of the last snapshot; 0 before the first.
     pub snapshot: Version,
+    /// About how many bytes of entries and snapshots were ever written for it.
+    pub written_bytes: u64,
     /// The logs, in the order that candidates refer to.
     pub logs: Vec<LogState>,
 }
@@ -47,6 +53,7 @@ impl TreeRecord {
             committed_ms: 0,
             source: StateSource::Brain,
             snapshot: 0,
+            written_bytes: 0,
             logs: Vec::new(),
         }
     }
@@ -63,6 +70,28 @@ pub struct LoadedTree {
     pub record: TreeRecord,
     /// The leaves.
     pub leaves: BTreeMap<Path, Leaf>,
+    /// What stands in place of entries that are kept no longer.
+    pub base: Option<Base>,
+}
+
+/// Where a tree's history begins, when it was pruned: the snapshot of this version stands in place
+/// of the entries up to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// The version.
+    pub version: Version,
+    /// When it was committed, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// When what came before was dropped, in milliseconds since the Unix epoch.
+    pub pruned_ms: u64,
+    /// About how many bytes had been written for the tree by then.
+    pub written_bytes: u64,
+    /// How far each log is part of it.
+    pub floor: VersionVector,
+    /// The brain that pruned.
+    pub authority: PublicKey,
+    /// Its signature under the [`Checkpoint`] that the snapshot makes.
+    pub signature: Signature,
 }
 
 /// Entries of one log that a commit adds to a tree's history. Their versions are consecutive.
@@ -89,6 +118,8 @@ pub struct Snapshot {
     pub on_demand: bool,
     /// Where the last change came from.
     pub source: StateSource,
+    /// About how many bytes had been written for the tree, this snapshot included.
+    pub written_bytes: u64,
     /// The logs.
     pub logs: Vec<LogState>,
     /// The leaves.
@@ -166,6 +197,35 @@ pub struct TreeCommit {
     pub snapshots: Vec<Snapshot>,
     /// Conflicts that begin or end with it.
     pub conflicts: Vec<ConflictChange>,
+    /// The beginning of the history that it drops.
+    pub prune: Option<Prune>,
+}
+
+/// The beginning of a history that is dropped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prune {
+    /// Where the history begins from now on.
+    pub base: Base,
+    /// The versions before that whose snapshots stay, in order.
+    pub kept: Vec<Version>,
+    /// The entries before that which leaves still go back to: who set a value has to be told for as
+    /// long as it stands.
+    pub origins: Vec<Origin>,
+}
+
+/// An entry that a leaf goes back to, kept by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The log, as candidates refer to it.
+    pub log: u32,
+    /// The entry's number.
+    pub seq: u64,
+    /// The version that it made.
+    pub version: Version,
+    /// When it was committed, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// The entry.
+    pub batch: Batch,
 }
 
 /// What becomes of a conflict.
@@ -225,6 +285,7 @@ impl TreeCommit {
         self.leaves.extend(later.leaves);
         self.snapshots.extend(later.snapshots);
         self.conflicts.extend(later.conflicts);
+        self.prune = later.prune.or(self.prune);
         self
     }
 }
@@ -274,6 +335,16 @@ pub enum ReadError {
         /// Its key and what is wrong.
         detail: String,
     },
+    /// It is of a time before the history begins, which was pruned.
+    #[error(
+        "the history begins with version {version}, of {at_ms} ms; what came before was pruned"
+    )]
+    Pruned {
+        /// The oldest version that is kept.
+        version: Version,
+        /// When it was committed, in milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
     /// The database failed.
     #[error("the database failed: {detail}")]
     Failed {
@@ -287,6 +358,7 @@ impl ReadError {
     pub fn to_sync_error(&self) -> SyncError {
         let code = match self {
             Self::Corrupt { .. } => ErrorCode::Corrupt,
+            Self::Pruned { .. } => ErrorCode::HistoryPruned,
             Self::Failed { .. } => ErrorCode::StoreFailed,
         };
         SyncError::new(code, ErrorSource::new(Layer::Store, "read", "get"), self.to_string())
@@ -320,6 +392,15 @@ pub trait TreeStore: Send + Sync + 'static {
         after: u64,
         bytes_max: usize,
     ) -> Result<Vec<(EntryId, Entry)>, ReadError>;
+
+    /// Reads the snapshot of a version; none where there is none. Blocks.
+    fn snapshot(&self, tree: TreeNumber, version: Version) -> Result<Option<Snapshot>, ReadError>;
+
+    /// Reads an entry to keep it by itself; none where it is not there. Blocks.
+    fn origin(&self, tree: TreeNumber, log: u32, seq: u64) -> Result<Option<Origin>, ReadError> {
+        let _ = (tree, log, seq);
+        Ok(None)
+    }
 
     /// Keeps evidence, best effort: the oldest goes when there is too much.
     fn keep_evidence(&self, evidence: Evidence);
@@ -429,6 +510,10 @@ pub enum LinkEvent {
         /// The entries.
         entries: Vec<Entry>,
     },
+    /// The checkpoint that the session asked for.
+    Checkpoint(Box<Checkpoint>),
+    /// Entries up to here are kept no longer.
+    Pruned(VersionVector),
     /// A log was signed.
     Sealed(SignedHead),
     /// A log ended.
@@ -459,11 +544,12 @@ impl LinkEvent {
             Self::Sealed(signed) => Some(Self::Sealed(*signed)),
             Self::CutMade(cut) => Some(Self::CutMade(cut.clone())),
             Self::GroupsChanged => Some(Self::GroupsChanged),
+            Self::Pruned(floor) => Some(Self::Pruned(floor.clone())),
             Self::Close { error, retry_after_ms } => {
                 let retry_after_ms = *retry_after_ms;
                 Some(Self::Close { error: error.clone(), retry_after_ms })
             }
-            Self::Refused { .. } | Self::Fetched { .. } => None,
+            Self::Refused { .. } | Self::Fetched { .. } | Self::Checkpoint(_) => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use protocol::clock::{ClockQuality, Hlc};
 use protocol::compress::Compression;
 use protocol::history::{
     Admission, Author, Draft, Entry, Genesis, Head, LogId, Provenance, Role, SignedHead, Tree,
-    TreeKind, admit,
+    TreeKind, VersionVector, admit,
 };
 use protocol::keys::{Chain, EnrolmentToken, Keypair};
 use protocol::session::handshake::{Caller, Intent};
@@ -203,7 +203,12 @@ impl LightDevice {
         let link = RawLink::open(way.brain, way.source, tls, LINK_PATH, Some(&key)).await?;
         let Membership { fleet, root, device, keypair, certificate, .. } = self.membership.clone();
         let positions = self.tree.heads().map(|head| self.position(&head.log)).collect();
-        let replica = Replica { tree: self.tree.id(), logs: positions, author: keypair.public() };
+        let replica = Replica {
+            tree: self.tree.id(),
+            logs: positions,
+            floor: VersionVector::default(),
+            author: keypair.public(),
+        };
         let session = Session::caller(Caller {
             fleet,
             root,
@@ -305,6 +310,17 @@ impl LightDevice {
                     let log = signed.head.log;
                     let position = self.position(&log);
                     Some(Input::Stored { log, position, consumed_bytes: 0 })
+                }
+                Output::TakeCheckpoint(checkpoint) => {
+                    self.tree.merge(&checkpoint)?;
+                    for (log, _) in checkpoint.vector().iter() {
+                        let (log, position) = (*log, self.position(log));
+                        let stored = Input::Stored { log, position, consumed_bytes: 0 };
+                        if let Some((_, session)) = &mut self.connection {
+                            queue.extend(session.handle(stored, now));
+                        }
+                    }
+                    None
                 }
                 Output::Acked { log, stored, sealed } => {
                     self.acked.insert(log, (stored, sealed));

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use telemetry::{EndpointError, HeaderList, Otlp};
 
 use crate::residency::Residency;
+use crate::retention::Retention;
 
 mod live;
 mod supervision;
@@ -49,6 +50,8 @@ pub struct Config {
     pub clock_synchronised: bool,
     /// How many trees are compared with their histories in a second, day and night; 0 for none.
     pub consistency_trees_per_second: u32,
+    /// How much of each tree's history is kept.
+    pub history: Retention,
     /// What is logged, as in `RUST_LOG`.
     pub log: String,
     /// Whether logs are lines of JSON.
@@ -86,6 +89,7 @@ impl Default for Config {
             disk_reserve_bytes: 256 << 20,
             clock_synchronised: true,
             consistency_trees_per_second: 5,
+            history: Retention::default(),
             log: "info".to_owned(),
             log_json: false,
             log_file: None,

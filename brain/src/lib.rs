@@ -22,6 +22,7 @@ pub mod metrics;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
 pub mod residency;
+pub mod retention;
 pub mod selection;
 pub mod serve;
 pub mod store;

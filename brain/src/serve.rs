@@ -28,6 +28,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::link::{Accounts, Connections, DeviceListener, Drain, Ingress, ListenerArgs, Presence};
 use crate::metrics::{Metrics, Sources};
 use crate::residency::{ResidencyArgs, ResidencyKeeper};
+use crate::retention::{Pruned, RetentionArgs, RetentionKeeper};
 use crate::store::{OpenError, RegistryChange, Store, StoreConfig, StoreHealth, folder_in};
 use crate::tls::{Certificates, TlsError, TlsFiles};
 
@@ -238,8 +239,10 @@ pub async fn start(
     );
     conflicts.decide_with(devices.clone());
     let deciding = conflicts.clone();
+    let pruned = Pruned::default();
     let sources = Sources {
         store: store.clone(),
+        pruned: pruned.clone(),
         devices: devices.clone(),
         tree: env.tree.clone(),
         accounts: accounts.clone(),
@@ -313,6 +316,13 @@ pub async fn start(
         findings,
         clock: Arc::new(clock.clone()),
     };
+    let retention = RetentionArgs {
+        store: store.clone(),
+        devices: devices.clone(),
+        settings: settings.clone(),
+        pruned,
+        clock: Arc::new(clock.clone()),
+    };
     let keys = keepers::KeyArgs { certificates: key_certificates, settings: settings.clone() };
     let tree =
         Supervisor::new(rules.root)
@@ -337,6 +347,7 @@ pub async fn start(
             .child(node::<ResidencyKeeper>("residency", rules.part, residency))
             .child(node::<keepers::KeyWatch>("keys", rules.part, keys))
             .child(node::<ConsistencyKeeper>("consistency", rules.part, consistency))
+            .child(node::<RetentionKeeper>("retention", rules.part, retention))
             .child(node::<keepers::StoreWatch>("store", rules.part, store.clone()))
             .child(node::<keepers::JournalWatch>("journal", rules.part, crashes.clone()));
     // Nobody else sets it.

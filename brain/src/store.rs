@@ -5,6 +5,7 @@
 //! database directly and never wait for a commit. The handle lives as long as the process.
 
 mod audit;
+mod base;
 mod cache;
 mod check;
 mod commit;
@@ -32,10 +33,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use actors::ports::{
-    CommitDone, DeadLetter, Evidence, LoadedTree, ReadError, TreeCommit, TreeNumber, TreeRecord,
-    TreeStore,
+    CommitDone, DeadLetter, Evidence, LoadedTree, Origin, ReadError, Snapshot, TreeCommit,
+    TreeNumber, TreeRecord, TreeStore,
 };
 use protocol::history::{Entry, Genesis};
+use protocol::state::Version;
 use protocol::{EntryId, ErrorCode, ErrorSource, FleetId, Layer, SyncError, TreeId};
 
 pub use audit::{AuditChecked, AuditDraft, AuditRow};
@@ -261,13 +263,14 @@ impl Store {
         let record = self.rocks.get_from(from, rocks::TREES, &keys::tree(number))?;
         let Some(record) = record else { return Ok(None) };
         let leaves = self.rocks.leaves(from, number)?;
-        Ok(Some(LoadedTree { number, generation, record, leaves }))
+        let base = self.rocks.get_from(from, rocks::BASES, &keys::tree(number))?;
+        Ok(Some(LoadedTree { number, generation, record, leaves, base }))
     }
 
     fn new_tree(&self, number: TreeNumber, genesis: &Genesis) -> LoadedTree {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed);
         let record = TreeRecord::new(genesis.clone());
-        LoadedTree { number, generation, record, leaves: Default::default() }
+        LoadedTree { number, generation, record, leaves: Default::default(), base: None }
     }
 }
 
@@ -304,6 +307,14 @@ impl TreeStore for Store {
         bytes_max: usize,
     ) -> Result<Vec<(EntryId, Entry)>, ReadError> {
         self.rocks.range(tree, log, after, bytes_max)
+    }
+
+    fn snapshot(&self, tree: TreeNumber, version: Version) -> Result<Option<Snapshot>, ReadError> {
+        self.rocks.get(rocks::SNAPSHOTS, &keys::versioned(tree, version))
+    }
+
+    fn origin(&self, tree: TreeNumber, log: u32, seq: u64) -> Result<Option<Origin>, ReadError> {
+        self.read_origin(tree, log, seq)
     }
 
     fn keep_dead_letter(&self, letter: DeadLetter) {

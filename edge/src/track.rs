@@ -6,6 +6,7 @@
 //! loaded anew from the spool, which is the truth.
 
 pub(crate) mod account;
+mod checkpoint;
 mod cut;
 mod keeper;
 mod mend;
@@ -21,13 +22,16 @@ use actors::supervise::{Address, AskError, Reply};
 use actors::trace::context_of;
 use actors::traced_span;
 use protocol::clock::ClockQuality;
-use protocol::history::{Change, Cut, Draft, Entry, Genesis, LogId, Provenance, SignedHead};
+use protocol::history::{
+    Change, Checkpoint, Cut, Draft, Entry, Genesis, LogId, MergeError, Provenance, SignedHead,
+};
 use protocol::state::{State, Value};
 use protocol::trace::{EntryTrace, TraceContext};
 use protocol::wire::{LogPosition, Refuse};
 use protocol::{EntryId, FleetId, PublicKey, TreeId};
 
 pub use account::QueueAccount;
+pub use checkpoint::Merged;
 pub use keeper::Track;
 pub use refusal::{End, Resolution, resolve};
 pub use replica::{Ingested, Limits, Measured, PROVISIONAL_FLEET, Replica, genesis};
@@ -83,6 +87,8 @@ pub enum Msg {
     TakeSignedHead(SignedHead, Reply<LogPosition>),
     /// Keep a cut of the peer.
     TakeCut(Cut, Reply<Result<(), Incomplete>>),
+    /// Merge a checkpoint of the peer.
+    TakeCheckpoint(Box<Checkpoint>, Reply<Result<Merged, WriteError>>),
     /// Compare with what another side has of a shared tree; what is not the same there although it has
     /// the same logs begins anew.
     Compare(Vec<LogPosition>, [u8; 32], Reply<Result<(), WriteError>>),
@@ -126,6 +132,9 @@ pub enum WriteError {
     /// The tree does not take it.
     #[error("change is not admissible")]
     Refused(#[source] protocol::history::Refusal),
+    /// A checkpoint does not fit the tree.
+    #[error("checkpoint cannot be merged")]
+    Unmergeable(#[source] MergeError),
     /// It could not be made durable. It may be tried again.
     #[error("change is not durable")]
     Spool(#[source] Arc<SpoolError>),

@@ -166,6 +166,8 @@ error_codes! {
     PreconditionFailed = 65, "PRECONDITION_FAILED", false;
     /// A change would break a constraint of the tree.
     ConstraintViolated = 66, "CONSTRAINT_VIOLATED", false;
+    /// A part of a history that is not kept any more.
+    HistoryPruned = 67, "HISTORY_PRUNED", false;
 
     /// No disk space: reads go on, writes wait.
     DiskFull = 80, "DISK_FULL", true;

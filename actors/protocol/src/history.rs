@@ -8,6 +8,7 @@
 //! function of the set.
 
 mod author;
+mod checkpoint;
 mod entry;
 mod head;
 mod ingest;
@@ -19,6 +20,7 @@ mod tree;
 mod vector;
 
 pub use author::{Author, Change, Draft};
+pub use checkpoint::{CHECKPOINT_BYTES_MAX, Checkpoint, CheckpointError};
 pub use entry::{
     ENTRY_BYTES_MAX, Entry, EntryKind, Genesis, LogId, Provenance, SHARED_NAME_BYTES_MAX,
     TEXT_BYTES_MAX, TreeKind,
@@ -29,5 +31,5 @@ pub use leaf::{Candidate, Leaf};
 pub use member::{GROUPS_PREFIX, MEMBERS_MAX, MEMBERS_PREFIX, Member, member_change, member_of};
 pub use refold::Refold;
 pub use rights::{Forbidden, Role};
-pub use tree::{LEAVES_MAX, LOGS_MAX, LogState, Tree};
+pub use tree::{LEAVES_MAX, LOGS_MAX, LogState, MergeError, TREE_BYTES_MAX, Tree};
 pub use vector::VersionVector;

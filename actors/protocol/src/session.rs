@@ -9,9 +9,11 @@
 //!
 //! - after [`Output::Authorise`] or [`Output::Enrol`] it answers with [`Input::Authorised`],
 //!   [`Input::EnrolmentGranted`] or [`Input::Denied`];
-//! - after [`Output::Fetch`] it answers with [`Input::Fetched`], possibly empty;
+//! - after [`Output::Fetch`] it answers with [`Input::Fetched`], possibly empty, and after
+//!   [`Output::FetchCheckpoint`] with [`Input::Checkpoint`];
 //! - after [`Output::Offered`] it answers with [`Input::Share`] where it holds that tree as well;
-//! - after [`Output::Ingest`] it answers with [`Input::Stored`] or [`Input::Refused`], in order;
+//! - after [`Output::Ingest`] it answers with [`Input::Stored`] or [`Input::Refused`], in order, and
+//!   after [`Output::TakeCheckpoint`] with [`Input::Stored`] for every log in it;
 //! - once the session [is established](Session::is_established), it gives [`Input::Sealed`] and
 //!   [`Input::CutMade`] for what its logs have of both, since an earlier connection may have
 //!   broken before they arrived;
@@ -24,7 +26,7 @@ mod link;
 mod replication;
 
 use crate::clock::ClockQuality;
-use crate::history::{Cut, Entry, Genesis, LogId, SignedHead};
+use crate::history::{Checkpoint, Cut, Entry, Genesis, LogId, SignedHead, VersionVector};
 use crate::keys::Chain;
 use crate::trace::EntryTrace;
 use crate::wire::{
@@ -95,6 +97,10 @@ pub enum Input<'a> {
         /// The entries.
         entries: Vec<Entry>,
     },
+    /// The checkpoint that [`Output::FetchCheckpoint`] asked for.
+    Checkpoint(Box<Checkpoint>),
+    /// Entries up to here are kept no longer: they are only in a checkpoint.
+    Pruned(VersionVector),
     /// An entry that will be sent is traced; given before the entry is [`Stored`](Input::Stored)
     /// or [`Fetched`](Input::Fetched).
     Traced {
@@ -119,8 +125,9 @@ pub enum Input<'a> {
     /// This side speaks of a shared tree no longer.
     Leave(TreeId),
     /// What would be said of the device's tree, of a shared one: [`Stored`](Self::Stored),
-    /// [`Refused`](Self::Refused), [`Fetched`](Self::Fetched), [`Traced`](Self::Traced),
-    /// [`Sealed`](Self::Sealed) and [`CutMade`](Self::CutMade).
+    /// [`Refused`](Self::Refused), [`Fetched`](Self::Fetched), [`Checkpoint`](Self::Checkpoint),
+    /// [`Pruned`](Self::Pruned), [`Traced`](Self::Traced), [`Sealed`](Self::Sealed) and
+    /// [`CutMade`](Self::CutMade).
     OfShared {
         /// The tree.
         tree: TreeId,
@@ -165,6 +172,8 @@ pub enum Output {
         /// Read about so many bytes at most, and one entry at least.
         bytes_max: usize,
     },
+    /// Read the checkpoint that stands in place of what is kept no longer: the peer lacks some of it.
+    FetchCheckpoint,
     /// Entries of a log that follow with the next [`Ingest`](Output::Ingest) are traced.
     Traced {
         /// The log.
@@ -186,6 +195,9 @@ pub enum Output {
     /// Store a cut, after the entries before it. Its signature is checked; whether who revokes a
     /// log has the authority to is not.
     TakeCut(Cut),
+    /// Merge a checkpoint. Its shape and its signatures are checked; whether who vouches for it
+    /// has the authority to is not.
+    TakeCheckpoint(Box<Checkpoint>),
     /// The peer has made entries of a log durable.
     Acked {
         /// The log.
@@ -254,6 +266,8 @@ pub struct Replica {
     pub tree: TreeId,
     /// Its logs.
     pub logs: Vec<LogPosition>,
+    /// Up to where its entries are kept no longer, but in a checkpoint.
+    pub floor: VersionVector,
     /// The key under which this side writes.
     pub author: PublicKey,
 }

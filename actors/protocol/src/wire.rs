@@ -10,7 +10,7 @@ pub use frame::{
     encode, plain_bytes,
 };
 pub use message::{
-    Ack, Auth, Capabilities, Close, Enrolled, Heads, Hello, HelloReply, Leave, LogPosition,
-    Message, MessageKind, Ping, Pong, Purpose, Refuse, Share, TokenProof, Traces, VersionRange,
-    Welcome,
+    Ack, Auth, Capabilities, CheckpointPart, Close, Enrolled, Heads, Hello, HelloReply, Leave,
+    LogPosition, Message, MessageKind, PART_BYTES_MAX, Ping, Pong, Purpose, Refuse, Share,
+    TokenProof, Traces, VersionRange, Welcome,
 };

@@ -8,8 +8,8 @@ use protocol::clock::{ClockQuality, Hlc};
 use protocol::codec;
 use protocol::conflict::{POLICY_PREFIX, Safest, Strategy as ConflictRule};
 use protocol::history::{
-    Admission, Author, Cut, Draft, Entry, Genesis, LogId, Provenance, Refold, Refusal, Role, Tree,
-    TreeKind, admit,
+    Admission, Author, Checkpoint, Cut, Draft, Entry, Genesis, LogId, MergeError, Provenance,
+    Refold, Refusal, Role, Tree, TreeKind, admit,
 };
 use protocol::keys::Keypair;
 use protocol::state::{Path, Scalar, State, StateSource, Value};
@@ -381,6 +381,29 @@ fn by_rule(sides: Vec<(StateSource, Option<Value>)>, strategy: &ConflictRule) ->
     }
 }
 
+/// Some of the entries, and all that came before them: what a replica may hold.
+fn some_of(all: &Entries, kind: TreeKind, seed: u64) -> Tree {
+    let mut random = Random(seed);
+    let mut tree = Tree::new(genesis(kind));
+    for (id, entry) in all {
+        if random.below(4) > 0 {
+            // One whose causes were left out is left out as well.
+            let _ = take(&mut tree, *id, entry);
+        }
+    }
+    tree
+}
+
+/// What a brain says a replica has come to, as it crosses the wire.
+fn checkpoint(tree: &Tree) -> Checkpoint {
+    let brain = Keypair::from_seed(&[7; 32]);
+    let (logs, leaves) = (tree.logs().to_vec(), tree.leaves().clone());
+    let signed = Checkpoint::sign(&brain, tree.id(), logs, leaves);
+    let came: Checkpoint = codec::decode(&codec::encode(&signed)).expect("own bytes");
+    assert_eq!(came.verify(|key| key == brain.public()), Ok(()));
+    came
+}
+
 fn kinds() -> impl Strategy<Value = TreeKind> {
     // In a device's tree only brains meet on a leaf; in a site's tree everybody does.
     prop_oneof![Just(TreeKind::Device), Just(TreeKind::Site)]
@@ -483,4 +506,137 @@ proptest! {
         beyond.advance(ended, folded.vector().get(&ended));
         prop_assert_eq!(folded.vector(), beyond);
     }
+
+    #[test]
+    fn merging_a_checkpoint_is_taking_the_entries_it_stands_for(
+        kind in kinds(), authors in 2usize..=4, steps in steps(), seeds in any::<[u64; 2]>(),
+    ) {
+        let all = history(kind, authors, &steps);
+        let [here, there] = seeds.map(|seed| some_of(&all, kind, seed));
+        let mut both = here.clone();
+        for (id, entry) in &all {
+            if there.vector().contains(&entry.log, entry.seq) {
+                take(&mut both, *id, entry).expect("what is there has its causes there");
+            }
+        }
+        let mut merged = here.clone();
+        let touched = merged.merge(&checkpoint(&there)).expect("two of one history");
+        prop_assert_eq!(candidates(&merged), candidates(&both));
+        prop_assert_eq!(merged.root(), both.root());
+        prop_assert_eq!(merged.state(), both.state());
+        prop_assert_eq!(merged.vector(), both.vector());
+        prop_assert_eq!(merged.bytes(), both.bytes());
+        let (before, after) = (candidates(&here), candidates(&merged));
+        let paths = before.keys().chain(after.keys());
+        let changed: BTreeSet<_> = paths.filter(|path| before.get(path) != after.get(path)).collect();
+        prop_assert_eq!(touched.iter().collect::<BTreeSet<_>>(), changed);
+        // It goes on like any other, and a second time changes nothing.
+        prop_assert_eq!(merged.merge(&checkpoint(&there)), Ok(Vec::new()));
+        for (id, entry) in &all {
+            take(&mut merged, *id, entry).expect("in order");
+        }
+        let whole = deliver(kind, &all, seeds[0]);
+        prop_assert_eq!(merged.root(), whole.root());
+        prop_assert_eq!(merged.state(), whole.state());
+    }
+
+    #[test]
+    fn leaves_are_folded_again_from_a_checkpoint_on(
+        kind in kinds(), authors in 2usize..=4, steps in steps(), seed in any::<u64>(),
+        cut_author in 0usize..4, parts in any::<[f64; 2]>(),
+    ) {
+        let all = history(kind, authors, &steps);
+        let part = parts[0].abs() % 1.0;
+        let pruned = (all.len() as f64 * if part.is_nan() { 0.5 } else { part }) as usize;
+        let mut base = Tree::new(genesis(kind));
+        for (id, entry) in &all[..pruned] {
+            prop_assert_eq!(take(&mut base, *id, entry), Ok(Admission::New));
+        }
+        // No cut reaches below what is pruned.
+        let ended = log(cut_author % authors);
+        let own: Vec<_> = all.iter().filter(|(_, entry)| entry.log == ended).collect();
+        let floor = base.vector().get(&ended);
+        let last_seq = floor + (own.len() as u64 - floor) / 2;
+        let last_id = own[..last_seq as usize].last().map_or(Entry::NO_PREV, |(id, _)| *id);
+        let mut folded = deliver(kind, &all, seed);
+        let cut = Cut::seal(&Keypair::from_seed(&[7; 32]), folded.id(), ended, last_seq, last_id);
+        let mut whole = folded.clone();
+        let mut from_base = Refold::of(folded.take_cut(cut.clone()));
+        let mut from_begin = Refold::of(whole.take_cut(cut));
+        from_base.start_from(&folded, base.logs(), base.leaves());
+        for author in (0..authors).rev() {
+            for (_, entry) in all.iter().filter(|(_, entry)| entry.log == log(author)) {
+                from_begin.take(&whole, entry);
+                if !base.vector().contains(&entry.log, entry.seq) {
+                    from_base.take(&folded, entry);
+                }
+            }
+        }
+        let leaves = from_base.finish(&folded);
+        folded.put_refolded(leaves);
+        let leaves = from_begin.finish(&whole);
+        whole.put_refolded(leaves);
+        prop_assert_eq!(candidates(&folded), candidates(&whole));
+        prop_assert_eq!(folded.root(), whole.root());
+    }
+}
+
+/// A replica with two entries of one brain.
+fn two_entries() -> (Tree, Entries) {
+    let change = |value| vec![(0usize, Some(value))];
+    let write = |value| Step::Write { author: 1, changes: change(value), clock_ms: 0 };
+    let all = history(TreeKind::Site, 2, &[write(1), write(2)]);
+    (deliver(TreeKind::Site, &all, 1), all)
+}
+
+#[test]
+fn a_checkpoint_that_was_altered_or_is_nobodys_does_not_count() {
+    let (tree, _) = two_entries();
+    let brain = Keypair::from_seed(&[7; 32]).public();
+    let good = checkpoint(&tree);
+    assert!(good.verify(|_| false).is_err());
+    let verify = |alter: &dyn Fn(&mut Checkpoint)| {
+        let mut altered = good.clone();
+        alter(&mut altered);
+        altered.verify(|key| key == brain)
+    };
+    assert_eq!(verify(&|_| {}), Ok(()));
+    assert!(verify(&|altered| altered.logs[0].seq += 1).is_err());
+    assert!(verify(&|altered| altered.logs[0].head = EntryId([9; 32])).is_err());
+    assert!(verify(&|altered| altered.leaves.clear()).is_err());
+    let alter_leaf = |alter: fn(&mut protocol::history::Candidate)| {
+        verify(&|altered| {
+            let leaf = altered.leaves.values_mut().next().expect("a leaf");
+            alter(&mut leaf.candidates[0]);
+        })
+    };
+    assert!(alter_leaf(|candidate| candidate.value = None).is_err());
+    assert!(alter_leaf(|candidate| candidate.seq = 99).is_err());
+    assert!(alter_leaf(|candidate| candidate.log = 7).is_err());
+    assert!(alter_leaf(|candidate| candidate.lease_until_ms = Some(1)).is_err());
+    assert!(alter_leaf(|candidate| candidate.hlc.wall_ms += 1).is_err());
+}
+
+#[test]
+fn what_does_not_fit_together_is_not_merged() {
+    let (tree, all) = two_entries();
+    let ended = all[0].1.log;
+    let good = checkpoint(&tree);
+    // The other has a log end below what this one holds, and the other way round.
+    let cut = Cut::seal(&Keypair::from_seed(&[7; 32]), tree.id(), ended, 1, all[0].0);
+    let mut shorter = tree.clone();
+    shorter.take_cut(cut);
+    let before = tree.clone();
+    for (mut ours, theirs) in [(tree.clone(), checkpoint(&shorter)), (shorter, good.clone())] {
+        let kept = ours.clone();
+        assert_eq!(ours.merge(&theirs), Err(MergeError::CutBelow(ended)));
+        assert_eq!(ours, kept);
+    }
+    let mut forked = good.clone();
+    forked.logs[0].head = EntryId([9; 32]);
+    assert_eq!(tree.clone().merge(&forked), Err(MergeError::Forked(ended)));
+    let mut foreign = good;
+    foreign.tree = protocol::TreeId([9; 32]);
+    assert!(matches!(tree.clone().merge(&foreign), Err(MergeError::UnknownTree(_))));
+    assert_eq!(tree, before);
 }

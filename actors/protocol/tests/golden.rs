@@ -12,8 +12,8 @@ use protocol::clock::{ClockQuality, Hlc};
 use protocol::codec;
 use protocol::compress::Compression;
 use protocol::history::{
-    Candidate, Cut, CutCause, Entry, EntryKind, Genesis, Head, Leaf, LogId, LogState, Provenance,
-    SignedHead, Tree, TreeKind, VersionVector,
+    Candidate, Checkpoint, Cut, CutCause, Entry, EntryKind, Genesis, Head, Leaf, LogId, LogState,
+    Provenance, SignedHead, Tree, TreeKind, VersionVector,
 };
 use protocol::keys::{Certificate, Chain, EnrolmentToken, Keypair, Subject, Validity};
 use protocol::state::{Path, Scalar, StateDelta, StateSource, Value};
@@ -250,6 +250,17 @@ fn leaf() -> Leaf {
     Leaf { candidates: vec![candidate(0, Some(Value::from("on"))), candidate(1, None)] }
 }
 
+/// The first of two parts, with a checkpoint in it that has all that one can have.
+fn checkpoint_part() -> wire::CheckpointPart {
+    let mut other = log_state();
+    (other.log, other.signed, other.cut) = (brain_log(), None, None);
+    other.seq = 300;
+    let leaves = [(path("desired/fan/mode"), leaf())].into();
+    let tree = genesis().tree_id();
+    let checkpoint = Checkpoint::sign(&key(2), tree, vec![other, log_state()], leaves);
+    wire::CheckpointPart { tree, part: 0, parts: 2, bytes: codec::encode(&checkpoint) }
+}
+
 fn messages() -> Vec<(&'static str, Message)> {
     let (tree, log) = (genesis().tree_id(), device_log());
     let challenge_response = Signature([0x51; 64]);
@@ -312,6 +323,7 @@ fn messages() -> Vec<(&'static str, Message)> {
             Message::Share(wire::Share { genesis: group(), logs: vec![position], root: [7; 32] }),
         ),
         ("leave", Message::Leave(wire::Leave { tree: group().tree_id() })),
+        ("checkpoint", Message::Checkpoint(checkpoint_part())),
         ("close", Message::Close(wire::Close { error: error(), retry_after_ms: Some(2_500) })),
     ];
     messages.extend(cuts().map(|(name, cut)| (name, Message::Cut(cut))));

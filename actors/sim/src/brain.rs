@@ -125,6 +125,14 @@ impl SimBrain {
         self.complete();
     }
 
+    /// Lets the history of a device begin later. Returns whether anything was dropped.
+    pub fn prune(&mut self, device: DeviceId, choose: impl FnOnce(usize) -> usize) -> bool {
+        let now = self.now();
+        let pruned = self.prune_now(device, choose, now).unwrap_or(false);
+        self.complete();
+        pruned
+    }
+
     /// When the brain next wants to be called, on the simulation's clock.
     pub fn next_due_ms(&self) -> Option<u64> {
         let seals = self.seats.values().filter_map(|seat| seat.seal_due_ms);

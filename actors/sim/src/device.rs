@@ -58,6 +58,11 @@ pub enum DeviceEvent {
     OwnLogBehind,
     /// An entry of the brain was not taken.
     RefusedBrain(ErrorCode),
+    /// A checkpoint was merged, or, where that could not be, everything began anew from it.
+    Checkpoint {
+        /// Whether it began anew.
+        anew: bool,
+    },
 }
 
 /// An edge.

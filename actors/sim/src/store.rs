@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actors::ports::{
-    CommitDone, CommitError, DeadLetter, Evidence, LoadedTree, ReadError, TreeCommit, TreeNumber,
-    TreeRecord, TreeStore,
+    CommitDone, CommitError, DeadLetter, Evidence, LoadedTree, ReadError, Snapshot, TreeCommit,
+    TreeNumber, TreeRecord, TreeStore,
 };
 use protocol::history::{Entry, Genesis};
+use protocol::state::Version;
 use protocol::{EntryId, TreeId};
 
 use crate::fired::Fired;
@@ -259,12 +260,13 @@ impl Inner {
         self.next_generation += 1;
         if let Some(tree) = self.disk.tree(genesis.tree_id()) {
             let (record, leaves) = (tree.record().clone(), tree.leaves().clone());
-            return Ok(LoadedTree { number: tree.number(), generation, record, leaves });
+            let (number, base) = (tree.number(), tree.base().cloned());
+            return Ok(LoadedTree { number, generation, record, leaves, base });
         }
         let record = TreeRecord::new(genesis.clone());
         let number = self.next_number;
         self.next_number += 1;
-        Ok(LoadedTree { number, generation, record, leaves: BTreeMap::new() })
+        Ok(LoadedTree { number, generation, record, leaves: BTreeMap::new(), base: None })
     }
 }
 
@@ -300,6 +302,10 @@ impl TreeStore for MemoryStore {
         bytes_max: usize,
     ) -> Result<Vec<(EntryId, Entry)>, ReadError> {
         Ok(self.lock().disk.range(tree, log, after, bytes_max))
+    }
+
+    fn snapshot(&self, tree: TreeNumber, version: Version) -> Result<Option<Snapshot>, ReadError> {
+        Ok(self.lock().disk.snapshot(tree, version))
     }
 
     fn keep_dead_letter(&self, letter: DeadLetter) {

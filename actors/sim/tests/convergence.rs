@@ -105,6 +105,8 @@ fn after_every_storm_all_hold_the_same_and_nothing_acknowledged_is_lost() {
             "fsyncs_failed",
             "loads_failed",
             "sessions_fenced",
+            "histories_pruned",
+            "checkpoints_merged",
         ] {
             assert!(fired.of(kind) > 0, "{kind} never happened: the storms show nothing about it");
         }

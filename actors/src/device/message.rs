@@ -13,9 +13,9 @@ use protocol::trace::{EntryTrace, TraceContext};
 use protocol::wire::Refuse;
 use protocol::{ConflictId, DeviceId, EntryId, FleetId, PublicKey, SyncError};
 
-use super::{BrainAuthor, Links};
+use super::{BrainAuthor, Links, Unprunable};
 use crate::account::InFlight;
-use crate::ports::{CommitError, ConflictDesk, Letter, LinkSender, TreeNumber, TreeStore};
+use crate::ports::{Base, CommitError, ConflictDesk, Letter, LinkSender, TreeNumber, TreeStore};
 use crate::supervise::Reply;
 
 /// Tells the time.
@@ -190,6 +190,20 @@ pub enum DeviceMsg {
         after: u64,
         /// About so many bytes of them.
         bytes_max: usize,
+    },
+    /// A connection's session needs the checkpoint that stands in place of what was pruned.
+    FetchCheckpoint {
+        /// The connection's number.
+        connection: u64,
+    },
+    /// Let the history begin with the snapshot of a version, and drop what comes before.
+    Prune {
+        /// The version.
+        version: Version,
+        /// The versions before it whose snapshots stay.
+        kept: Vec<Version>,
+        /// Where it begins now, once that is durable, or why it cannot begin there.
+        reply: Reply<Result<Result<Base, Unprunable>, SyncError>>,
     },
     /// Write leaves: of a device's tree below `desired/` or `tags/`, of a group's below `shared/`.
     Write {

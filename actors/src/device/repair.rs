@@ -93,7 +93,10 @@ impl<W: Whose> TreeActor<W> {
         let logs: Vec<LogId> = match refold.is_empty() {
             // Other entries have replaced all that was cut off.
             true => Vec::new(),
-            false => self.twin_mut().tree().logs().iter().map(|known| known.log).collect(),
+            false => {
+                self.start_from_base(ctx, &mut refold).await?;
+                self.twin_mut().tree().logs().iter().map(|known| known.log).collect()
+            }
         };
         for log in logs {
             let mut after = 0;

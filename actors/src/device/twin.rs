@@ -19,17 +19,22 @@ use protocol::wire::{Batch, LogPosition};
 use protocol::{ConflictId, DeviceId, EntryId, PublicKey};
 
 pub use cut::CutAnswer;
+pub use prune::Unprunable;
 pub use reissue::{OwnEntries, Reissued};
 
 mod conflicts;
 mod cut;
 mod members;
+mod prune;
 mod reissue;
 
-use crate::ports::{LoadedTree, Segment, Snapshot, TreeCommit, TreeRecord};
+use crate::ports::{Base, LoadedTree, Segment, Snapshot, TreeCommit, TreeRecord};
 
 /// A snapshot is kept after so many entries: what a read of an old version has to fold at most.
 const SNAPSHOT_EVERY: u64 = 256;
+
+/// About what a log takes in a snapshot.
+const SNAPSHOT_LOG_BYTES: usize = 200;
 
 /// So many ids of entries that are not signed yet are kept at hand. An author signs after 256
 /// entries at the latest, and may be that far ahead again when its signature arrives.
@@ -71,6 +76,9 @@ pub struct Twin {
     committed_ms: u64,
     source: StateSource,
     snapshot: Version,
+    written_bytes: u64,
+    /// Where the history begins, when it was pruned.
+    base: Option<Base>,
     /// The ids of the latest entries, by log and number, until a signed head covers them.
     unsigned: VecDeque<(LogId, u64, EntryId)>,
     /// The conflicts that are there, by leaf.
@@ -163,8 +171,9 @@ impl Twin {
         brain: BrainAuthor,
         loaded: LoadedTree,
     ) -> Self {
-        let LoadedTree { number, generation, record, leaves } = loaded;
-        let TreeRecord { genesis, version, committed_ms, source, snapshot, logs } = record;
+        let LoadedTree { number, generation, record, leaves, base } = loaded;
+        let TreeRecord { genesis, version, committed_ms, source, snapshot, written_bytes, logs } =
+            record;
         let tree = Tree::restore(genesis, logs, leaves);
         let log = LogId { author: brain.keypair.public(), epoch: brain.epoch };
         // The timestamps of a log that ended may be what it was ended for.
@@ -182,6 +191,8 @@ impl Twin {
             committed_ms,
             source,
             snapshot,
+            written_bytes,
+            base,
             unsigned: VecDeque::new(),
             conflicts,
         }
@@ -207,6 +218,7 @@ impl Twin {
         Replica {
             tree: self.tree.id(),
             logs: self.tree.heads().map(|head| self.position(&head.log)).collect(),
+            floor: self.floor(),
             author: self.brain.keypair.public(),
         }
     }
@@ -354,9 +366,9 @@ impl Twin {
 
     /// A snapshot of the current version.
     pub fn snapshot(&mut self) -> TreeCommit {
-        self.snapshot = self.version;
+        let snapshot = self.take_snapshot(true);
         let mut commit = self.commit_row();
-        commit.snapshots.push(self.take_snapshot(true));
+        commit.snapshots.push(snapshot);
         commit
     }
 
@@ -391,13 +403,12 @@ impl Twin {
         if let Some(last) = entries.last() {
             self.source = last.provenance.source;
         }
-        if due {
-            self.snapshot = self.version;
-        }
-        let mut commit = self.commit_row();
         let log = entries.first().and_then(|entry| self.tree.log_number(&entry.log));
-        let batch = Batch::pack(&entries).expect("admitted entries of one log are consecutive");
         let log = log.expect("an applied entry's log is known");
+        let batch = Batch::pack(&entries).expect("admitted entries of one log are consecutive");
+        self.written_bytes += batch.size_bytes() as u64;
+        let snapshot = due.then(|| self.take_snapshot(false));
+        let mut commit = self.commit_row();
         commit.segments = vec![Segment { first_version, log, at_ms: self.committed_ms, batch }];
         let mut paths: Vec<Path> = touched.into_iter().flatten().collect();
         paths.sort_unstable();
@@ -410,9 +421,7 @@ impl Twin {
                 (path, leaf)
             })
             .collect();
-        if due {
-            commit.snapshots.push(self.take_snapshot(false));
-        }
+        commit.snapshots.extend(snapshot);
         commit
     }
 
@@ -426,21 +435,27 @@ impl Twin {
                 committed_ms: self.committed_ms,
                 source: self.source,
                 snapshot: self.snapshot,
+                written_bytes: self.written_bytes,
                 logs: self.tree.logs().to_vec(),
             },
             segments: Vec::new(),
             leaves: Vec::new(),
             snapshots: Vec::new(),
             conflicts: Vec::new(),
+            prune: None,
         }
     }
 
-    fn take_snapshot(&self, on_demand: bool) -> Snapshot {
+    fn take_snapshot(&mut self, on_demand: bool) -> Snapshot {
+        self.snapshot = self.version;
+        self.written_bytes +=
+            (self.tree.bytes() + SNAPSHOT_LOG_BYTES * self.tree.logs().len()) as u64;
         Snapshot {
             version: self.version,
             at_ms: self.committed_ms,
             on_demand,
             source: self.source,
+            written_bytes: self.written_bytes,
             logs: self.tree.logs().to_vec(),
             leaves: self.tree.leaves().clone(),
         }

@@ -47,7 +47,7 @@ fn run(mut script: Script<'_>) {
 fn twin() -> Twin {
     let brain = BrainAuthor { keypair: key(2), epoch: 9, brains: [key(2).public()].into() };
     let (record, leaves) = (TreeRecord::new(genesis()), BTreeMap::new());
-    let loaded = LoadedTree { number: 1, generation: 1, record, leaves };
+    let loaded = LoadedTree { number: 1, generation: 1, record, leaves, base: None };
     Twin::new(DEVICE, vec![key(3).public()], brain, loaded)
 }
 

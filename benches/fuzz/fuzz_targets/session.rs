@@ -60,7 +60,7 @@ fn run(mut script: Script<'_>) {
 
 fn twin(record: TreeRecord, leaves: BTreeMap<Path, Leaf>) -> Twin {
     let brain = BrainAuthor { keypair: key(2), epoch: 9, brains: [key(2).public()].into() };
-    let loaded = LoadedTree { number: 1, generation: 1, record, leaves };
+    let loaded = LoadedTree { number: 1, generation: 1, record, leaves, base: None };
     Twin::new(DEVICE, vec![key(3).public()], brain, loaded)
 }
 

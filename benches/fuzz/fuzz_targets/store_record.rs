@@ -85,7 +85,9 @@ fn seeds() -> Vec<seeds::Seed> {
     let path = protocol::state::Path::new("reported/a").expect("valid");
     let leaves = std::collections::BTreeMap::from([(path, leaf.clone())]);
     let logs = vec![log.clone()];
-    let snapshot = Snapshot { version: 6, at_ms: 1, on_demand: true, source, logs, leaves };
+    let written_bytes = 9;
+    let snapshot =
+        Snapshot { version: 6, at_ms: 1, on_demand: true, source, written_bytes, logs, leaves };
     let error = session::error(ErrorCode::ClockAhead, "ingest", "ahead");
     let bytes = Tree::new(genesis()).root().to_vec();
     let evidence = Evidence { device: DEVICE, at_ms: 1, error, bytes };

@@ -64,7 +64,12 @@ pub fn device_chain() -> Chain {
 
 /// What a device brings to a connection.
 pub fn caller(enrols: bool, exporter: u8) -> Caller {
-    let replica = Replica { tree: genesis().tree_id(), logs: Vec::new(), author: key(3).public() };
+    let replica = Replica {
+        tree: genesis().tree_id(),
+        logs: Vec::new(),
+        floor: protocol::history::VersionVector::default(),
+        author: key(3).public(),
+    };
     let token = TokenProof { number: 77, secret: [0x5E; 32], name: "crane 4".into() };
     Caller {
         fleet: FLEET,

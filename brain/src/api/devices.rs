@@ -262,7 +262,8 @@ pub(super) async fn history_of(
     let until = query.before.map_or(Version::MAX, |before| before.saturating_sub(1));
     let read = subject.read(api, move |store, tree| {
         let entries = store.history(tree, until, limit)?;
-        let next = entries.last().map(|last| last.version).filter(|last| *last > 1);
+        let begins = store.base(tree)?.map_or(1, |base| base.version + 1);
+        let next = entries.last().map(|last| last.version).filter(|last| *last > begins);
         let changes = entries.into_iter().map(ChangeView::from).collect();
         Ok(HistoryPage { changes, next })
     });
@@ -278,8 +279,13 @@ pub(super) async fn versions(
 ) -> Result<Json<serde_json::Value>, Problem> {
     read_tree(api, &id, |store, tree| {
         let last = store.tree_record(tree)?.map_or(0, |record| record.version);
-        // Versions count commits from 1 without gaps, so their ends say them all.
-        Ok(json!({ "first": last.min(1), "last": last, "count": last }))
+        // Versions count commits from 1 without gaps, so their ends say them all. What came before
+        // the first was pruned.
+        let base = store.base(tree)?;
+        let first = last.min(base.as_ref().map_or(1, |base| base.version));
+        let count = last + u64::from(last > 0) - first;
+        let since = base.map(|base| base.at_ms);
+        Ok(json!({ "first": first, "last": last, "count": count, "kept_since": since }))
     })
     .await
 }

@@ -114,6 +114,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
             StatusCode::FORBIDDEN
         }
         E::NotFound | E::UnknownTree => StatusCode::NOT_FOUND,
+        E::HistoryPruned => StatusCode::GONE,
         E::TooLarge | E::DecompressionBomb => StatusCode::PAYLOAD_TOO_LARGE,
         E::VersionStale | E::VersionFuture | E::VersionForked | E::Equivocation | E::LogCut => {
             StatusCode::CONFLICT
@@ -147,6 +148,9 @@ fn guidance(code: ErrorCode) -> &'static str {
         }
         E::ConstraintViolated => {
             "see what holds with `brain constraint show`, and change that first"
+        }
+        E::HistoryPruned => {
+            "how much is kept follows from the settings below `history`; ask for a later version"
         }
         E::Corrupt => "stop the brain and restore the data folder from a backup",
         E::Overloaded | E::TimedOut | E::StoreFailed | E::GoingAway => "try again in a few seconds",

@@ -9,13 +9,14 @@ use serde_json::Value;
 use super::Config;
 
 /// Settings, and tables of them, that take effect at once. All others are read at the start.
-const LIVE: [&str; 7] = [
+const LIVE: [&str; 8] = [
     "log",
     "names",
     "connections_per_second",
     "heartbeat_ms",
     "credit_bytes",
     "consistency_trees_per_second",
+    "history",
     "residency",
 ];
 

@@ -212,6 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Output::Fetch { log, after, bytes_max } => {
                     self.ask(of, Open::Fetch { log, after, bytes_max }).await?;
                 }
+                Output::FetchCheckpoint => self.ask(of, Open::FetchCheckpoint).await?,
                 Output::Traced { traces, .. } => self.traces = traces,
                 Output::Ingest { log, entries, bytes } => {
                     let in_flight = self.ledger.take(entries.len() as u32);
@@ -239,6 +240,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Output::Acked { .. }
                 | Output::OwnLogBehind { .. }
                 | Output::ClockSample { .. }
+                // No session of this side hands one over.
+                | Output::TakeCheckpoint(_)
                 // A device that holds the tree of a group which it left is not answered.
                 | Output::Offered { .. }
                 | Output::OfShared { .. }
@@ -293,6 +296,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 self.feed_of(of, Input::Fetched { log, entries })
             }
+            LinkEvent::Checkpoint(checkpoint) => {
+                if let Some(unanswered) = self.unanswered_of(of) {
+                    unanswered.checkpoint_fetched();
+                }
+                self.feed_of(of, Input::Checkpoint(checkpoint))
+            }
+            LinkEvent::Pruned(floor) => self.feed_of(of, Input::Pruned(floor)),
             LinkEvent::Sealed(signed) => self.feed_of(of, Input::Sealed(signed)),
             LinkEvent::Traced { log, trace } => self.feed_of(of, Input::Traced { log, trace }),
             LinkEvent::CutMade(cut) => {

@@ -12,6 +12,7 @@ use telemetry::Meters;
 
 use crate::devices::Devices;
 use crate::link::Accounts;
+use crate::retention::Pruned;
 use crate::store::{Store, StoreHealth};
 
 /// How long a look serves all instruments, so that their figures belong together.
@@ -22,6 +23,8 @@ const LOOK_LASTS: Duration = Duration::from_millis(200);
 pub struct Sources {
     /// The store.
     pub store: Store,
+    /// What histories were shortened by.
+    pub pruned: Pruned,
     /// The twins.
     pub devices: Devices,
     /// The supervision tree.
@@ -113,6 +116,13 @@ impl Sources {
                 observer.observe(counts.hits, &[KeyValue::new("result", "hit")]);
                 observer.observe(counts.misses, &[KeyValue::new("result", "miss")]);
             })
+            .build();
+        let pruned = self.pruned.clone();
+        meter
+            .u64_observable_counter("fleet.history.prunes")
+            .with_unit("{tree}")
+            .with_description("Times that the beginning of a history was let go")
+            .with_callback(move |observer| observer.observe(pruned.trees(), &[]))
             .build();
         let devices = self.devices.clone();
         meter

@@ -19,7 +19,7 @@ use super::mark::MarkFile;
 use super::registry::RegistryChange;
 use super::rocks::{self, Rocks};
 use super::space::DiskSpace;
-use super::{dead_letters, groups, keys};
+use super::{base, dead_letters, groups, keys};
 
 mod parking;
 
@@ -388,6 +388,7 @@ impl Writer {
             let key = keys::versioned(number, snapshot.version);
             rocks.put(batch, rocks::SNAPSHOTS, &key, snapshot);
         }
+        base::add(rocks, batch, commit);
         groups::add(rocks, batch, commit);
         rocks.put(batch, rocks::TREES, &keys::tree(number), &commit.record);
         entries

@@ -3,13 +3,14 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use actors::ports::{ReadError, Segment, Snapshot, TreeNumber, TreeRecord};
+use actors::ports::{Origin, ReadError, Segment, Snapshot, TreeNumber, TreeRecord};
 use protocol::EntryId;
 use protocol::history::{Entry, Tree};
 use protocol::state::{Path, State, StateSource, Version};
 use rocksdb::Direction;
 use serde::Serialize;
 
+use super::base::pruned;
 use super::rocks::{HISTORY, Reach, SNAPSHOTS, unpack};
 use super::{Store, keys};
 
@@ -102,6 +103,9 @@ impl Store {
             WhichVersion::At(_) => return Ok(None),
             WhichVersion::CommittedBy(ms) => self.version_at(number, &record, ms)?,
         };
+        if version < record.version {
+            self.check_kept(number, version)?;
+        }
         self.states
             .get_or_read(number, version, || self.read_state(number, &record, version))
             .map(Some)
@@ -159,8 +163,21 @@ impl Store {
         log: u32,
         seq: u64,
     ) -> Result<Option<HistoryEntry>, ReadError> {
-        let Some(segment) = self.rocks.segment_of(number, log, seq)? else { return Ok(None) };
-        Ok(entries_of(segment)?.into_iter().find(|change| change.entry.seq == seq))
+        let segment = match self.rocks.segment_of(number, log, seq) {
+            Err(ReadError::Pruned { .. }) => None,
+            segment => segment?,
+        };
+        let found = match segment {
+            Some(segment) => entries_of(segment)?.into_iter().find(|c| c.entry.seq == seq),
+            None => None,
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+        // It may be older than the history.
+        let Some(origin) = self.kept_origin(number, log, seq)? else { return Ok(None) };
+        let Origin { version: first_version, at_ms, batch, .. } = origin;
+        Ok(entries_of(Segment { first_version, log, at_ms, batch })?.pop())
     }
 
     /// The last change of a leaf before a version, looked for in so many changes at most. Blocks.
@@ -221,8 +238,12 @@ impl Store {
         if record.committed_ms <= ms {
             return Ok(record.version);
         }
+        let base = self.base(number)?;
+        if let Some(base) = base.as_ref().filter(|base| ms < base.at_ms) {
+            return Err(pruned(base));
+        }
         // Commit times never fall, so the last segment not after `ms` is found by halving.
-        let (mut low, mut high) = (0, record.version);
+        let (mut low, mut high) = (base.map_or(0, |base| base.version), record.version);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
             match self.commit_with(number, middle)? {
@@ -294,6 +315,7 @@ impl Store {
             WhichVersion::At(version) => version.min(record.version),
             WhichVersion::CommittedBy(ms) => self.version_at(number, &record, ms)?,
         };
+        self.check_kept(number, version)?;
         self.fold(number, &record, version).map(|(tree, ..)| Some(tree))
     }
 
@@ -345,15 +367,21 @@ impl Store {
         record: &TreeRecord,
         ms: u64,
     ) -> Result<(Tree, Version, u64, StateSource), ReadError> {
-        let mut tree = Tree::new(record.genesis.clone());
-        let mut last = (0, 0, StateSource::Brain);
+        let (mut tree, begin, at_ms, source) =
+            self.beginning(number, Tree::new(record.genesis.clone()))?;
+        // What had not happened yet by then cannot be taken out of it again.
+        let happened = tree.logs().iter().map(|log| log.hlc.wall_ms).max().unwrap_or(0);
+        if ms < happened {
+            return Err(ReadError::Pruned { version: begin, at_ms });
+        }
+        let mut last = (begin, at_ms, source);
         let counts = |entry: &Entry| {
             let log = record.logs.iter().find(|log| log.log == entry.log);
             let cut = log.and_then(|log| log.cut.as_ref());
             cut.is_none_or(|cut| entry.seq <= cut.last_seq)
         };
         // Timestamps grow along a log, so what is left of each log is a gapless beginning.
-        self.each_entry(number, 0, |change| {
+        self.each_entry(number, begin, |change| {
             if change.entry.hlc.wall_ms <= ms && counts(&change.entry) {
                 tree.apply(&change.entry, change.id);
                 last = (change.version, change.committed_ms, change.entry.provenance.source);

@@ -23,7 +23,7 @@ pub struct Replayed {
 }
 
 impl Store {
-    /// Folds a tree's entries from the first on up to a version, and shows each with what it made of
+    /// Folds a tree's entries from the first that is kept on up to a version, and shows each with what it made of
     /// the tree. Snapshots have no part in it, but where a cut took entries away: there the leaves were
     /// folded again, and a snapshot is all that says how. None where there is no such version, or
     /// where the visitor breaks off. Blocks.
@@ -36,9 +36,9 @@ impl Store {
         let Some(record) = self.tree_record(number)? else { return Ok(None) };
         let Some(kept) = self.state(number, WhichVersion::At(to))? else { return Ok(None) };
         let snapshots = self.snapshot_versions(number)?;
-        let mut tree = Tree::new(record.genesis.clone());
-        let (mut version, mut failed, mut left) = (0, None, false);
-        self.each_entry(number, 0, |change| {
+        let (mut tree, begin, ..) = self.beginning(number, Tree::new(record.genesis.clone()))?;
+        let (mut version, mut failed, mut left) = (begin, None, false);
+        self.each_entry(number, begin, |change| {
             if change.version > to {
                 return false;
             }

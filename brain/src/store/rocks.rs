@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path as FsPath;
 
-use actors::ports::{ReadError, Segment, TreeNumber};
+use actors::ports::{Base, ReadError, Segment, TreeNumber};
 use protocol::history::{Entry, Leaf};
 use protocol::state::Path;
 use protocol::{EntryId, FleetId};
@@ -13,11 +13,11 @@ use rocksdb::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{OpenError, StoreConfig, keys, record};
+use super::{OpenError, StoreConfig, base, keys, record};
 use crate::files;
 
 /// The format of the database. Another one is refused.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// `format`, `fleet`.
 pub(super) const META: &str = "meta";
@@ -33,6 +33,11 @@ pub(super) const LOG_ENDS: &str = "log_ends";
 pub(super) const LEAVES: &str = "leaves";
 /// Tree and version to [`Snapshot`](actors::ports::Snapshot).
 pub(super) const SNAPSHOTS: &str = "snapshots";
+/// Tree to [`Base`](actors::ports::Base), where its history was pruned.
+pub(super) const BASES: &str = "bases";
+/// Tree, log and number of an entry to [`Origin`](actors::ports::Origin), where the entry is older than
+/// the history and a leaf goes back to it.
+pub(super) const ORIGINS: &str = "origins";
 /// Device id to [`DeviceRecord`](super::DeviceRecord).
 pub(super) const DEVICES: &str = "devices";
 /// Number to [`EnrolmentRecord`](super::EnrolmentRecord).
@@ -63,7 +68,7 @@ pub(super) const MEMBERSHIPS: &str = "memberships";
 pub(super) const AUDIT: &str = "audit";
 
 /// All of them.
-pub(super) const FAMILIES: [&str; 18] = [
+pub(super) const FAMILIES: [&str; 20] = [
     META,
     TREE_IDS,
     TREES,
@@ -71,6 +76,8 @@ pub(super) const FAMILIES: [&str; 18] = [
     LOG_ENDS,
     LEAVES,
     SNAPSHOTS,
+    BASES,
+    ORIGINS,
     DEVICES,
     ENROLMENTS,
     API_TOKENS,
@@ -203,6 +210,17 @@ impl Rocks {
         batch.delete_cf(self.family(family), key);
     }
 
+    /// Adds the removal of all records from the key `from` on and before the key `to`.
+    pub(super) fn delete_range(
+        &self,
+        batch: &mut WriteBatch,
+        family: &'static str,
+        from: &[u8],
+        to: &[u8],
+    ) {
+        batch.delete_range_cf(self.family(family), from, to);
+    }
+
     /// Writes a batch and waits for the `fsync` that covers it.
     pub(super) fn write(&self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
         let mut options = WriteOptions::default();
@@ -242,22 +260,22 @@ impl Rocks {
     }
 
     /// The records from `from` on, upwards or downwards, with their keys.
-    pub(super) fn scan<T: DeserializeOwned>(
-        &self,
+    pub(super) fn scan<'a, T: DeserializeOwned>(
+        &'a self,
         family: &'static str,
         from: &[u8],
         direction: Direction,
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, T), ReadError>> {
+    ) -> impl Iterator<Item = Result<(Box<[u8]>, T), ReadError>> + use<'a, T> {
         self.scan_from(Reach::Disk, family, from, direction)
     }
 
-    fn scan_from<T: DeserializeOwned>(
-        &self,
+    fn scan_from<'a, T: DeserializeOwned>(
+        &'a self,
         reach: Reach,
         family: &'static str,
         from: &[u8],
         direction: Direction,
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, T), ReadError>> {
+    ) -> impl Iterator<Item = Result<(Box<[u8]>, T), ReadError>> + use<'a, T> {
         let mode = IteratorMode::From(from, direction);
         self.db.iterator_cf_opt(self.family(family), reach.options(), mode).map(move |row| {
             let (key, value) = row.map_err(read_error)?;
@@ -327,7 +345,12 @@ impl Rocks {
             if !key.starts_with(&from[..12]) {
                 break;
             }
-            let segment = self.segment(tree, first_version)?;
+            let segment = match self.segment(tree, first_version) {
+                Ok(segment) => segment,
+                // Above the end of a log, from before the history begins.
+                Err(ReadError::Pruned { .. }) => continue,
+                Err(error) => return Err(error),
+            };
             for (id, entry) in unpack(segment)? {
                 if entry.seq <= after {
                     continue;
@@ -362,10 +385,16 @@ impl Rocks {
 
     fn segment(&self, tree: TreeNumber, first_version: u64) -> Result<Segment, ReadError> {
         let key = keys::versioned(tree, first_version);
-        self.get(HISTORY, &key)?.ok_or_else(|| ReadError::Corrupt {
-            family: HISTORY,
-            detail: format!("tree {tree} lacks the segment of version {first_version}"),
-        })
+        if let Some(segment) = self.get(HISTORY, &key)? {
+            return Ok(segment);
+        }
+        match self.get::<Base>(BASES, &keys::tree(tree))? {
+            Some(base) if first_version <= base.version => Err(base::pruned(&base)),
+            _ => Err(ReadError::Corrupt {
+                family: HISTORY,
+                detail: format!("tree {tree} lacks the segment of version {first_version}"),
+            }),
+        }
     }
 
     fn family(&self, name: &str) -> &ColumnFamily {

@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use actors::ports::{ConflictRecord, ReadError, Segment, Snapshot, TreeNumber, TreeRecord};
+use actors::ports::{Base, ConflictRecord, ReadError, Segment, Snapshot, TreeNumber, TreeRecord};
 use data_encoding::HEXLOWER;
-use protocol::history::{Candidate, Entry, Leaf, LogId, LogState, Tree};
+use protocol::history::{Candidate, Checkpoint, Entry, Leaf, LogId, LogState, Tree};
 use protocol::state::{Path, Version};
 use protocol::{EntryId, FleetId};
 use rocksdb::Direction;
@@ -16,8 +16,8 @@ use serde::Serialize;
 
 use super::mark::MarkFile;
 use super::rocks::{
-    AUDIT, CONFLICT_IDS, CONFLICTS, FAMILIES, HISTORY, LEAVES, LOG_ENDS, Reach, Rocks, SNAPSHOTS,
-    TREE_IDS, TREES, unpack,
+    AUDIT, BASES, CONFLICT_IDS, CONFLICTS, FAMILIES, HISTORY, LEAVES, LOG_ENDS, Reach, Rocks,
+    SNAPSHOTS, TREE_IDS, TREES, unpack,
 };
 use super::{AuditChecked, OpenError, StoreConfig, audit, keys};
 
@@ -131,7 +131,7 @@ fn name(family: &'static str, key: &[u8]) -> String {
         (HISTORY | SNAPSHOTS | CONFLICTS, Some(version)) => {
             format!("tree {tree}, version {}", Version::from_be_bytes(*version))
         }
-        (TREES, _) => format!("tree {tree}"),
+        (TREES | BASES, _) => format!("tree {tree}"),
         _ => HEXLOWER.encode(key),
     }
 }
@@ -194,7 +194,7 @@ impl<'a> TreeCheck<'a> {
             let Some(version) = keys::version_of(self.number, &key) else { break };
             self.snapshots.insert(version);
         }
-        if self.fold() {
+        if self.begin() && self.fold() {
             self.check_end();
         }
         self.check_signatures();
@@ -203,6 +203,31 @@ impl<'a> TreeCheck<'a> {
     fn found(&mut self, family: &'static str, what: impl Into<String>) {
         let record = format!("tree {}, version {}", self.number, self.version);
         self.verified.found(family, record, what);
+    }
+
+    /// Begins with what stands in place of what was pruned; false where that is not there.
+    fn begin(&mut self) -> bool {
+        let Ok(Some(base)) = self.rocks.get::<Base>(BASES, &keys::tree(self.number)) else {
+            return true;
+        };
+        self.version = base.version;
+        let key = keys::versioned(self.number, base.version);
+        let kept = self.rocks.get::<Snapshot>(SNAPSHOTS, &key).ok().flatten();
+        let Some(Snapshot { logs, leaves, .. }) = kept else {
+            self.found(BASES, "the snapshot that the history begins with is missing");
+            return false;
+        };
+        let Base { authority, signature, .. } = base;
+        let checkpoint = Checkpoint { tree: self.tree.id(), logs, leaves, authority, signature };
+        // Whether it was a brain is judged where a checkpoint is taken.
+        if let Err(error) = checkpoint.verify(|_| true) {
+            self.found(BASES, format!("what stands in place of what was pruned: {error}"));
+            return false;
+        }
+        self.verified.signatures += 1;
+        let Checkpoint { logs, leaves, .. } = checkpoint;
+        self.tree = Tree::restore(self.record.genesis.clone(), logs, leaves);
+        true
     }
 
     /// Folds the whole history; false where that came to an end too soon.

@@ -14,13 +14,13 @@ use crate::harness::{
 };
 
 /// A device with its folder, its agent and its id.
-struct Member {
-    folder: TempDir,
-    edge: Option<Edge>,
-    id: String,
+pub(crate) struct Member {
+    pub(crate) folder: TempDir,
+    pub(crate) edge: Option<Edge>,
+    pub(crate) id: String,
 }
 
-fn member(brain: &Brain) -> Member {
+pub(crate) fn member(brain: &Brain) -> Member {
     let folder = tempfile::tempdir().expect("a folder");
     enroll(brain, folder.path());
     let mut member = Member { edge: Some(Edge::run(folder.path())), folder, id: String::new() };
@@ -29,35 +29,35 @@ fn member(brain: &Brain) -> Member {
     member
 }
 
-fn call(folder: &Path, args: &[&str]) -> Output {
+pub(crate) fn call(folder: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(edge_binary());
     command.args(args).args(["--output", "json", "--data-dir"]).arg(folder);
     command.output().expect("runs")
 }
 
-fn status(member: &Member) -> Option<Value> {
+pub(crate) fn status(member: &Member) -> Option<Value> {
     serde_json::from_slice(&call(member.folder.path(), &["status"]).stdout).ok()
 }
 
 /// What a device holds of the group.
-fn share(member: &Member) -> Option<Value> {
+pub(crate) fn share(member: &Member) -> Option<Value> {
     let output = call(member.folder.path(), &["shared", "list"]);
     let shares: Vec<Value> = serde_json::from_slice(&output.stdout).ok()?;
     shares.into_iter().find(|share| share["group"] == "north")
 }
 
-fn leaf(member: &Member, path: &str) -> Option<Value> {
+pub(crate) fn leaf(member: &Member, path: &str) -> Option<Value> {
     let output = call(member.folder.path(), &["shared", "show", "north"]);
     let share: Value = serde_json::from_slice(&output.stdout).ok()?;
     share["shared"].get(path).cloned()
 }
 
-fn set(member: &Member, leaf: &str) {
+pub(crate) fn set(member: &Member, leaf: &str) {
     let output = call(member.folder.path(), &["shared", "set", "north", leaf, "--reason", "test"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn wait(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn wait(what: &str, holds: impl Fn() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < SOON, "never: {what}");
@@ -78,14 +78,14 @@ fn group() -> (Brain, [Member; 2]) {
 }
 
 /// The roots that the brain and the members have.
-fn roots(brain: &Brain, members: &[Member]) -> Vec<Value> {
+pub(crate) fn roots(brain: &Brain, members: &[Member]) -> Vec<Value> {
     let groups = printed(brain, &["group", "list"]);
     let held =
         members.iter().map(|member| share(member).map_or(Value::Null, |s| s["root"].clone()));
     [groups[0]["root"].clone()].into_iter().chain(held).collect()
 }
 
-fn agree(brain: &Brain, members: &[Member]) {
+pub(crate) fn agree(brain: &Brain, members: &[Member]) {
     wait("all hold the same", || {
         let roots = roots(brain, members);
         roots.windows(2).all(|pair| pair[0] == pair[1])

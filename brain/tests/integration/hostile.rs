@@ -76,6 +76,7 @@ fn caller(membership: &Membership, device: &LightDevice, exporter: [u8; 32]) -> 
     let replica = protocol::session::Replica {
         tree: device.tree.id(),
         logs: Vec::new(),
+        floor: protocol::history::VersionVector::default(),
         author: keypair.public(),
     };
     Caller {

@@ -23,6 +23,7 @@ mod oracle;
 mod page;
 mod queries;
 mod reload;
+mod retention;
 mod seals;
 mod stopping;
 mod store;

@@ -15,18 +15,18 @@ use protocol::{DeviceId, FleetId};
 
 use crate::harness::count;
 
-const FLEET: FleetId = FleetId([1; 16]);
+pub(crate) const FLEET: FleetId = FleetId([1; 16]);
 const DEVICE: DeviceId = DeviceId([2; 16]);
 
-fn open(folder: &FsPath) -> Store {
+pub(crate) fn open(folder: &FsPath) -> Store {
     Store::open(config(folder), FLEET, false).expect("the store opens")
 }
 
-fn config(folder: &FsPath) -> StoreConfig {
+pub(crate) fn config(folder: &FsPath) -> StoreConfig {
     StoreConfig { disk_reserve_bytes: 0, ..StoreConfig::new(folder.join("store")) }
 }
 
-fn twin(store: &Store, epoch: u64) -> Twin {
+pub(crate) fn twin(store: &Store, epoch: u64) -> Twin {
     let keypair = Keypair::from_seed(&[3; 32]);
     let brains = [keypair.public()].into();
     let genesis = Genesis { kind: TreeKind::Device, fleet: FLEET, name: DEVICE.to_string() };
@@ -34,18 +34,18 @@ fn twin(store: &Store, epoch: u64) -> Twin {
     Twin::new(DEVICE, Vec::new(), BrainAuthor { keypair, epoch, brains }, loaded)
 }
 
-fn at(ms: u64) -> Now {
+pub(crate) fn at(ms: u64) -> Now {
     Now { wall_ms: ms, mono_ms: ms, quality: ClockQuality::Synchronised }
 }
 
-fn commit(store: &Store, commit: TreeCommit) -> Result<(), CommitError> {
+pub(crate) fn commit(store: &Store, commit: TreeCommit) -> Result<(), CommitError> {
     let (done, wait) = std::sync::mpsc::channel();
     store.commit(commit, Box::new(move |result| done.send(result).expect("somebody waits")));
     wait.recv().expect("an answer")
 }
 
 /// Writes `desired/count = n` at time `n * 10`.
-fn write(store: &Store, twin: &mut Twin, n: u64) -> State {
+pub(crate) fn write(store: &Store, twin: &mut Twin, n: u64) -> State {
     let changes = vec![(Path::new("desired/count").expect("valid"), Some(count(n)))];
     let provenance = Provenance::new(StateSource::Operator, "user:test", "counting");
     let written = twin.write(changes, provenance, at(n * 10)).expect("allowed").expect("a change");

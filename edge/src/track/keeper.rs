@@ -101,6 +101,10 @@ impl Node for Track {
                 let taken = self.take_cut(ctx, cut).await?;
                 reply.send(taken);
             }
+            Msg::TakeCheckpoint(checkpoint, reply) => {
+                let merged = Box::pin(self.take_checkpoint(&checkpoint)).await?;
+                reply.send(merged);
+            }
             Msg::Compare(logs, root, reply) => {
                 let compared = self.compare(&logs, root).await?;
                 reply.send(compared);
@@ -209,6 +213,7 @@ impl Node for Track {
             Msg::Ingest(..) => "ingest",
             Msg::TakeSignedHead(..) => "take_signed_head",
             Msg::TakeCut(..) => "take_cut",
+            Msg::TakeCheckpoint(..) => "take_checkpoint",
             Msg::Compare(..) => "compare",
             Msg::Acked(..) => "acked",
             Msg::PeerHeads(..) => "peer_heads",

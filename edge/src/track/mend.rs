@@ -79,7 +79,9 @@ impl Track {
             let id_here = if seq == ours.seq {
                 Some(ours.id)
             } else {
-                self.range(number, seq, 1).await?.first().map(|next| next.prev)
+                let next = self.range(number, seq, 1).await?;
+                // Pruned, or never here: a checkpoint took the place of what follows.
+                next.first().filter(|next| next.seq == seq + 1).map(|next| next.prev)
             };
             match id_here {
                 Some(id) if id == theirs.id => {

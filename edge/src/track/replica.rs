@@ -1,6 +1,7 @@
 //! The device's replica of a tree, and what of it has yet to become durable.
 
 mod logs;
+mod merge;
 mod rights;
 mod views;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::supervise::{AskError, NodeError};
+use protocol::history::VersionVector;
 use protocol::session::handshake::{Caller, Intent};
 use protocol::session::{Replica, Session, with_causes};
 use tokio::sync::{oneshot, watch};
@@ -155,7 +156,12 @@ impl Calling {
             keypair: identity.keypair.clone(),
             intent: Intent::Link {
                 certificate: enrolment.certificate.clone(),
-                replica: Replica { tree: view.tree, logs: view.positions, author },
+                replica: Replica {
+                    tree: view.tree,
+                    logs: view.positions,
+                    floor: VersionVector::default(),
+                    author,
+                },
             },
             compressions: self.args.compressions,
             challenge,

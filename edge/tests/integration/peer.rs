@@ -296,7 +296,10 @@ impl Talk {
                     });
                     let logs =
                         tree.logs().iter().map(|log| LogPosition::of(tree, log.log)).collect();
-                    Replica { tree: tree.id(), logs, author }
+                    {
+                        let floor = protocol::history::VersionVector::default();
+                        Replica { tree: tree.id(), logs, floor, author }
+                    }
                 };
                 let connection = 1 + self.peer.0.connections.fetch_add(1, Ordering::Relaxed);
                 self.feed(Input::Authorised { connection, replica });

@@ -88,6 +88,34 @@ pub enum CutCause {
     },
 }
 
+impl CutCause {
+    /// Adds the cause, signatures included, to canonical bytes.
+    pub(super) fn write_canonical(&self, writer: &mut Writer) {
+        writer.u8(self.number());
+        match self {
+            Self::Sealed { signature } => {
+                writer.raw(&signature.0);
+            }
+            Self::Revoked { authority, signature } => {
+                writer.raw(&authority.0).raw(&signature.0);
+            }
+            Self::Equivocation { heads } => {
+                for signed in heads.iter() {
+                    writer.raw(&signed.head.canonical()).raw(&signed.signature.0);
+                }
+            }
+        }
+    }
+
+    fn number(&self) -> u8 {
+        match self {
+            Self::Sealed { .. } => 1,
+            Self::Revoked { .. } => 2,
+            Self::Equivocation { .. } => 3,
+        }
+    }
+}
+
 /// Why a cut does not count.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CutError {
@@ -177,11 +205,7 @@ impl Cut {
         writer.raw(&self.tree.0);
         self.log.write_canonical(&mut writer);
         writer.u64(self.last_seq).raw(&self.last_id.0);
-        writer.u8(match self.cause {
-            CutCause::Sealed { .. } => 1,
-            CutCause::Revoked { .. } => 2,
-            CutCause::Equivocation { .. } => 3,
-        });
+        writer.u8(self.cause.number());
         writer.finish()
     }
 }

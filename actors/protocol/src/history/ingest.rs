@@ -2,7 +2,7 @@
 
 use super::{
     ENTRY_BYTES_MAX, Entry, Forbidden, LEAVES_MAX, LOGS_MAX, LogId, LogState, Role, TEXT_BYTES_MAX,
-    Tree, TreeKind,
+    TREE_BYTES_MAX, Tree, TreeKind,
 };
 use crate::clock::{ClockAhead, Hlc, check_not_ahead};
 use crate::constraint::Broken;
@@ -11,6 +11,8 @@ use crate::{DeviceId, EntryId, ErrorCode, TreeId};
 
 /// So many leaves and logs of a shared tree are for brains alone.
 const KEPT_FOR_BRAINS: usize = 1_000;
+/// And so many bytes of the leaves of any tree.
+const BYTES_FOR_BRAINS: usize = 256 << 10;
 /// The most logs of one member of a shared tree. It begins one when its disk is lost.
 const LOGS_OF_MEMBER_MAX: usize = 64;
 
@@ -116,7 +118,7 @@ pub enum Refusal {
     /// The tree cannot grow further.
     #[error("the tree has {limit} {what} already")]
     TreeFull {
-        /// Leaves or logs.
+        /// Leaves, logs or bytes.
         what: &'static str,
         /// How many it may have.
         limit: usize,
@@ -265,6 +267,15 @@ fn check_room(tree: &Tree, entry: &Entry, role: Role) -> Result<(), Refusal> {
     let new = entry.delta.changes().filter(|(path, _)| !tree.leaves().contains_key(*path)).count();
     if new > 0 && tree.leaves().len() + new > leaves_max {
         return Err(Refusal::TreeFull { what: "leaves", limit: leaves_max });
+    }
+    let bytes_max = match role {
+        Role::Brain => TREE_BYTES_MAX,
+        Role::Member(_) | Role::Owner(_) => TREE_BYTES_MAX - BYTES_FOR_BRAINS,
+    };
+    // No entry makes the leaves grow by more than the difference.
+    let is_near = tree.bytes() > TREE_BYTES_MAX - 2 * BYTES_FOR_BRAINS;
+    if is_near && tree.bytes() + tree.growth(entry) > bytes_max && tree.growth(entry) > 0 {
+        return Err(Refusal::TreeFull { what: "bytes", limit: bytes_max });
     }
     if tree.log(&entry.log).is_some() {
         return Ok(());

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Entry;
+use crate::canonical::Writer;
 use crate::clock::Hlc;
 use crate::state::{StateSource, Value};
 
@@ -37,6 +38,23 @@ impl Candidate {
             policy: entry.policy,
             source: entry.provenance.source,
         }
+    }
+
+    /// Adds all of it to canonical bytes; its log by the number that it has in its tree.
+    pub(super) fn write_canonical(&self, writer: &mut Writer) {
+        writer.u32(self.log).u64(self.seq);
+        match &self.value {
+            Some(value) => value.write_canonical(writer.u8(1)),
+            None => {
+                writer.u8(0);
+            }
+        }
+        writer.u64(self.hlc.wall_ms).u32(self.hlc.counter);
+        match self.lease_until_ms {
+            Some(until) => writer.u8(1).u64(until),
+            None => writer.u8(0),
+        };
+        writer.u32(self.policy).u8(self.source.number());
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Candidate, Entry, Leaf, Tree, VersionVector};
+use super::{Candidate, Entry, Leaf, LogState, Tree, VersionVector};
 use crate::state::Path;
 
 /// Folds leaves of a tree again whose candidates a cut has taken: what those had replaced is only
 /// in the history.
 ///
-/// Give it every log from its first entry on, each in order, the logs one after another in any
-/// order; entries above a log's end do not count. It keeps one candidate a log and leaf, however
+/// Give it every log from its first entry on, or from where a [checkpoint](Self::start_from) stands
+/// in place of what came before, each in order, the logs one after another in any order; entries
+/// above a log's end do not count. It keeps one candidate a log and leaf, however
 /// long the history is.
 #[derive(Debug)]
 pub struct Refold {
@@ -22,6 +23,25 @@ impl Refold {
     pub fn of(paths: impl IntoIterator<Item = Path>) -> Self {
         let leaves = paths.into_iter().map(|path| (path, BTreeMap::new())).collect();
         Self { leaves, contexts: BTreeMap::new() }
+    }
+
+    /// Begins with what `tree` had come to at some time, whose entries are kept no longer. No log
+    /// of it ends below that.
+    pub fn start_from(&mut self, tree: &Tree, logs: &[LogState], leaves: &BTreeMap<Path, Leaf>) {
+        let number = |log: u32| logs.get(log as usize).and_then(|old| tree.log_number(&old.log));
+        for (state, log) in logs.iter().zip(0..) {
+            if let Some(log) = number(log) {
+                self.contexts.insert(log, state.context.clone());
+            }
+        }
+        for (path, candidates) in &mut self.leaves {
+            for old in leaves.get(path).into_iter().flat_map(|leaf| &leaf.candidates) {
+                let Some(log) = number(old.log) else { continue };
+                let candidate = Candidate { log, ..old.clone() };
+                // What it had replaced is not here any more, and what comes later it had not seen.
+                candidates.insert(log, (candidate, VersionVector::default()));
+            }
+        }
     }
 
     /// Whether there is nothing to fold.

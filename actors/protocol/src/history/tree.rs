@@ -1,5 +1,6 @@
 //! A replica of a tree: what its logs fold to.
 
+mod merge;
 mod shown;
 
 use std::collections::BTreeMap;
@@ -11,13 +12,19 @@ use crate::canonical::Writer;
 use crate::clock::Hlc;
 use crate::conflict::ConflictPolicy;
 use crate::constraint::Constraints;
-use crate::state::Path;
+use crate::state::{Path, Value};
 use crate::{EntryId, PublicKey, TreeId};
+
+pub use merge::MergeError;
 
 /// The most leaves that a tree may have, removed ones that are still remembered included.
 pub const LEAVES_MAX: usize = 10_000;
 /// The most logs that a tree may have.
 pub const LOGS_MAX: usize = 4_096;
+/// The most bytes that a tree's leaves may take, paths included: a snapshot is one record.
+pub const TREE_BYTES_MAX: usize = 2 << 20;
+/// What a candidate takes beside its value.
+const CANDIDATE_BYTES: usize = 32;
 
 /// A replica of a tree.
 ///
@@ -31,6 +38,8 @@ pub struct Tree {
     logs: Vec<LogState>,
     index: BTreeMap<LogId, u32>,
     leaves: BTreeMap<Path, Leaf>,
+    /// What the leaves take.
+    bytes: usize,
     /// What the leaves below [`POLICY_PREFIX`](crate::conflict::POLICY_PREFIX) say, where it can be read.
     policies: BTreeMap<u32, ConflictPolicy>,
     /// What the leaves below [`CONSTRAINTS_PREFIX`](crate::constraint::CONSTRAINTS_PREFIX) say, where
@@ -93,6 +102,7 @@ impl Tree {
             logs: Vec::new(),
             index: BTreeMap::new(),
             leaves: BTreeMap::new(),
+            bytes: 0,
             policies: BTreeMap::new(),
             constraints: BTreeMap::new(),
             members: BTreeMap::new(),
@@ -103,6 +113,7 @@ impl Tree {
     pub fn restore(genesis: Genesis, logs: Vec<LogState>, leaves: BTreeMap<Path, Leaf>) -> Self {
         let index = logs.iter().enumerate().map(|(n, state)| (state.log, n as u32)).collect();
         let mut tree = Self { logs, index, leaves, ..Self::new(genesis) };
+        tree.measure();
         let paths: Vec<_> = tree.leaves_about_the_tree().cloned().collect();
         tree.read_leaves(&paths);
         tree
@@ -146,6 +157,33 @@ impl Tree {
     /// The leaves with their candidates.
     pub fn leaves(&self) -> &BTreeMap<Path, Leaf> {
         &self.leaves
+    }
+
+    /// About how many bytes the leaves take, paths included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// By how many bytes an entry would make the leaves grow; 0 where it makes them shrink.
+    pub(super) fn growth(&self, entry: &Entry) -> usize {
+        let context = self.log(&entry.log).map(|state| &state.context);
+        let is_replaced = |c: &&Candidate| {
+            let log = &self.logs[c.log as usize].log;
+            *log == entry.log
+                || entry.seen.contains(log, c.seq)
+                || context.is_some_and(|context| context.contains(log, c.seq))
+        };
+        let (mut added, mut gone) = (0, 0);
+        for (path, value) in entry.delta.changes() {
+            added += CANDIDATE_BYTES + value.map_or(0, Value::size_bytes);
+            match self.leaves.get(path) {
+                Some(leaf) => {
+                    gone += leaf.candidates.iter().filter(is_replaced).map(bytes_of).sum::<usize>();
+                }
+                None => added += path.as_str().len(),
+            }
+        }
+        added.saturating_sub(gone)
     }
 
     /// How far each log is applied.
@@ -200,7 +238,10 @@ impl Tree {
         let mut touched = Vec::with_capacity(entry.delta.len());
         for (path, value) in entry.delta.changes() {
             let candidate = Candidate::of(entry, number, value);
-            leaves.entry(path.clone()).or_default().put(candidate, seen);
+            let before = leaves.get(path).map_or(0, |leaf| leaf_bytes(path, leaf));
+            let leaf = leaves.entry(path.clone()).or_default();
+            leaf.put(candidate, seen);
+            self.bytes = self.bytes + leaf_bytes(path, leaf) - before;
             touched.push(path.clone());
         }
         self.read_leaves(&touched);
@@ -252,6 +293,7 @@ impl Tree {
             }
             !leaf.candidates.is_empty()
         });
+        self.measure();
         self.read_leaves(&touched);
         touched
     }
@@ -265,6 +307,7 @@ impl Tree {
                 None => self.leaves.remove(&path),
             };
         }
+        self.measure();
         self.read_leaves(&paths);
     }
 
@@ -291,6 +334,10 @@ impl Tree {
         writer.hash()
     }
 
+    fn measure(&mut self) {
+        self.bytes = self.leaves.iter().map(|(path, leaf)| leaf_bytes(path, leaf)).sum();
+    }
+
     fn number_of(&mut self, log: LogId) -> u32 {
         if let Some(number) = self.index.get(&log) {
             return *number;
@@ -300,4 +347,12 @@ impl Tree {
         self.index.insert(log, number);
         number
     }
+}
+
+fn leaf_bytes(path: &Path, leaf: &Leaf) -> usize {
+    path.as_str().len() + leaf.candidates.iter().map(bytes_of).sum::<usize>()
+}
+
+fn bytes_of(candidate: &Candidate) -> usize {
+    CANDIDATE_BYTES + candidate.value.as_ref().map_or(0, Value::size_bytes)
 }

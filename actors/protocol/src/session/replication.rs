@@ -5,6 +5,7 @@
 //! the peer refuses rests until its author has dealt with the refusal. Of a shared tree, what
 //! third parties wrote is passed on once it is under their signature.
 
+mod checkpoint;
 mod log;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,6 +21,7 @@ use crate::wire::{
 };
 use crate::{ErrorCode, TreeId};
 
+use checkpoint::Parts;
 use log::Log;
 
 /// What both sides have of one tree.
@@ -41,6 +43,10 @@ pub(super) struct Replication {
     traces: VecDeque<(LogId, EntryTrace)>,
     /// Ends of logs, until the peer's heads come.
     cuts_due: Vec<Cut>,
+    /// A checkpoint is being read, because the peer lacks what is kept nowhere else.
+    reads_checkpoint: bool,
+    /// What has come of the peer's checkpoint.
+    parts: Parts,
 }
 
 impl Replication {
@@ -56,6 +62,8 @@ impl Replication {
             unconsumed: 0,
             traces: VecDeque::new(),
             cuts_due: Vec::new(),
+            reads_checkpoint: false,
+            parts: Parts::default(),
             replica,
         }
     }
@@ -71,6 +79,8 @@ impl Replication {
         }
         self.credit_to_send = i64::from(self.terms.credit_to_send);
         self.unconsumed = 0;
+        self.reads_checkpoint = false;
+        self.parts = Parts::default();
         for log in self.logs.values_mut() {
             let Log { ours, id, sealed, is_cut, .. } = **log;
             let seal_due = log.seal_due.take();
@@ -92,6 +102,11 @@ impl Replication {
                 self.refuse(log, seq, error, consumed_bytes, fatal, now, outputs)?;
             }
             Input::Fetched { log, entries } => self.fetched(log, entries, outputs),
+            Input::Checkpoint(checkpoint) => self.send_checkpoint(&checkpoint, outputs),
+            Input::Pruned(floor) => {
+                self.replica.floor.merge(&floor);
+                self.pump(outputs);
+            }
             Input::Traced { log, trace } => {
                 if self.traces.len() == TRACES_MAX {
                     self.traces.pop_front();
@@ -167,6 +182,7 @@ impl Replication {
                 outputs.push(Output::TakeCut(cut));
                 Ok(())
             }
+            Message::Checkpoint(part) => self.take_part(part, outputs),
             Message::Ack(ack) => self.acked(ack, outputs),
             Message::Refuse(refuse) => {
                 self.credit_to_send += i64::from(refuse.credit_bytes);
@@ -422,8 +438,12 @@ impl Replication {
 
     /// Asks for what the peer lacks, and sends the seals of what it has.
     fn pump(&mut self, outputs: &mut Vec<Output>) {
-        if !self.peer_known {
+        if !self.peer_known || self.reads_checkpoint {
             return;
+        }
+        if self.peer_lacks_checkpoint() {
+            self.reads_checkpoint = true;
+            return outputs.push(Output::FetchCheckpoint);
         }
         let mut seals = Vec::new();
         for (_, log) in self.logs.iter_mut().filter(|(_, log)| !log.refused) {

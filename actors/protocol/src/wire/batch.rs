@@ -165,6 +165,18 @@ impl Batch {
         self.entries.is_empty()
     }
 
+    /// About how many bytes it takes, encoded and not compressed.
+    pub fn size_bytes(&self) -> usize {
+        let paths = self.paths.iter().map(|path| path.len() + 1);
+        let texts = self.provenances.iter().map(|p| p.principal.len() + p.reason.len() + 3);
+        let value = |(_, value): &(u32, Value)| 3 + value.size_bytes();
+        let entries = self.entries.iter().map(|entry| {
+            let values = entry.added.iter().chain(&entry.modified).map(value).sum::<usize>();
+            16 + 40 * entry.seen.len() + values + 2 * entry.removed.len() + entry.extra.len()
+        });
+        140 + paths.chain(texts).chain(entries).sum::<usize>()
+    }
+
     /// The number of its last entry.
     pub fn last_seq(&self) -> u64 {
         self.first_seq.saturating_add(self.entries.len() as u64).saturating_sub(1)

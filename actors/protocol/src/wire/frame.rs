@@ -13,7 +13,7 @@ pub const VERSION_MIN: u8 = 1;
 /// The newest protocol version spoken here.
 ///
 /// - 1: handshake, heads, entries, acknowledgements with credit, seals, cuts, heartbeat, traces,
-///   shared trees.
+///   shared trees, checkpoints.
 pub const VERSION_MAX: u8 = 1;
 
 /// The header's length.
@@ -90,10 +90,11 @@ impl FrameError {
     }
 }
 
-/// Encodes a message; only entries are worth compressing.
+/// Encodes a message; only entries and checkpoints are worth compressing.
 pub fn encode(message: &Message, version: u8, wanted: Compression) -> Vec<u8> {
     let kind = message.kind();
-    let wanted = if kind == MessageKind::Entries { wanted } else { Compression::None };
+    let is_bulk = matches!(kind, MessageKind::Entries | MessageKind::Checkpoint);
+    let wanted = if is_bulk { wanted } else { Compression::None };
     let (used, body) = compress(message.encode_body(), wanted);
     let mut frame = Vec::with_capacity(HEADER_BYTES + body.len());
     frame.extend_from_slice(&[version, CODEC_ID, kind as u8, used.number()]);
@@ -158,6 +159,7 @@ impl Message {
             Self::Traces(body) => codec::encode(body),
             Self::Share(body) => codec::encode(body),
             Self::Leave(body) => codec::encode(body),
+            Self::Checkpoint(body) => codec::encode(body),
         }
     }
 
@@ -180,6 +182,7 @@ impl Message {
             MessageKind::Traces => Self::Traces(codec::decode(body)?),
             MessageKind::Share => Self::Share(codec::decode(body)?),
             MessageKind::Leave => Self::Leave(codec::decode(body)?),
+            MessageKind::Checkpoint => Self::Checkpoint(codec::decode(body)?),
         })
     }
 }

@@ -80,6 +80,8 @@ messages! {
     Share(Share) = 16,
     /// A shared tree that a side speaks of no longer.
     Leave(Leave) = 17,
+    /// A part of a checkpoint, in place of entries that are kept no longer.
+    Checkpoint(CheckpointPart) = 18,
 }
 
 impl Message {
@@ -93,6 +95,7 @@ impl Message {
             Self::Ack(ack) => Some(ack.tree),
             Self::Refuse(refuse) => Some(refuse.tree),
             Self::Traces(traces) => Some(traces.tree),
+            Self::Checkpoint(part) => Some(part.tree),
             Self::Hello(_)
             | Self::HelloReply(_)
             | Self::Auth(_)
@@ -320,6 +323,23 @@ pub struct Leave {
     /// The tree.
     pub tree: TreeId,
 }
+
+/// A part of a [`Checkpoint`](crate::history::Checkpoint). Parts come in order, and nothing of the
+/// tree between them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointPart {
+    /// The tree.
+    pub tree: TreeId,
+    /// Its number, from 0.
+    pub part: u32,
+    /// How many there are.
+    pub parts: u32,
+    /// A piece of the encoded checkpoint, [`PART_BYTES_MAX`] at most.
+    pub bytes: Vec<u8>,
+}
+
+/// The most bytes of a [`CheckpointPart`]: with its header it fits a frame as it is.
+pub const PART_BYTES_MAX: usize = 48 << 10;
 
 /// Are you there?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ mod faults;
 mod flow;
 mod handshake;
 mod impostors;
+mod pruned;
 mod resume;
 mod shared;
 mod store;

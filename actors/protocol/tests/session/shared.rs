@@ -3,6 +3,7 @@
 use protocol::clock::{ClockQuality, Hlc};
 use protocol::history::{
     Author, Draft, Entry, Genesis, Head, LogId, Provenance, SignedHead, Tree, TreeKind,
+    VersionVector,
 };
 use protocol::keys::Keypair;
 use protocol::session::{Input, Output, Replica, SHARED_TREES_MAX};
@@ -55,7 +56,8 @@ impl Group {
 
     fn share<'a>(&self, author: &Keypair) -> Input<'a> {
         let logs = self.tree.heads().map(|head| LogPosition::of(&self.tree, head.log)).collect();
-        let replica = Replica { tree: self.id(), logs, author: author.public() };
+        let floor = VersionVector::default();
+        let replica = Replica { tree: self.id(), logs, floor, author: author.public() };
         let (genesis, root) = (self.tree.genesis().clone(), self.tree.root());
         Input::Share { genesis, replica: Box::new(replica), root }
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use protocol::clock::{ClockQuality, Hlc};
 use protocol::history::{
-    Admission, Author, Cut, Draft, Entry, Genesis, Head, LogId, Provenance, Role, SignedHead, Tree,
-    TreeKind, admit,
+    Admission, Author, Checkpoint, Cut, Draft, Entry, Genesis, Head, LogId, Provenance, Role,
+    SignedHead, Tree, TreeKind, VersionVector, admit,
 };
 use protocol::keys::Keypair;
 use protocol::session::Replica;
@@ -35,7 +35,10 @@ pub(crate) fn device_key() -> Keypair {
 #[derive(Clone)]
 pub(crate) struct Store {
     pub(crate) tree: Tree,
+    /// The entries that are kept.
     pub(crate) logs: BTreeMap<LogId, Vec<Entry>>,
+    /// What the tree had come to when the others were dropped.
+    pub(crate) base: Option<Tree>,
     /// How many entries came that were here already.
     pub(crate) duplicates: usize,
     keypair: Keypair,
@@ -51,6 +54,7 @@ impl Store {
         Self {
             tree: Tree::new(genesis),
             logs: BTreeMap::new(),
+            base: None,
             duplicates: 0,
             keypair,
             author: Author::new(log, Hlc::default()),
@@ -78,7 +82,23 @@ impl Store {
 
     pub(crate) fn replica(&self) -> Replica {
         let logs = self.tree.heads().map(|head| self.position(head.log)).collect();
-        Replica { tree: self.tree.id(), logs, author: self.keypair.public() }
+        Replica { tree: self.tree.id(), logs, floor: self.floor(), author: self.keypair.public() }
+    }
+
+    pub(crate) fn floor(&self) -> VersionVector {
+        self.base.as_ref().map_or_else(VersionVector::default, Tree::vector)
+    }
+
+    /// Keeps no entry any longer, but a checkpoint.
+    pub(crate) fn prune(&mut self) {
+        self.base = Some(self.tree.clone());
+        self.logs.values_mut().for_each(Vec::clear);
+    }
+
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        let base = self.base.as_ref().expect("pruned");
+        let (logs, leaves) = (base.logs().to_vec(), base.leaves().clone());
+        Checkpoint::sign(&self.keypair, base.id(), logs, leaves)
     }
 
     pub(crate) fn position(&self, log: LogId) -> LogPosition {
@@ -113,7 +133,8 @@ impl Store {
     }
 
     pub(crate) fn fetch(&self, log: LogId, after: u64, bytes_max: usize) -> Vec<Entry> {
-        let entries = self.logs.get(&log).map_or(&[][..], |entries| &entries[after as usize..]);
+        let entries = self.logs.get(&log).map_or(&[][..], |entries| &entries[..]);
+        let entries = &entries[entries.partition_point(|entry| entry.seq <= after)..];
         let mut bytes = 0;
         let fits = entries.iter().take_while(|entry| {
             let first = bytes == 0;

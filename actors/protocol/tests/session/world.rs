@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use protocol::clock::ClockQuality;
 use protocol::compress::Compression;
-use protocol::history::{Cut, Entry, LogId, SignedHead};
+use protocol::history::{Checkpoint, Cut, Entry, LogId, SignedHead};
 use protocol::keys::{Certificate, Chain, Subject, Validity};
 use protocol::session::handshake::{Answerer, Caller, Intent};
 use protocol::session::{Ended, Input, Limits, Now, Output, Session};
@@ -66,6 +66,7 @@ enum Work {
     Ingest(LogId, Vec<(EntryId, Entry)>, u32),
     TakeSignedHead(SignedHead),
     TakeCut(Cut),
+    TakeCheckpoint(Box<Checkpoint>),
 }
 
 /// One side: a session and the shell around it.
@@ -144,6 +145,14 @@ impl Side {
             }
             Output::TakeSignedHead(signed) => self.enqueue(Work::TakeSignedHead(signed), now_ms),
             Output::TakeCut(cut) => self.enqueue(Work::TakeCut(cut), now_ms),
+            Output::FetchCheckpoint => {
+                let checkpoint = Box::new(self.store.checkpoint());
+                self.events.push(Output::FetchCheckpoint);
+                self.feed(Input::Checkpoint(checkpoint), now_ms);
+            }
+            Output::TakeCheckpoint(checkpoint) => {
+                self.enqueue(Work::TakeCheckpoint(checkpoint), now_ms);
+            }
             Output::Authorise(_) => {
                 let replica = self.store.replica();
                 self.feed(Input::Authorised { connection: 1, replica }, now_ms);
@@ -162,6 +171,12 @@ impl Side {
         }
     }
 
+    /// Lets the store go on.
+    pub(crate) fn resume(&mut self, now_ms: u64) {
+        self.paused = false;
+        self.work(now_ms);
+    }
+
     fn enqueue(&mut self, work: Work, now_ms: u64) {
         self.held.push_back(work);
         if !self.paused {
@@ -176,6 +191,12 @@ impl Side {
                 Work::TakeSignedHead(signed) => {
                     if self.store.tree.take_signed_head(signed) {
                         self.stored(signed.head.log, 0, now_ms);
+                    }
+                }
+                Work::TakeCheckpoint(checkpoint) => {
+                    self.store.tree.merge(&checkpoint).expect("of one history");
+                    for (log, _) in checkpoint.vector().iter() {
+                        self.stored(*log, 0, now_ms);
                     }
                 }
                 Work::TakeCut(cut) => {
@@ -311,8 +332,7 @@ impl Link {
 
     /// Lets the answerer's store go on.
     pub(crate) fn resume_store(&mut self) {
-        self.answerer.paused = false;
-        self.answerer.work(self.now_ms);
+        self.answerer.resume(self.now_ms);
     }
 
     /// Gives the answerer a message that the caller's session did not send.

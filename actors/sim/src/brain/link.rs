@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use actors::ports::LinkEvent;
 use protocol::compress::Compression;
+use protocol::history::Checkpoint;
 use protocol::session::handshake::Answerer;
 use protocol::session::{Input, Output, Replica, Session, error};
 use protocol::{DeviceId, ErrorCode, SyncError};
@@ -87,6 +88,8 @@ impl SimBrain {
                 Input::Refused { log, seq, error, consumed_bytes, fatal }
             }
             LinkEvent::Fetched { log, entries } => Input::Fetched { log, entries },
+            LinkEvent::Checkpoint(checkpoint) => Input::Checkpoint(checkpoint),
+            LinkEvent::Pruned(floor) => Input::Pruned(floor),
             LinkEvent::Sealed(signed) => Input::Sealed(signed),
             LinkEvent::Traced { log, trace } => Input::Traced { log, trace },
             LinkEvent::CutMade(cut) => Input::CutMade(cut),
@@ -99,6 +102,10 @@ impl SimBrain {
 
     pub(super) fn authorised(&mut self, link: LinkId, connection: u64, replica: Replica) {
         self.feed(link, Input::Authorised { connection, replica });
+    }
+
+    pub(super) fn checkpoint(&mut self, link: LinkId, checkpoint: Checkpoint) {
+        self.feed(link, Input::Checkpoint(Box::new(checkpoint)));
     }
 
     pub(super) fn deny(&mut self, link: LinkId, error: SyncError) {
@@ -143,6 +150,7 @@ impl SimBrain {
                 let entries = self.fetch(device, log, after, bytes_max);
                 self.feed(id, Input::Fetched { log, entries });
             }
+            (Output::FetchCheckpoint, Some(device)) => self.fetch_checkpoint(device, id),
             (Output::Ingest { log, entries, bytes }, Some(device))
                 if self.is_current(device, id) =>
             {

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use actors::device::{CutAnswer, Fencing, Ingested, OwnEntries, Twin, Verdict};
-use actors::ports::{CommitError, LinkEvent, TreeCommit, TreeStore};
+use actors::ports::{CommitError, LinkEvent, Snapshot, TreeCommit, TreeStore};
 use protocol::clock::{Hlc, check_not_ahead};
 use protocol::history::{Change, Cut, Entry, Head, LogId, Provenance, Refusal, SignedHead};
 use protocol::session::{Now, Replica, error};
@@ -212,6 +212,50 @@ impl SimBrain {
         entries.filter(|entry| entry.seq <= last).collect()
     }
 
+    /// What a session asked for whose peer lacks what was pruned.
+    pub(super) fn fetch_checkpoint(&mut self, device: DeviceId, id: LinkId) {
+        let twin = self.seats.get(&device).and_then(|seat| seat.twin.as_ref());
+        let Some(twin) = twin else { return };
+        match read_base(&self.store, twin).and_then(|snapshot| twin.checkpoint(snapshot)) {
+            Some(checkpoint) => self.checkpoint(id, checkpoint),
+            None => {
+                let text = "the checkpoint is not there yet";
+                self.close(id, denied(ErrorCode::NotFound, text), Some(RETRY_MS));
+            }
+        }
+    }
+
+    /// Lets the history of a device begin with the snapshot that `choose` takes of those on disk;
+    /// makes one where there is none yet. Returns whether it was pruned.
+    pub(super) fn prune_now(
+        &mut self,
+        device: DeviceId,
+        choose: impl FnOnce(usize) -> usize,
+        now: Now,
+    ) -> Result<bool, SyncError> {
+        self.ensure_twin(device)?;
+        let Some(seat) = self.seats.get_mut(&device) else { return Ok(false) };
+        let Some(twin) = &mut seat.twin else { return Ok(false) };
+        let begins = twin.base().map_or(0, |base| base.version);
+        let versions: Vec<_> = self.store.with_tree(twin.tree().id(), |tree| {
+            tree.map_or(Vec::new(), |tree| tree.snapshots().filter(|v| *v > begins).collect())
+        });
+        if versions.is_empty() {
+            if twin.version() > begins {
+                let commit = twin.snapshot();
+                self.commit(device, commit, Vec::new(), None);
+            }
+            return Ok(false);
+        }
+        let version = versions[choose(versions.len())];
+        let snapshot = self.store.snapshot(twin.number(), version).ok().flatten();
+        let pruned = snapshot.and_then(|snapshot| twin.prune(&snapshot, Vec::new(), now).ok());
+        let Some(commit) = pruned else { return Ok(false) };
+        let news = vec![LinkEvent::Pruned(twin.floor())];
+        self.commit(device, commit, news, None);
+        Ok(true)
+    }
+
     pub(super) fn write_now(
         &mut self,
         device: DeviceId,
@@ -369,6 +413,9 @@ fn cut_below(store: &MemoryStore, twin: &mut Twin, cut: Cut, now: Now) -> Option
         return None;
     }
     let mut refold = twin.cut_below(cut);
+    if let Some(Snapshot { logs, leaves, .. }) = read_base(store, twin) {
+        refold.start_from(twin.tree(), &logs, &leaves);
+    }
     for number in 0..twin.tree().logs().len() as u32 {
         let mut after = 0;
         loop {
@@ -379,4 +426,9 @@ fn cut_below(store: &MemoryStore, twin: &mut Twin, cut: Cut, now: Now) -> Option
         }
     }
     Some(twin.refolded(refold, now))
+}
+
+/// The snapshot that a pruned history begins with.
+fn read_base(store: &MemoryStore, twin: &Twin) -> Option<Snapshot> {
+    store.snapshot(twin.number(), twin.base()?.version).ok().flatten()
 }

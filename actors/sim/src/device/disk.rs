@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use protocol::clock::Hlc;
 use protocol::history::{
-    Admission, Author, Cut, Draft, Entry, Head, LogId, Refusal, Role, SignedHead, Tree, admit,
+    Admission, Author, Checkpoint, Cut, Draft, Entry, Head, LogId, MergeError, Refusal, Role,
+    SignedHead, Tree, admit,
 };
 use protocol::keys::Keypair;
 use protocol::session::Now;
@@ -14,7 +15,7 @@ use protocol::{EntryId, PublicKey};
 /// What an entry takes beside its changes, about.
 const ENTRY_OVERHEAD_BYTES: usize = 16;
 
-/// The entries of each log, in order, with their ids.
+/// The entries of each log, in order, with their ids. Those are missing that a checkpoint stands for.
 type Logs = BTreeMap<LogId, Vec<(EntryId, Entry)>>;
 
 /// Everything that a device keeps.
@@ -125,13 +126,49 @@ impl Disk {
         last_seq: u64,
     ) -> Option<(Cut, Vec<Entry>)> {
         let entries = self.logs.get_mut(&log)?;
-        let (_, first) = entries.get(last_seq as usize)?;
+        let at = after(entries, last_seq);
+        let (_, first) = entries.get(at).filter(|(_, first)| first.seq == last_seq + 1)?;
         let tree = &mut self.memory.tree;
         let cut = Cut::seal(keypair, tree.id(), log, last_seq, first.prev);
-        let lost = entries.split_off(last_seq as usize);
+        let lost = entries.split_off(at);
         tree.take_cut(cut.clone());
         self.dirty = true;
         Some((cut, lost.into_iter().map(|(_, entry)| entry).collect()))
+    }
+
+    /// Merges a checkpoint. Own entries above `acked` that it claims to have, though nobody has said
+    /// so, are given back to be written again; where it contradicts what is here, everything begins
+    /// anew from it, and all own entries above are given back. The second says whether that was so.
+    pub(super) fn merge(
+        &mut self,
+        checkpoint: &Checkpoint,
+        own: PublicKey,
+        acked: impl Fn(&LogId) -> u64,
+    ) -> Result<(Vec<Entry>, bool), MergeError> {
+        let waiting = |only: &dyn Fn(&LogId, u64) -> bool| {
+            let mut found = Vec::new();
+            for (log, entries) in self.logs.iter().filter(|(log, _)| log.author == own) {
+                let seq = self.memory.tree.log(log).map_or(0, |state| state.seq);
+                if only(log, seq) {
+                    let above = &entries[after(entries, acked(log))..after(entries, seq)];
+                    found.extend(above.iter().map(|(_, entry)| entry.clone()));
+                }
+            }
+            found.sort_by_key(|entry| entry.hlc);
+            found
+        };
+        let vector = checkpoint.vector();
+        let overtaken = waiting(&|log, seq| vector.get(log) > seq);
+        let all = waiting(&|_, _| true);
+        self.dirty = true;
+        if self.memory.tree.merge(checkpoint).is_ok() {
+            return Ok((overtaken, false));
+        }
+        let mut anew = Tree::new(self.memory.tree.genesis().clone());
+        anew.merge(checkpoint)?;
+        self.memory.tree = anew;
+        self.logs.clear();
+        Ok((all, true))
     }
 
     /// Goes on in another log, whose timestamps begin after `last`.
@@ -165,9 +202,10 @@ impl Disk {
         self.dirty = false;
         let mut lost = 0;
         for (log, entries) in &mut self.logs {
-            let seq = self.memory.tree.log(log).map_or(0, |state| state.seq) as usize;
-            lost += entries.len().saturating_sub(seq);
-            entries.truncate(seq);
+            let seq = self.memory.tree.log(log).map_or(0, |state| state.seq);
+            let kept = after(entries, seq);
+            lost += entries.len() - kept;
+            entries.truncate(kept);
         }
         lost as u64
     }
@@ -187,12 +225,12 @@ impl Disk {
     }
 
     /// Durable entries of a log, as many as fit.
-    pub(super) fn range(&self, log: LogId, after: u64, bytes_max: usize) -> Vec<Entry> {
-        let durable = self.durable.tree.log(&log).map_or(0, |state| state.seq) as usize;
+    pub(super) fn range(&self, log: LogId, above: u64, bytes_max: usize) -> Vec<Entry> {
+        let durable = self.durable.tree.log(&log).map_or(0, |state| state.seq);
         let entries = self.logs.get(&log).map_or(&[][..], Vec::as_slice);
-        let end = durable.min(entries.len());
+        let end = after(entries, durable);
         let mut bytes = 0;
-        let fits = entries[end.min(after as usize)..end].iter().take(BATCH_ENTRIES_MAX);
+        let fits = entries[end.min(after(entries, above))..end].iter().take(BATCH_ENTRIES_MAX);
         let fits = fits.take_while(|(_, entry)| {
             let first = bytes == 0;
             bytes += protocol::codec::encode(&entry.delta).len() + ENTRY_OVERHEAD_BYTES;
@@ -203,14 +241,15 @@ impl Disk {
 
     pub(super) fn durable_entries(&self) -> impl Iterator<Item = &Entry> {
         self.logs.iter().flat_map(|(log, entries)| {
-            let durable = self.durable.tree.log(log).map_or(0, |state| state.seq) as usize;
-            entries.iter().take(durable).map(|(_, entry)| entry)
+            let durable = self.durable.tree.log(log).map_or(0, |state| state.seq);
+            entries[..after(entries, durable)].iter().map(|(_, entry)| entry)
         })
     }
 
     pub(super) fn entry_id(&self, log: &LogId, seq: u64) -> Option<EntryId> {
         let entries = self.logs.get(log)?;
-        entries.get(seq.checked_sub(1)? as usize).map(|(id, _)| *id)
+        let found = entries.get(after(entries, seq.checked_sub(1)?))?;
+        (found.1.seq == seq).then_some(found.0)
     }
 
     /// Where a log durably stands.
@@ -237,4 +276,9 @@ impl Disk {
         self.dirty = true;
         id
     }
+}
+
+/// The place of the first entry above a number.
+fn after(entries: &[(EntryId, Entry)], seq: u64) -> usize {
+    entries.partition_point(|(_, entry)| entry.seq <= seq)
 }

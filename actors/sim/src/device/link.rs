@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use protocol::compress::Compression;
-use protocol::history::{LogId, Refusal, Role};
+use protocol::history::{LogId, Refusal, Role, VersionVector};
 use protocol::session::handshake::{Caller, Intent};
 use protocol::session::{Ended, Input, Output, Replica, Session, error};
 use protocol::{EntryId, ErrorCode, SyncError};
@@ -82,6 +82,7 @@ impl SimDevice {
         let replica = Replica {
             tree: self.tree().id(),
             logs: self.disk.positions(),
+            floor: VersionVector::default(),
             author: self.keypair.public(),
         };
         let session = Session::caller(Caller {
@@ -216,6 +217,7 @@ impl SimDevice {
                 let position = self.position(log);
                 self.feed(Input::Stored { log, position, consumed_bytes: 0 });
             }
+            Output::TakeCheckpoint(checkpoint) => self.take_checkpoint(&checkpoint),
             Output::Acked { log, stored, sealed } => {
                 self.acknowledged(log, stored, sealed);
                 self.events.push(DeviceEvent::Acked { log, stored, sealed });
@@ -235,6 +237,7 @@ impl SimDevice {
             // The brain never ends a log and shares no tree, and devices are not called.
             Output::TakeCut(_)
             | Output::Offered { .. }
+            | Output::FetchCheckpoint
             | Output::Left(_)
             | Output::OfShared { .. }
             | Output::Traced { .. }

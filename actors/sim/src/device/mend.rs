@@ -2,7 +2,7 @@
 
 use protocol::ErrorCode;
 use protocol::clock::{ClockQuality, Hlc};
-use protocol::history::LogId;
+use protocol::history::{Checkpoint, LogId};
 use protocol::session::Input;
 use protocol::wire::Refuse;
 
@@ -57,6 +57,44 @@ impl SimDevice {
         let log = self.disk.log();
         let position = self.position(log);
         self.feed(Input::Stored { log, position, consumed_bytes: 0 });
+    }
+
+    /// Takes a checkpoint in place of entries that the brain keeps no longer.
+    pub(super) fn take_checkpoint(&mut self, checkpoint: &Checkpoint) {
+        self.sync();
+        let (own, log) = (self.keypair.public(), self.disk.log());
+        let before = self.position(log).seq;
+        let acked = self.acked.clone();
+        let stored = |log: &LogId| acked.get(log).map_or(0, |(stored, _)| *stored);
+        let Ok((again, anew)) = self.disk.merge(checkpoint, own, stored) else { return };
+        if anew {
+            self.acked.clear();
+        }
+        for state in checkpoint.logs.iter().filter(|state| state.log.author == own) {
+            self.acknowledged(state.log, state.seq, state.sealed());
+        }
+        if anew || checkpoint.vector().get(&log) > before {
+            self.open_epoch();
+        }
+        let now = self.now();
+        for old in &again {
+            self.disk.reissue(old, now);
+        }
+        self.disk.sync();
+        self.seal_due_ms.get_or_insert(now.mono_ms + super::SEAL_DELAY_MS);
+        self.events.push(DeviceEvent::Checkpoint { anew });
+        if !again.is_empty() {
+            self.events.push(DeviceEvent::Reissued(again.len() as u64));
+        }
+        if anew {
+            return self.leave(ErrorCode::GoingAway, "everything begins anew from a checkpoint");
+        }
+        for state in &checkpoint.logs {
+            let (log, consumed_bytes) = (state.log, 0);
+            let position = self.position(log);
+            self.feed(Input::Stored { log, position, consumed_bytes });
+        }
+        self.after_sync();
     }
 
     /// Goes on in a new epoch; the log so far stays as it is.

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use actors::ports::{Segment, TreeCommit, TreeNumber, TreeRecord};
+use actors::ports::{Base, Prune, Segment, Snapshot, TreeCommit, TreeNumber, TreeRecord};
 use protocol::history::{Entry, Leaf, LogId, Tree};
-use protocol::state::Path;
+use protocol::state::{Path, Version};
 use protocol::wire::BATCH_ENTRIES_MAX;
 use protocol::{EntryId, TreeId};
 
@@ -31,6 +31,9 @@ pub struct StoredTree {
     /// The entries in the order of commits: the log's number and the place in it.
     order: Vec<(u32, usize)>,
     ids: HashSet<EntryId>,
+    snapshots: BTreeMap<Version, Snapshot>,
+    /// Where the history begins for whoever reads it. The judge looks at all of it.
+    base: Option<Base>,
 }
 
 impl Disk {
@@ -65,7 +68,9 @@ impl Disk {
         after: u64,
         bytes_max: usize,
     ) -> Vec<(EntryId, Entry)> {
-        let entries = self.trees.get(&tree).and_then(|tree| tree.logs.get(&log));
+        let Some(tree) = self.trees.get(&tree) else { return Vec::new() };
+        let entries = tree.logs.get(&log);
+        let after = after.max(tree.floor(log));
         let entries = entries.and_then(|entries| entries.get(after as usize..)).unwrap_or_default();
         let mut bytes = 0;
         let fits = entries.iter().take(BATCH_ENTRIES_MAX).take_while(|(_, entry)| {
@@ -74,6 +79,10 @@ impl Disk {
             first || bytes <= bytes_max
         });
         fits.cloned().collect()
+    }
+
+    pub(super) fn snapshot(&self, tree: TreeNumber, version: Version) -> Option<Snapshot> {
+        self.trees.get(&tree)?.snapshots.get(&version).cloned()
     }
 }
 
@@ -86,7 +95,26 @@ impl StoredTree {
             logs: BTreeMap::new(),
             order: Vec::new(),
             ids: HashSet::new(),
+            snapshots: BTreeMap::new(),
+            base: None,
         }
+    }
+
+    /// Where its history begins, when it was pruned.
+    pub fn base(&self) -> Option<&Base> {
+        self.base.as_ref()
+    }
+
+    /// The versions that there are snapshots of.
+    pub fn snapshots(&self) -> impl Iterator<Item = Version> {
+        self.snapshots.keys().copied()
+    }
+
+    /// Up to which entry a log, by its number, cannot be read any more.
+    fn floor(&self, log: u32) -> u64 {
+        let state = self.record.logs.get(log as usize);
+        let base = self.base.as_ref();
+        state.zip(base).map_or(0, |(state, base)| base.floor.get(&state.log))
     }
 
     /// The store's name of it.
@@ -176,6 +204,15 @@ impl StoredTree {
         if commit.record.version != version && !is_refold {
             let (expected, found) = (version, commit.record.version);
             violations.push(Violation::Version { tree, expected, found });
+        }
+        self.snapshots.extend(commit.snapshots.iter().map(|made| (made.version, made.clone())));
+        if let Some(Prune { base, kept, .. }) = &commit.prune {
+            let stays = |version: &Version| *version >= base.version || kept.contains(version);
+            self.snapshots.retain(|version, _| stays(version));
+            if !self.snapshots.contains_key(&base.version) {
+                violations.push(Violation::Row { tree, what: "where the history begins" });
+            }
+            self.base = Some(base.clone());
         }
         for (path, leaf) in &commit.leaves {
             match leaf {

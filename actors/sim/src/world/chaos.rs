@@ -45,7 +45,7 @@ impl World {
     }
 
     fn one_fault(&mut self, n: usize, random: &mut Random) {
-        match random.below(34) {
+        match random.below(38) {
             0..4 => self.cut(n),
             4..7 => self.make_half_open(n),
             7..10 => self.part(n),
@@ -73,6 +73,7 @@ impl World {
                 _ => self.store.fail_loads(1 + random.below(3) as u32),
             },
             32 => self.back_up_device(n),
+            33..37 => self.prune(n),
             _ => {
                 // A device that lost what a brain ahead of time had taken refuses it from then on.
                 if random.chance(200) && !self.oracle.is_brain_ahead_at_times() {

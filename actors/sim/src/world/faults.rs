@@ -91,6 +91,17 @@ impl World {
         self.fired.add("entries_lost_in_restore", lost);
     }
 
+    /// Has the brain drop the beginning of a device's history, or make a snapshot to begin with.
+    pub fn prune(&mut self, n: usize) {
+        let device = self.places[n].device.id();
+        let random = &mut self.random;
+        let Some(brain) = &mut self.brain else { return };
+        if brain.prune(device, |count| random.below(count as u64) as usize) {
+            self.fired.count("histories_pruned");
+        }
+        self.drain();
+    }
+
     /// Moves a device's clock.
     pub fn jump_device_clock(&mut self, n: usize, ms: i64) {
         self.fired.count(if ms < 0 { "device_clocks_back" } else { "device_clocks_ahead" });

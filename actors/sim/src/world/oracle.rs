@@ -183,7 +183,10 @@ impl Oracle {
         for ((device, log), ids) in &self.acked {
             let lost = store.with_tree(fleet::genesis(*device).tree_id(), |tree| {
                 let kept = |seq: u64| tree.and_then(|tree| tree.entry_id(log, seq));
-                (1u64..).zip(ids).find(|(seq, id)| kept(*seq).is_none() || kept(*seq) != **id)
+                // Of what a checkpoint stands for, the device does not know the ids.
+                (1u64..)
+                    .zip(ids)
+                    .find(|(seq, id)| kept(*seq).is_none() || (id.is_some() && kept(*seq) != **id))
             });
             if let Some((seq, _)) = lost {
                 let (device, log) = (*device, *log);

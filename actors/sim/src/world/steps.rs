@@ -129,6 +129,12 @@ impl World {
                         self.fired.add("entries_reissued", entries);
                         self.fired.count("logs_cut");
                     }
+                    DeviceEvent::Checkpoint { anew } => {
+                        self.fired.count("checkpoints_merged");
+                        if anew {
+                            self.fired.count("begun_anew_from_checkpoint");
+                        }
+                    }
                     DeviceEvent::OwnLogBehind => {
                         place.muted = false;
                         self.fired.count("own_log_behind");

@@ -37,6 +37,9 @@ impl Twin {
             Some(known) if known.seq == cut.last_seq && known.head != cut.last_id => {
                 return CutAnswer::Nothing;
             }
+            // What it would bring to light again is kept no longer. Whoever made it hears of the
+            // checkpoint when it comes back, and begins anew from that.
+            Some(_) if cut.last_seq < self.floor().get(&cut.log) => return CutAnswer::Nothing,
             Some(known) if known.seq > cut.last_seq => return CutAnswer::Below(cut),
             _ => {}
         }
@@ -64,12 +67,12 @@ impl Twin {
         self.tree.put_refolded(leaves.clone());
         self.version += 1;
         self.committed_ms = self.committed_ms.max(now.wall_ms);
-        self.snapshot = self.version;
+        let snapshot = self.take_snapshot(false);
         let mut commit = self.commit_row();
         let paths: Vec<_> = leaves.keys().cloned().collect();
         commit.conflicts = self.conflicts_of(&paths, BY_CUT);
         commit.leaves = leaves.into_iter().collect();
-        commit.snapshots.push(self.take_snapshot(false));
+        commit.snapshots.push(snapshot);
         commit
     }
 }

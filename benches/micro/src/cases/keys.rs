@@ -68,7 +68,12 @@ fn handshake() -> Run {
     let (chain, certificate) = (device_chain(), brain_certificate());
     let genesis = Genesis { kind: TreeKind::Device, fleet: FLEET, name: DEVICE.to_string() };
     let tree = genesis.tree_id();
-    let replica = move |author| Replica { tree, logs: Vec::new(), author };
+    let replica = move |author| Replica {
+        tree,
+        logs: Vec::new(),
+        floor: protocol::history::VersionVector::default(),
+        author,
+    };
     Box::new(move || {
         let compressions = Compression::Zstd.bit();
         let mut caller = Session::caller(Caller {

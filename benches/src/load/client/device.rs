@@ -13,7 +13,7 @@ use protocol::clock::Hlc;
 use protocol::compress::Compression;
 use protocol::history::{
     Admission, Author, Draft, Entry, Genesis, Head, LogId, Provenance, Role, SignedHead, Tree,
-    TreeKind, admit,
+    TreeKind, VersionVector, admit,
 };
 use protocol::session::handshake::{Caller, Intent};
 use protocol::session::{Input, Output, Replica, Session};
@@ -112,7 +112,12 @@ impl LeanDevice {
         let Membership { fleet, root, device, keypair, certificate, .. } = self.membership.clone();
         let positions =
             self.tree.heads().map(|head| LogPosition::of(&self.tree, head.log)).collect();
-        let replica = Replica { tree: self.tree.id(), logs: positions, author: keypair.public() };
+        let replica = Replica {
+            tree: self.tree.id(),
+            logs: positions,
+            floor: VersionVector::default(),
+            author: keypair.public(),
+        };
         let mut session = Session::caller(Caller {
             fleet,
             root,

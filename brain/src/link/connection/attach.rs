@@ -236,6 +236,7 @@ impl Open {
             Self::Fetch { log, after, bytes_max } => {
                 DeviceMsg::Fetch { connection, log, after, bytes_max }
             }
+            Self::FetchCheckpoint => DeviceMsg::FetchCheckpoint { connection },
         }
     }
 }

@@ -24,6 +24,7 @@ pub(super) enum Open {
     Cut(Cut),
     Refused(Refuse),
     Fetch { log: LogId, after: u64, bytes_max: usize },
+    FetchCheckpoint,
 }
 
 /// See the module.
@@ -79,6 +80,11 @@ impl Unanswered {
         self.open.retain(|open| !matches!(open, Open::Fetch { log, .. } if *log == of));
     }
 
+    /// The checkpoint was fetched.
+    pub(super) fn checkpoint_fetched(&mut self) {
+        self.open.retain(|open| *open != Open::FetchCheckpoint);
+    }
+
     /// A log ended because the device does not take its entries.
     pub(super) fn cut_made(&mut self, of: LogId) {
         self.open.retain(|open| !matches!(open, Open::Refused(refuse) if refuse.log == of));
@@ -104,6 +110,7 @@ impl Open {
             (Self::Refused(new), Self::Refused(old)) => new.log == old.log,
             (Self::Fetch { log: new, .. }, Self::Fetch { log: old, .. }) => new == old,
             (Self::Cut(new), Self::Cut(old)) => new == old,
+            (Self::FetchCheckpoint, Self::FetchCheckpoint) => true,
             _ => false,
         }
     }

@@ -55,10 +55,7 @@ impl Replica {
             self.author_state.clock_floor_ms = 0;
             self.stage_author();
         }
-        for old in lost {
-            let entry = self.author.reissue(&self.tree, old, now.wall_ms, now.quality);
-            self.put(&entry)?;
-        }
+        self.write_again(lost, now)?;
         Ok(cut)
     }
 
@@ -83,10 +80,6 @@ impl Replica {
         self.author_state = AuthorState { epoch, ..state };
         self.brains = brains;
         self.stage_author();
-        for old in written {
-            let entry = self.author.reissue(&self.tree, old, now.wall_ms, now.quality);
-            self.put(&entry)?;
-        }
-        Ok(())
+        self.write_again(written, now)
     }
 }

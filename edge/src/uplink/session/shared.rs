@@ -5,7 +5,7 @@
 
 use actors::supervise::AskError;
 use protocol::TreeId;
-use protocol::history::Genesis;
+use protocol::history::{Genesis, VersionVector};
 use protocol::session::{Input, Output, Replica};
 use protocol::wire::LogPosition;
 
@@ -75,7 +75,8 @@ impl Talk<'_> {
         let view = share.track.ask(track::Msg::View, patience).await?;
         let author = self.around.own_key;
         let root = view.root;
-        let replica = Box::new(Replica { tree, logs: view.positions, author });
+        let floor = VersionVector::default();
+        let replica = Box::new(Replica { tree, logs: view.positions, floor, author });
         self.shared.insert(tree, topic);
         let mut outputs = self.handle(Input::Share { genesis, replica, root });
         for outcome in outcomes {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use actors::supervise::{Address, AskError};
 use actors::trace::Spans;
 use actors::traced_span;
-use protocol::history::LogId;
+use protocol::history::{Checkpoint, LogId};
 use protocol::session::{Input, Output, error};
 use protocol::wire::{self, Message as WireMessage, Refuse};
 use protocol::{ErrorCode, SyncError, TreeId};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Step, Talk};
-use crate::track::{self, Incomplete, Outcome, WriteError};
+use crate::track::{self, Incomplete, Merged, Outcome, WriteError};
 
 /// So many refusals in one session are no accident.
 const REFUSALS_MAX: u32 = 8;
@@ -132,6 +132,7 @@ impl Talk<'_> {
                     _ => Vec::new(),
                 }
             }
+            Output::TakeCheckpoint(checkpoint) => self.take_checkpoint(of, checkpoint).await?,
             Output::Acked { log, stored, sealed } => {
                 self.tell(of, track::Msg::Acked(log, stored, sealed)).await;
                 Vec::new()
@@ -218,6 +219,39 @@ impl Talk<'_> {
             outputs.extend(self.refused(of, refuse).await?);
         }
         Ok(outputs)
+    }
+
+    async fn take_checkpoint(
+        &mut self,
+        of: Option<TreeId>,
+        checkpoint: Box<Checkpoint>,
+    ) -> Result<Vec<Output>, AskError> {
+        let Some(track) = self.track(of) else { return Ok(Vec::new()) };
+        let take = |reply| track::Msg::TakeCheckpoint(checkpoint, reply);
+        let error = match track.ask(take, Self::patience(of)).await? {
+            Ok(Merged::At(positions)) => {
+                let mut outputs = Vec::new();
+                for position in positions {
+                    let (log, consumed_bytes) = (position.log, 0);
+                    let stored = Input::Stored { log, position, consumed_bytes };
+                    outputs.extend(self.handle_of(of, stored));
+                }
+                return Ok(outputs);
+            }
+            Ok(Merged::Anew) => {
+                let text = "the tree begins anew from a checkpoint";
+                error(ErrorCode::GoingAway, "take checkpoint", text)
+            }
+            Ok(Merged::Stranger) => {
+                let text = "no known brain vouches for the checkpoint";
+                error(ErrorCode::Forbidden, "take checkpoint", text)
+            }
+            Err(failure) => store_error(&failure),
+        };
+        Ok(match of {
+            Some(tree) => self.leave(tree, &error.message),
+            None => self.handle(Input::Close { error, retry_after_ms: None }),
+        })
     }
 
     async fn refused(
