@@ -2,6 +2,7 @@
 
 mod audit;
 mod auth;
+mod backups;
 mod changes;
 mod conflicts;
 mod constraints;
@@ -41,6 +42,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
+use crate::backup::Backups;
 use crate::clock::SystemClock;
 use crate::consistency::Findings;
 use crate::devices::Devices;
@@ -50,6 +52,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 
 pub use auth::{LoginCode, new_api_token};
+pub use backups::{BackupList, BackupRequest};
 pub use changes::{ChangeEvent, ChangeFeed};
 pub use conflicts::{ConflictView, DeltaView, PolicyView};
 pub use constraints::ConstraintsView;
@@ -98,6 +101,8 @@ pub struct Api {
     pub changes: ChangeFeed,
     /// Which trees are not what their histories come to.
     pub findings: Findings,
+    /// Who makes backups.
+    pub backups: Backups,
     /// The one-time code of the page, where one was given out.
     pub login: Arc<LoginCode>,
 }
@@ -142,6 +147,8 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(health::consistency))
         .routes(routes!(audit::list))
         .routes(routes!(audit::check))
+        .routes(routes!(backups::list, backups::create))
+        .routes(routes!(backups::fetch))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(constraints::show, constraints::set))
         .routes(routes!(constraints::show_group, constraints::set_group))

@@ -1,6 +1,7 @@
 //! Commands and their arguments.
 
 mod audit;
+mod backup;
 mod client;
 mod conflict;
 mod constraint;
@@ -80,6 +81,11 @@ enum Command {
     },
     /// Check every record, chain, signature and state in a data folder, and name what is damaged
     Verify(verify::VerifyArgs),
+    /// Make, fetch, check and restore backups of the whole brain
+    Backup {
+        #[command(subcommand)]
+        command: backup::BackupCommand,
+    },
     /// Say why a device's leaves are what they are: who set them, over what, and what holds them
     Why {
         #[command(flatten)]
@@ -175,6 +181,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Crashes { client, args } => tree::crashes(&client, &args),
         Command::Quarantine { client, command } => quarantine::run(&client, command),
         Command::Verify(args) => verify::run(&args),
+        Command::Backup { command } => backup::run(command),
         Command::Why { client, args } => conflict::why(&client, &args),
         Command::Replay { client, args } => replay::run(&client, &args),
         Command::Constraint { client, command } => constraint::run(&client, command),

@@ -9,6 +9,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 use telemetry::{EndpointError, HeaderList, Otlp};
 
+use crate::backup::BackupSettings;
 use crate::residency::Residency;
 use crate::retention::Retention;
 
@@ -52,6 +53,8 @@ pub struct Config {
     pub consistency_trees_per_second: u32,
     /// How much of each tree's history is kept.
     pub history: Retention,
+    /// Backups.
+    pub backup: BackupSettings,
     /// What is logged, as in `RUST_LOG`.
     pub log: String,
     /// Whether logs are lines of JSON.
@@ -90,6 +93,7 @@ impl Default for Config {
             clock_synchronised: true,
             consistency_trees_per_second: 5,
             history: Retention::default(),
+            backup: BackupSettings::default(),
             log: "info".to_owned(),
             log_json: false,
             log_file: None,

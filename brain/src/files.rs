@@ -40,6 +40,12 @@ pub fn replace(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> 
     Ok(())
 }
 
+/// Gives a synced file or folder another name, durably.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_folder_of(to)
+}
+
 /// Removes a file durably.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)?;

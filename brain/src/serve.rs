@@ -17,6 +17,7 @@ use protocol::clock::ClockQuality;
 use telemetry::Meters;
 
 use crate::api::{Api, ApiArgs, ApiServer, ChangeFeed, LoginCode, new_api_token, router};
+use crate::backup::{BackupArgs, BackupKeeper, Backups};
 use crate::clock::SystemClock;
 use crate::config::{Config, Live};
 use crate::conflicts::{ConflictKeeper, Conflicts};
@@ -252,6 +253,8 @@ pub async fn start(
     store.add_hook(Arc::new(changes.clone())).map_err(OpenError::Thread)?;
     let findings = Findings::default();
     let login = Arc::new(LoginCode::default());
+    let settings = Live::new(config.clone());
+    let backups = Backups::new(data, store.clone(), Arc::new(identity.clone()), settings.clone());
     // The API is part of the tree whose rules it shows.
     let made_rules = Arc::new(OnceLock::new());
     let api = Api {
@@ -269,10 +272,10 @@ pub async fn start(
         presence: presence.clone(),
         changes,
         findings: findings.clone(),
+        backups: backups.clone(),
         login: login.clone(),
     };
     let drain = Arc::new(Drain::default());
-    let settings = Live::new(config.clone());
     let ingress = Arc::new(Ingress::new(
         identity,
         store.clone(),
@@ -323,6 +326,7 @@ pub async fn start(
         pruned,
         clock: Arc::new(clock.clone()),
     };
+    let backup = BackupArgs { backups, clock: Arc::new(clock.clone()) };
     let keys = keepers::KeyArgs { certificates: key_certificates, settings: settings.clone() };
     let tree =
         Supervisor::new(rules.root)
@@ -348,6 +352,7 @@ pub async fn start(
             .child(node::<keepers::KeyWatch>("keys", rules.part, keys))
             .child(node::<ConsistencyKeeper>("consistency", rules.part, consistency))
             .child(node::<RetentionKeeper>("retention", rules.part, retention))
+            .child(node::<BackupKeeper>("backup", rules.part, backup))
             .child(node::<keepers::StoreWatch>("store", rules.part, store.clone()))
             .child(node::<keepers::JournalWatch>("journal", rules.part, crashes.clone()));
     // Nobody else sets it.

@@ -46,6 +46,7 @@ pub use check::TreeChecked;
 pub use commit::{CommitCounts, StoreHealth, SyncReport};
 pub use history::{HistoryEntry, SnapshotInfo, TreeAt, WhichVersion};
 pub use hooks::HookCounts;
+pub use mark::write_mark;
 pub use registry::{ApiToken, DeviceRecord, EnrolmentRecord, RegistryChange};
 pub use replay::Replayed;
 pub use verify::{Damage, Verified, verify};
@@ -240,6 +241,17 @@ impl Store {
     /// The hot row of a tree.
     pub fn tree_record(&self, number: TreeNumber) -> Result<Option<TreeRecord>, ReadError> {
         self.rocks.get(rocks::TREES, &keys::tree(number))
+    }
+
+    /// The number of the last write: it only grows.
+    pub fn last_write(&self) -> u64 {
+        self.rocks.latest_write()
+    }
+
+    /// Copies the database as it is at one moment into a new folder of the same file system: files
+    /// that never change are linked. Commits go on meanwhile. Blocks.
+    pub fn checkpoint(&self, folder: &Path) -> Result<(), rocksdb::Error> {
+        self.rocks.checkpoint(folder)
     }
 
     /// Looks at the disk again, so that a store that refused writes takes them once there is

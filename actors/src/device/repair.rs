@@ -54,8 +54,8 @@ impl<W: Whose> TreeActor<W> {
         let told = self.is_shared().then(|| LinkEvent::CutMade(cut.clone()));
         let commit = match self.twin_mut().take_cut(cut) {
             CutAnswer::Nothing => return Ok(()),
-            CutAnswer::Ends(commit) => commit,
-            CutAnswer::Below(cut) => match self.cut_below(ctx, cut, now).await? {
+            CutAnswer::Ends(commit) => *commit,
+            CutAnswer::Below(cut) => match self.cut_below(ctx, *cut, now).await? {
                 Some(commit) => commit,
                 None => return Ok(()),
             },

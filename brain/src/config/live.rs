@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Config;
 
 /// Settings, and tables of them, that take effect at once. All others are read at the start.
-const LIVE: [&str; 8] = [
+const LIVE: [&str; 9] = [
     "log",
     "names",
     "connections_per_second",
@@ -17,6 +17,7 @@ const LIVE: [&str; 8] = [
     "credit_bytes",
     "consistency_trees_per_second",
     "history",
+    "backup",
     "residency",
 ];
 

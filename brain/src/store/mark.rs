@@ -41,6 +41,11 @@ impl MarkFile {
     }
 }
 
+/// Says how much the database in a folder has to hold.
+pub fn write_mark(folder: &Path, mark: u64) -> io::Result<()> {
+    MarkFile::in_folder(folder).write(mark)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use actors::ports::{Base, ReadError, Segment, TreeNumber};
 use protocol::history::{Entry, Leaf};
 use protocol::state::Path;
 use protocol::{EntryId, FleetId};
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
     Direction, IteratorMode, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
@@ -231,6 +232,11 @@ impl Rocks {
         self.db.write_opt(batch, &options)?;
         fail::fail_point!("store.written");
         Ok(())
+    }
+
+    /// Copies the database as it is at one moment into a new folder.
+    pub(super) fn checkpoint(&self, folder: &FsPath) -> Result<(), rocksdb::Error> {
+        Checkpoint::new(&self.db)?.create_checkpoint(folder)
     }
 
     /// The number of the last write: it only grows.

@@ -82,6 +82,7 @@ fn requests(id: &str, state: Value) -> Vec<(&'static str, &'static str, String, 
         ),
         ("DELETE", "/api/v1/groups/{group}/members/{device}", member, json!(null), Both),
         ("POST", "/api/v1/enrolment-tokens", "/api/v1/enrolment-tokens".into(), json!({}), Nobodys),
+        ("POST", "/api/v1/backups", "/api/v1/backups".into(), json!({}), Nobodys),
         ("POST", "/api/v1/tree/{path}/restart", format!("{twin}/restart"), json!(null), Nobodys),
         ("POST", "/api/v1/tree/{path}/kill", format!("{twin}/kill"), json!(null), Nobodys),
         (

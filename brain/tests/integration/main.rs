@@ -3,6 +3,7 @@
 mod accounting;
 mod api;
 mod audit;
+mod backup;
 mod browser;
 mod cli;
 mod conflict_actor;

@@ -93,6 +93,7 @@ fn a_version_that_a_cut_made_is_read_like_any_other_and_the_past_stays() {
     let (second_id, second) = &entries[1];
     let cut = Cut::seal(&key, first.tree().id(), second.log, 2, *second_id);
     let CutAnswer::Below(cut) = first.take_cut(cut) else { panic!("entry 3 is above it") };
+    let cut = *cut;
     let mut refold = first.cut_below(cut);
     entries.iter().for_each(|(_, entry)| refold.take(first.tree(), entry));
     let refolded = first.refolded(refold, at(40));

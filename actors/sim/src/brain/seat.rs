@@ -145,10 +145,10 @@ impl SimBrain {
         let Some(twin) = &mut seat.twin else { return };
         let commit = match twin.take_cut(cut) {
             CutAnswer::Nothing => return,
-            CutAnswer::Ends(commit) => commit,
+            CutAnswer::Ends(commit) => *commit,
             // The device sends it again on its next connection.
             CutAnswer::Below(_) if seat.in_flight > 0 => return,
-            CutAnswer::Below(cut) => match cut_below(&self.store, twin, cut, now) {
+            CutAnswer::Below(cut) => match cut_below(&self.store, twin, *cut, now) {
                 Some(commit) => commit,
                 None => return,
             },

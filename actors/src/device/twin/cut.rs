@@ -13,9 +13,9 @@ pub enum CutAnswer {
     /// Nothing: it is no news, or its signer may not cut that log.
     Nothing,
     /// The log ends where nothing is above: make this durable.
-    Ends(TreeCommit),
+    Ends(Box<TreeCommit>),
     /// There are entries above it. The history has the last word: see [`Twin::cut_below`].
-    Below(Cut),
+    Below(Box<Cut>),
 }
 
 impl Twin {
@@ -40,11 +40,11 @@ impl Twin {
             // What it would bring to light again is kept no longer. Whoever made it hears of the
             // checkpoint when it comes back, and begins anew from that.
             Some(_) if cut.last_seq < self.floor().get(&cut.log) => return CutAnswer::Nothing,
-            Some(known) if known.seq > cut.last_seq => return CutAnswer::Below(cut),
+            Some(known) if known.seq > cut.last_seq => return CutAnswer::Below(Box::new(cut)),
             _ => {}
         }
         self.tree.take_cut(cut);
-        CutAnswer::Ends(self.commit_row())
+        CutAnswer::Ends(Box::new(self.commit_row()))
     }
 
     /// Ends a log below entries that are here already, by a cut that [`take_cut`](Self::take_cut)
