@@ -112,9 +112,9 @@ impl Backups {
         let (part, path) = (target.join(format!("{name}.{}", folder::PART)), target.join(&name));
         let made = self.write(&scratch, &part, &recipients, now_ms);
         let cleared = remove_folder(&scratch);
-        let made = made.and(cleared).and_then(|()| {
-            files::rename(&part, &path).map_err(BackupError::file(&path))
-        });
+        let made = made
+            .and(cleared)
+            .and_then(|()| files::rename(&part, &path).map_err(BackupError::file(&path)));
         if let Err(error) = made {
             // What is left of it is no use to anybody; what it failed of says more.
             let _ = fs::remove_file(&part);
