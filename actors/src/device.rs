@@ -149,6 +149,12 @@ impl<W: Whose> Node for TreeActor<W> {
                     Box::pin(self.fetch(ctx, connection, log, after, bytes_max)).await?;
                 }
             }
+            DeviceMsg::PeerHas { connection, logs } => {
+                if let Some(link) = self.links.get_mut(connection) {
+                    logs.into_iter().for_each(|(log, seq)| link.delivered.advance(log, seq));
+                }
+            }
+            DeviceMsg::IsDelivered { log, seq, reply } => reply.send(self.is_delivered(&log, seq)),
             DeviceMsg::FetchCheckpoint { connection } => {
                 if self.links.has(connection) {
                     Box::pin(self.fetch_checkpoint(ctx, connection)).await?;
@@ -225,6 +231,8 @@ impl<W: Whose> Node for TreeActor<W> {
             DeviceMsg::CutCame(_) => "cut_came",
             DeviceMsg::PeerRefused { .. } => "peer_refused",
             DeviceMsg::Fetch { .. } => "fetch",
+            DeviceMsg::PeerHas { .. } => "peer_has",
+            DeviceMsg::IsDelivered { .. } => "is_delivered",
             DeviceMsg::FetchCheckpoint { .. } => "fetch_checkpoint",
             DeviceMsg::Prune { .. } => "prune",
             DeviceMsg::Write { .. } => "write",
@@ -245,7 +253,11 @@ impl<W: Whose> Node for TreeActor<W> {
     }
 
     fn is_use(msg: &DeviceMsg) -> bool {
-        !matches!(msg, DeviceMsg::Status { .. } | DeviceMsg::Rest | DeviceMsg::Prune { .. })
+        let looks = [
+            matches!(msg, DeviceMsg::Status { .. } | DeviceMsg::IsDelivered { .. }),
+            matches!(msg, DeviceMsg::PeerHas { .. } | DeviceMsg::Prune { .. } | DeviceMsg::Rest),
+        ];
+        !looks.contains(&true)
     }
 
     fn digest(msg: &DeviceMsg) -> Option<Digest> {
@@ -320,6 +332,12 @@ impl<W: Whose> TreeActor<W> {
         let Some((commit, signed, _)) = self.twin_mut().seal() else { return };
         let news = News::all(vec![LinkEvent::Sealed(signed)]);
         self.commit(ctx, commit, news, &Spans::default(), None);
+    }
+
+    /// Whether the device has said that it has an entry, or has written knowing it.
+    fn is_delivered(&mut self, log: &LogId, seq: u64) -> bool {
+        let of_device = matches!(self.args.of, TreeOf::Device { .. });
+        self.links.delivered(log, seq) || (of_device && self.twin_mut().has_seen(log, seq))
     }
 
     fn status(&self) -> DeviceStatus {

@@ -1,5 +1,6 @@
 //! REST under `/api/v1`, health, metrics and the status page.
 
+mod acknowledged;
 mod audit;
 mod auth;
 mod backups;
@@ -51,6 +52,7 @@ use crate::link::{Accounts, Presence};
 use crate::metrics::Metrics;
 use crate::store::Store;
 
+pub use acknowledged::Level;
 pub use auth::{LoginCode, new_api_token};
 pub use backups::{BackupList, BackupRequest};
 pub use changes::{ChangeEvent, ChangeFeed};

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::supervise::Address;
+use protocol::PublicKey;
 use protocol::session::Limits;
 use tokio::sync::Semaphore;
 
@@ -75,6 +76,8 @@ pub struct Ingress {
     pub drain: Arc<Drain>,
     /// Bytes of entries that may still be taken in.
     ingest: Arc<Semaphore>,
+    /// The key that this brain writes with.
+    own_key: PublicKey,
 }
 
 impl Ingress {
@@ -99,6 +102,7 @@ impl Ingress {
         drain: Arc<Drain>,
     ) -> Self {
         let ingest = Arc::new(Semaphore::new(INGEST_BYTES_MAX));
+        let own_key = identity.keypair.public();
         Self {
             identity,
             store,
@@ -111,6 +115,7 @@ impl Ingress {
             presence,
             drain,
             ingest,
+            own_key,
         }
     }
 }

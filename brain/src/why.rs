@@ -104,7 +104,7 @@ pub struct DeviceSide {
 }
 
 /// What keeps a device from what is desired.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", tag = "hold")]
 pub enum Hold {
     /// It is not connected.
@@ -137,6 +137,12 @@ pub enum Hold {
         /// Which.
         #[schema(value_type = String)]
         id: ConflictId,
+    },
+    /// It asks for what a sensor measures, and the hardware reports something else.
+    Physical {
+        /// What that is.
+        #[schema(value_type = Object)]
+        measured: Value,
     },
     /// Nothing that is known here: it is on its way.
     UnderWay,
@@ -306,6 +312,12 @@ fn device_side(
             && let Some(conflict) = tree.conflict(&path, now_ms)
         {
             held_by.push(Hold::Conflict { id: conflict.id });
+        }
+        if let Some(path) = at("desired")
+            && tree.physical_conflict(&path, now_ms).is_some()
+            && let Some(measured) = tree.measured(&path).and_then(|measured| measured.value)
+        {
+            held_by.push(Hold::Physical { measured: measured.into_owned() });
         }
         if held_by.is_empty() {
             held_by.push(Hold::UnderWay);

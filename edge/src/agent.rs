@@ -66,6 +66,8 @@ pub struct AgentConfig {
     pub sense: SenseSettings,
     /// Programs that desired state may run.
     pub hooks_dir: Option<PathBuf>,
+    /// How often it is looked whether what was applied still holds.
+    pub verify_every: Duration,
     /// Where the system shows how good its clock is.
     pub signs: Signs,
     /// Whether to answer on the local socket.
@@ -142,6 +144,7 @@ impl AgentConfig {
             compressions: uplink::all_compressions(),
             sense: SenseSettings::default(),
             hooks_dir: None,
+            verify_every: Duration::from_secs(60),
             signs: Signs::default(),
             local_api: true,
             sampler: Sampler::NEVER,
@@ -433,6 +436,7 @@ impl Parts {
                 wanted_server,
                 log_level: config.log_level.clone(),
                 hooks_dir: config.hooks_dir.clone(),
+                verify_every: config.verify_every,
             }),
         );
         let supervisor = Supervisor::new(SetPolicy::with(Strategy::RestForOne))

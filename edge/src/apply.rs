@@ -10,12 +10,13 @@
 //! | `hooks/<name>` | runs the program of that name |
 //!
 //! What was applied is reported under `reported/applied/`, what failed under
-//! `reported/apply_errors/`.
+//! `reported/apply_errors/`. What was applied is looked at again and again: where it does not hold any
+//! more, because somebody changed it by hand, it is applied anew, and `reported/drift/` says when.
 
 mod hook;
 mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,7 @@ use url::Url;
 
 pub use hook::HookError;
 pub use plan::{Step, applied_before, outcome, plan, stale_reports};
-use plan::{held_back, lifted};
+use plan::{drifts, held_back, lifted};
 
 use crate::clock::Clock;
 use crate::enrolment::{ServerError, parse_server};
@@ -61,12 +62,16 @@ pub struct Args {
     pub log_level: Option<LogLevel>,
     /// The folder with hooks, if there is one.
     pub hooks_dir: Option<PathBuf>,
+    /// How often it is looked whether what was applied still holds.
+    pub verify_every: Duration,
 }
 
 /// What applying is told.
 pub enum Msg {
     /// Compare what is desired with what was done.
     Look,
+    /// Look whether what was done still holds.
+    Verify,
 }
 
 /// Why a leaf was not applied.
@@ -97,6 +102,8 @@ pub struct Apply {
     args: Arc<Args>,
     /// What was acted on last; none before the first look.
     done: Option<BTreeMap<String, Value>>,
+    /// What of that could not be applied.
+    failed: BTreeSet<String>,
     timer: Option<Timer>,
 }
 
@@ -115,7 +122,8 @@ impl Node for Apply {
             }
             Ok(())
         });
-        Ok(Self { args: args.clone(), done: None, timer: None })
+        ctx.cast_after(args.verify_every, Msg::Verify);
+        Ok(Self { args: args.clone(), done: None, failed: BTreeSet::new(), timer: None })
     }
 
     async fn handle(&mut self, ctx: &Context<Msg>, msg: Msg) -> Result<(), NodeError> {
@@ -138,12 +146,25 @@ impl Node for Apply {
                 self.look(effective).await;
                 Ok(())
             }
+            Msg::Verify => {
+                ctx.cast_after(self.args.verify_every, Msg::Verify);
+                let drifted = self.drifted().await;
+                if !drifted.is_empty() {
+                    self.report(drifts(&drifted, self.args.clock.wall_ms())).await;
+                    if let Some(done) = &mut self.done {
+                        done.retain(|path, _| !drifted.contains(path));
+                    }
+                    ctx.cast_self(Msg::Look);
+                }
+                Ok(())
+            }
         }
     }
 
     fn label(msg: &Msg) -> &'static str {
         match msg {
             Msg::Look => "look",
+            Msg::Verify => "verify",
         }
     }
 }
@@ -168,6 +189,10 @@ impl Apply {
                 Ok(()) => tracing::info!(path = step.path, "applied"),
                 Err(error) => tracing::warn!(path = step.path, error, "not applied"),
             }
+            match result.is_err() {
+                true => self.failed.insert(step.path.clone()),
+                false => self.failed.remove(&step.path),
+            };
             changes.extend(outcome(&step, result));
             match step.value {
                 Some(value) => done.insert(step.path, value),
@@ -176,6 +201,39 @@ impl Apply {
         }
         self.done = Some(done);
         self.report(changes).await;
+    }
+
+    /// The leaves that were applied and do not hold any more.
+    async fn drifted(&self) -> Vec<String> {
+        let mut drifted = Vec::new();
+        let done = self.done.iter().flatten();
+        for (path, value) in done.filter(|(path, _)| !self.failed.contains(*path)) {
+            match self.holds(path, value).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!(path, "what was applied does not hold any more");
+                    drifted.push(path.clone());
+                }
+                Err(error) => {
+                    let error = with_causes(&error);
+                    tracing::warn!(path, error, "it cannot be told whether it holds");
+                }
+            }
+        }
+        drifted
+    }
+
+    /// Whether what was applied of a leaf still holds; what nobody can check does.
+    async fn holds(&self, path: &str, value: &Value) -> Result<bool, ApplyError> {
+        if let Some(setting) = path.strip_prefix("sense/") {
+            let settings = self.args.settings.borrow().clone();
+            return Ok(settings.with(setting, &value.to_json())? == settings);
+        }
+        if let Some(name) = path.strip_prefix(HOOKS) {
+            let holds = hook::holds(self.args.hooks_dir.as_deref(), name, value).await?;
+            return Ok(holds.unwrap_or(true));
+        }
+        Ok(true)
     }
 
     async fn report(&self, changes: Vec<Change>) {

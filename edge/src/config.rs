@@ -71,6 +71,8 @@ pub struct Config {
     pub enroll_file: Option<PathBuf>,
     /// Programs that desired state may run.
     pub hooks_dir: Option<PathBuf>,
+    /// How often it is looked whether what was applied still holds, in milliseconds.
+    pub verify_period_ms: u64,
     /// Whether `edge status` gets an answer.
     pub local_api: bool,
     /// Where traces and metrics are sent: the base of an OTLP/HTTP endpoint.
@@ -154,6 +156,7 @@ impl Default for Config {
             ca_file: None,
             enroll_file: None,
             hooks_dir: None,
+            verify_period_ms: 60_000,
             local_api: true,
             otlp_endpoint: None,
             otlp_headers: None,
@@ -286,6 +289,11 @@ impl Config {
     pub fn server(&self) -> Result<Option<Url>, ConfigError> {
         let parsed = self.server_url.as_deref().map(parse_server).transpose();
         parsed.map_err(|source| ConfigError::Server { source })
+    }
+
+    /// How often it is looked whether what was applied still holds.
+    pub fn verify_every(&self) -> Duration {
+        Duration::from_millis(self.verify_period_ms.max(1_000))
     }
 
     /// For how long changes are gathered into one commit.

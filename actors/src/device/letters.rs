@@ -165,7 +165,9 @@ impl<W: Whose> TreeActor<W> {
         let version = self.twin_mut().version();
         let answer = match result.refused {
             Some((_, refusal)) => Err(error(refusal.code(), "replay", refusal.to_string())),
-            None => Ok(WriteOutcome { version, entry: last, delta: StateDelta::default() }),
+            None => {
+                Ok(WriteOutcome { version, entry: last, at: None, delta: StateDelta::default() })
+            }
         };
         // What is known already may still be on its way to disk.
         let under_way = self.args.commits.any();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use protocol::DeviceId;
-use protocol::history::LogId;
+use protocol::history::{LogId, VersionVector};
 
 use crate::ports::{LinkEvent, LinkSender};
 use crate::trace::Spans;
@@ -21,6 +21,8 @@ pub struct Link {
     /// Something could not be delivered: it may never be said again, so the connection is to attach
     /// anew. Set where there is no actor at hand.
     broken: Arc<AtomicBool>,
+    /// What of the brain's own logs the device has made durable, as far as it has said.
+    pub(super) delivered: VersionVector,
     /// The last entry that was not taken: what follows it in its log is not looked at.
     pub(super) refused: Option<(LogId, u64)>,
 }
@@ -33,8 +35,8 @@ impl Link {
         since_ms: u64,
         events: LinkSender,
     ) -> Self {
-        let broken = Arc::default();
-        Self { connection, device, peer, since_ms, events, broken, refused: None }
+        let (broken, delivered) = (Arc::default(), VersionVector::default());
+        Self { connection, device, peer, since_ms, events, broken, delivered, refused: None }
     }
 }
 
@@ -79,6 +81,11 @@ impl Links {
 
     pub(super) fn get_mut(&mut self, connection: u64) -> Option<&mut Link> {
         self.0.get_mut(&connection)
+    }
+
+    /// Whether a device has said that it has made an entry durable.
+    pub(super) fn delivered(&self, log: &LogId, seq: u64) -> bool {
+        self.0.values().any(|link| link.delivered.contains(log, seq))
     }
 
     /// One that is alive.

@@ -27,7 +27,7 @@ impl<W: Whose> TreeActor<W> {
                 Ok(Some(written)) => written,
                 Ok(None) => {
                     let (version, delta) = (self.twin_mut().version(), StateDelta::default());
-                    return reply.send(Ok(WriteOutcome { version, entry: None, delta }));
+                    return reply.send(Ok(WriteOutcome { version, entry: None, at: None, delta }));
                 }
                 Err(refused) => return reply.send(Err(refused)),
             };
@@ -38,7 +38,8 @@ impl<W: Whose> TreeActor<W> {
             commit = commit.and_then(ended);
             news.extend(cuts.into_iter().map(LinkEvent::CutMade));
         }
-        let outcome = WriteOutcome { version, entry: Some(id), delta };
+        let at = None;
+        let outcome = WriteOutcome { version, entry: Some(id), at, delta };
         let answer = Box::new(move |result: Result<(), CommitError>| {
             reply.send(result.map(|()| outcome).map_err(|error| error.to_sync_error()));
         });

@@ -191,6 +191,22 @@ pub enum DeviceMsg {
         /// About so many bytes of them.
         bytes_max: usize,
     },
+    /// The device has made entries of the brain durable.
+    PeerHas {
+        /// The connection's number.
+        connection: u64,
+        /// Logs, each with the number of the last one.
+        logs: Vec<(LogId, u64)>,
+    },
+    /// Tell whether the device has made an entry of the brain durable.
+    IsDelivered {
+        /// The entry's log.
+        log: LogId,
+        /// Its number.
+        seq: u64,
+        /// The answer.
+        reply: Reply<bool>,
+    },
     /// A connection's session needs the checkpoint that stands in place of what was pruned.
     FetchCheckpoint {
         /// The connection's number.
@@ -348,6 +364,8 @@ pub struct WriteOutcome {
     pub version: Version,
     /// The entry, where one was needed.
     pub entry: Option<EntryId>,
+    /// Its log, and its number in that.
+    pub at: Option<(LogId, u64)>,
     /// What it changed.
     pub delta: StateDelta,
 }

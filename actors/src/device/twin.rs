@@ -213,6 +213,13 @@ impl Twin {
         self.version
     }
 
+    /// Whether another author than this brain has written knowing an entry.
+    pub fn has_seen(&self, log: &LogId, seq: u64) -> bool {
+        let own = self.brain.keypair.public();
+        let mut others = self.tree.logs().iter().filter(|state| state.log.author != own);
+        others.any(|state| state.context.contains(log, seq))
+    }
+
     /// Where the tree stands, for a session.
     pub fn replica(&self) -> Replica {
         Replica {

@@ -32,14 +32,15 @@ impl<W: Whose> TreeActor<W> {
             Ok(None) => {
                 let version = self.twin_mut().version();
                 let delta = StateDelta::default();
-                return reply.send(Ok(WriteOutcome { version, entry: None, delta }));
+                return reply.send(Ok(WriteOutcome { version, entry: None, at: None, delta }));
             }
             Err(refusal) => {
                 return reply.send(Err(error(refusal.code(), "write", refusal.to_string())));
             }
         };
         let Written { commit, id, version, delta, position } = written;
-        let outcome = WriteOutcome { version, entry: Some(id), delta };
+        let at = Some((position.log, position.seq));
+        let outcome = WriteOutcome { version, entry: Some(id), at, delta };
         let answer = Box::new(move |result: Result<(), CommitError>| {
             reply.send(result.map(|()| outcome).map_err(|error| error.to_sync_error()));
         });

@@ -60,6 +60,13 @@ impl Default for ChangeFeed {
     }
 }
 
+impl ChangeFeed {
+    /// Changes from now on.
+    pub fn subscribe(&self) -> Receiver<ChangeEvent> {
+        self.0.subscribe()
+    }
+}
+
 impl SyncHook for ChangeFeed {
     fn name(&self) -> &str {
         "change feed"
@@ -105,7 +112,7 @@ pub(super) async fn events(
     State(api): State<Api>,
     Query(ChangesQuery { name }): Query<ChangesQuery>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let changes = api.changes.0.subscribe();
+    let changes = api.changes.subscribe();
     let stream = futures_util::stream::unfold((changes, name), async |(mut changes, name)| {
         let event = next(&mut changes, name.as_deref()).await?;
         Some((Ok(event), (changes, name)))

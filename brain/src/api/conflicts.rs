@@ -137,7 +137,7 @@ pub(super) async fn delta(
     read.await
 }
 
-fn reach(api: &Api, device: DeviceId) -> Reach {
+pub(super) fn reach(api: &Api, device: DeviceId) -> Reach {
     let quarantined = api.devices.quarantined_for(device);
     Reach {
         online: api.presence.of(device).is_some(),

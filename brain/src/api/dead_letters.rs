@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::writes::WriteAnswer;
+use super::writes::{WriteAnswer, stored};
 use super::{Api, Problem};
 use crate::devices::TwinError;
 use crate::store::{RegistryChange, not_found};
@@ -94,8 +94,7 @@ pub(super) async fn replay(
     let ask = |reply| DeviceMsg::Replay { letter, reply };
     let outcome = twin.ask(ask, REPLAY_TIME_MAX).await.map_err(TwinError::from)??;
     forget(&api, &found).await?;
-    let (version, entry, delta) = (outcome.version, outcome.entry, outcome.delta);
-    Ok(Json(WriteAnswer { version, entry, delta }))
+    Ok(Json(stored(outcome)))
 }
 
 /// Discard it for good.

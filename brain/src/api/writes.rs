@@ -6,6 +6,7 @@ use std::time::Duration;
 use actors::device::{DeviceMsg, WriteOutcome};
 use actors::supervise::{Address, Reply};
 use axum::extract::{Path as UrlPath, Query, State};
+use axum::http::StatusCode;
 use axum::{Extension, Json};
 use protocol::history::{Change, GROUPS_PREFIX, Provenance};
 use protocol::state::{
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json_;
 use utoipa::{IntoParams, ToSchema};
 
+use super::acknowledged::{Level, Wait};
 use super::auth::Principal;
 use super::devices::{StateQuery, read_tree, which_version};
 use super::etag::{NoCondition, OnlyIf};
@@ -24,6 +26,7 @@ use super::subject::Subject;
 use super::{Api, Problem};
 use crate::devices::TwinError;
 use crate::store::not_found;
+use crate::why::Hold;
 
 /// How long a write may take: an `fsync` on a slow disk under load, many times over.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -40,6 +43,12 @@ pub struct WriteAnswer {
     /// What it changed.
     #[schema(value_type = Object)]
     pub delta: StateDelta,
+    /// How far it has come.
+    pub acknowledged: Level,
+    /// What keeps it from coming further, by path below `desired/`, where it was waited for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Object)]
+    pub held_by: BTreeMap<String, Vec<Hold>>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -52,51 +61,78 @@ pub(super) struct WriteQuery {
     _only_if: Option<String>,
 }
 
+/// The same for what a device is to do.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct DesiredQuery {
+    /// Why, for the history.
+    reason: Option<String>,
+    /// Only where this query over the device's tree holds, such as `tags/site = north`.
+    #[serde(rename = "if")]
+    #[param(rename = "if")]
+    _only_if: Option<String>,
+    /// How far it is to have come before the answer: `stored` at the brain, `delivered` to the device's
+    /// disk, or `applied` by the device.
+    #[serde(default)]
+    wait: Level,
+    /// How long to wait for that, in milliseconds; the answer is 202 where that was too short.
+    timeout_ms: Option<u64>,
+}
+
+impl DesiredQuery {
+    fn split(self) -> (Wait, WriteQuery) {
+        let Self { reason, wait, timeout_ms, .. } = self;
+        (Wait::new(wait, timeout_ms), WriteQuery { reason, _only_if: None })
+    }
+}
+
 /// Make `desired/` hold exactly these leaves.
 #[utoipa::path(put, path = "/api/v1/devices/{id}/desired",
-    params(("id" = String, Path), WriteQuery, ("if-match" = Option<String>, Header,
+    params(("id" = String, Path), DesiredQuery, ("if-match" = Option<String>, Header,
         description = "Only where the tree is at this version, given as an ETag")),
     security(("bearer" = [])),
     request_body(content = Object, description = "Paths below `desired/` with their values"),
-    responses((status = 200, body = WriteAnswer), (status = 404),
-        (status = 412, description = "The tree is at another version"), (status = 507)))]
+    responses((status = 200, body = WriteAnswer),
+        (status = 202, body = WriteAnswer, description = "It has not come as far yet as was asked"),
+        (status = 404), (status = 412, description = "The tree is at another version"), (status = 507)))]
 pub(super) async fn set_desired(
     State(api): State<Api>,
     UrlPath(id): UrlPath<String>,
-    Query(query): Query<WriteQuery>,
+    Query(query): Query<DesiredQuery>,
     Extension(principal): Extension<Principal>,
     OnlyIf(only_if): OnlyIf,
     span: ApiSpan,
     Json(leaves): Json<BTreeMap<String, Json_>>,
-) -> Result<Json<WriteAnswer>, Problem> {
+) -> Result<(StatusCode, Json<WriteAnswer>), Problem> {
     let desired = parse_desired(leaves)?;
-    let provenance = provenance(principal, query);
-    let trace = span.context();
-    write(&api, &id, |reply| DeviceMsg::SetState { desired, provenance, only_if, trace, reply })
-        .await
+    let (wait, query) = query.split();
+    let (provenance, trace) = (provenance(principal, query), span.context());
+    let set = |reply| DeviceMsg::SetState { desired, provenance, only_if, trace, reply };
+    write_and_wait(api, &id, wait, set).await
 }
 
 /// Set some leaves of `desired/`; null removes one.
 #[utoipa::path(patch, path = "/api/v1/devices/{id}/desired",
-    params(("id" = String, Path), WriteQuery, ("if-match" = Option<String>, Header,
+    params(("id" = String, Path), DesiredQuery, ("if-match" = Option<String>, Header,
         description = "Only where the tree is at this version, given as an ETag")),
     security(("bearer" = [])),
     request_body(content = Object, description = "Paths below `desired/` with their values"),
-    responses((status = 200, body = WriteAnswer), (status = 404),
-        (status = 412, description = "The tree is at another version"), (status = 507)))]
+    responses((status = 200, body = WriteAnswer),
+        (status = 202, body = WriteAnswer, description = "It has not come as far yet as was asked"),
+        (status = 404), (status = 412, description = "The tree is at another version"), (status = 507)))]
 pub(super) async fn patch_desired(
     State(api): State<Api>,
     UrlPath(id): UrlPath<String>,
-    Query(query): Query<WriteQuery>,
+    Query(query): Query<DesiredQuery>,
     Extension(principal): Extension<Principal>,
     OnlyIf(only_if): OnlyIf,
     span: ApiSpan,
     Json(leaves): Json<BTreeMap<String, Json_>>,
-) -> Result<Json<WriteAnswer>, Problem> {
+) -> Result<(StatusCode, Json<WriteAnswer>), Problem> {
     let changes = parse_leaves("desired", leaves)?;
-    let provenance = provenance(principal, query);
-    let trace = span.context();
-    write(&api, &id, |reply| DeviceMsg::Write { changes, provenance, only_if, trace, reply }).await
+    let (wait, query) = query.split();
+    let (provenance, trace) = (provenance(principal, query), span.context());
+    let set = |reply| DeviceMsg::Write { changes, provenance, only_if, trace, reply };
+    write_and_wait(api, &id, wait, set).await
 }
 
 /// Set some of a device's tags, its location among them; null removes one.
@@ -159,20 +195,27 @@ pub(super) struct RestoreQuery {
     #[serde(rename = "if")]
     #[param(rename = "if")]
     _only_if: Option<String>,
+    /// How far it is to have come before the answer.
+    #[serde(default)]
+    wait: Level,
+    /// How long to wait for that, in milliseconds.
+    timeout_ms: Option<u64>,
 }
 
 /// Make `desired/` what it was at a version or a time, as a new version.
 #[utoipa::path(post, path = "/api/v1/devices/{id}/restore",
     params(("id" = String, Path), RestoreQuery), security(("bearer" = [])),
-    responses((status = 200, body = WriteAnswer), (status = 400), (status = 404)))]
+    responses((status = 200, body = WriteAnswer),
+        (status = 202, body = WriteAnswer, description = "It has not come as far yet as was asked"),
+        (status = 400), (status = 404)))]
 pub(super) async fn restore(
     State(api): State<Api>,
     UrlPath(id): UrlPath<String>,
-    Query(RestoreQuery { version, at, reason, .. }): Query<RestoreQuery>,
+    Query(RestoreQuery { version, at, reason, wait, timeout_ms, .. }): Query<RestoreQuery>,
     Extension(principal): Extension<Principal>,
     OnlyIf(only_if): OnlyIf,
     span: ApiSpan,
-) -> Result<Json<WriteAnswer>, Problem> {
+) -> Result<(StatusCode, Json<WriteAnswer>), Problem> {
     if version.is_none() && at.is_none() {
         return Err(Problem::bad_request("say where to: version or at"));
     }
@@ -189,10 +232,11 @@ pub(super) async fn restore(
     .await?;
     let why = reason.map_or_else(String::new, |reason| format!(": {reason}"));
     let reason = Some(format!("restored to version {version}{why}"));
+    let wait = Wait::new(wait, timeout_ms);
     let provenance = provenance(principal, WriteQuery { reason, _only_if: None });
     let trace = span.context();
-    write(&api, &id, |reply| DeviceMsg::SetState { desired, provenance, only_if, trace, reply })
-        .await
+    let set = |reply| DeviceMsg::SetState { desired, provenance, only_if, trace, reply };
+    write_and_wait(api, &id, wait, set).await
 }
 
 /// Keep a snapshot of the current version.
@@ -224,8 +268,36 @@ pub(super) async fn write_to(
     message: impl FnOnce(Reply<Result<WriteOutcome, SyncError>>) -> DeviceMsg,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let outcome = twin.ask(message, WRITE_TIME_MAX).await;
-    let WriteOutcome { version, entry, delta } = outcome.map_err(TwinError::from)??;
-    Ok(Json(WriteAnswer { version, entry, delta }))
+    Ok(Json(stored(outcome.map_err(TwinError::from)??)))
+}
+
+/// Has a device's twin write, and waits until that has come as far as it is to.
+async fn write_and_wait(
+    api: Api,
+    id: &str,
+    wait: Wait,
+    message: impl FnOnce(Reply<Result<WriteOutcome, SyncError>>) -> DeviceMsg,
+) -> Result<(StatusCode, Json<WriteAnswer>), Problem> {
+    let subject = Subject::device(id)?;
+    let twin = subject.twin(&api).await?;
+    // Before the write, so that no change after it is missed.
+    let watch = wait.watch(&api);
+    let outcome = twin.ask(message, WRITE_TIME_MAX).await.map_err(TwinError::from)??;
+    let at = outcome.at;
+    let mut answer = stored(outcome);
+    let reached = wait.until_reached(api, subject, watch, at, &answer.delta).await?;
+    (answer.acknowledged, answer.held_by) = (reached.level, reached.held_by);
+    let status = match reached.level >= wait.level() {
+        true => StatusCode::OK,
+        false => StatusCode::ACCEPTED,
+    };
+    Ok((status, Json(answer)))
+}
+
+pub(super) fn stored(outcome: WriteOutcome) -> WriteAnswer {
+    let WriteOutcome { version, entry, delta, .. } = outcome;
+    let (acknowledged, held_by) = (Level::Stored, BTreeMap::new());
+    WriteAnswer { version, entry, delta, acknowledged, held_by }
 }
 
 pub(super) fn provenance(Principal(principal): Principal, query: WriteQuery) -> Provenance {

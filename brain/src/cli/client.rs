@@ -63,6 +63,12 @@ impl Client {
         Ok(Self { agent, url, token: token.trim().to_owned(), ca_file })
     }
 
+    /// The same, waiting for answers that much longer.
+    pub(super) fn patient(self, longer: Duration) -> anyhow::Result<Self> {
+        let agent = agent(self.ca_file.as_deref(), Some(TIME_MAX + longer))?;
+        Ok(Self { agent, ..self })
+    }
+
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.call(Method::GET, path, None)
     }

@@ -155,6 +155,9 @@ pub(super) fn hold(hold: &Hold) -> String {
         Hold::ApplyError { message } => format!("the device could not apply it: {message}"),
         Hold::Constraint { name } => format!("constraint {name:?} does not allow it"),
         Hold::Conflict { id } => format!("conflict {id} waits for a person"),
+        Hold::Physical { measured } => {
+            format!("the hardware reports {}", value(Some(measured)))
+        }
         Hold::UnderWay => "it is on its way".to_owned(),
     }
 }

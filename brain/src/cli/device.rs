@@ -4,7 +4,9 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use brain::api::{DeltaView, DeviceDetail, DeviceList, DeviceSummary, HistoryPage, WriteAnswer};
+use brain::api::{
+    DeltaView, DeviceDetail, DeviceList, DeviceSummary, HistoryPage, Level, WriteAnswer,
+};
 use protocol::state::VersionedState;
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
@@ -68,6 +70,8 @@ pub(super) enum DeviceCommand {
         /// Why, for the history
         #[arg(long, default_value = "asked on the command line")]
         reason: String,
+        #[command(flatten)]
+        wait: Wait,
         /// How to print what came of it
         #[arg(long, value_enum, default_value_t)]
         output: Output,
@@ -107,10 +111,70 @@ pub(super) enum DeviceCommand {
         reason: String,
         #[command(flatten)]
         condition: Condition,
+        #[command(flatten)]
+        wait: Wait,
         /// How to print what came of it
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
+}
+
+/// How far a change is to come before the command ends.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Wait {
+    /// How far it is to have come: on the brain's disk, on the device's, or in force there
+    #[arg(long, value_enum, default_value_t)]
+    wait: WaitFor,
+    /// How many seconds to wait for that
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=300))]
+    timeout: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum WaitFor {
+    #[default]
+    Stored,
+    Delivered,
+    Applied,
+}
+
+impl Wait {
+    fn level(self) -> Level {
+        match self.wait {
+            WaitFor::Stored => Level::Stored,
+            WaitFor::Delivered => Level::Delivered,
+            WaitFor::Applied => Level::Applied,
+        }
+    }
+
+    /// What it adds to a request's query.
+    fn query(self) -> String {
+        let level = match self.wait {
+            WaitFor::Stored => return String::new(),
+            WaitFor::Delivered => "delivered",
+            WaitFor::Applied => "applied",
+        };
+        format!("&wait={level}&timeout_ms={}", self.timeout * 1_000)
+    }
+
+    /// Fails where it did not come as far: it stays desired all the same.
+    fn check(self, answer: &WriteAnswer) -> anyhow::Result<()> {
+        if answer.acknowledged >= self.level() {
+            return Ok(());
+        }
+        let held = answer.held_by.iter().map(|(path, held)| {
+            let held: Vec<_> = held.iter().map(conflict::hold).collect();
+            format!("{path}: {}", held.join("; "))
+        });
+        let held: Vec<_> = held.collect();
+        let (wanted, seconds) = (self.query(), self.timeout);
+        let wanted = wanted.trim_start_matches("&wait=").split('&').next().unwrap_or_default();
+        bail!(
+            "it is stored, and was not {wanted} within {seconds} s ({}); it stays desired: see `brain \
+             device delta`",
+            held.join(", ")
+        );
+    }
 }
 
 /// When to write.
@@ -131,9 +195,10 @@ impl Condition {
         client: &Client,
         target: &str,
         reason: &str,
+        wait: &str,
         body: Value,
     ) -> anyhow::Result<WriteAnswer> {
-        let mut target = format!("{target}?reason={}", encode(reason));
+        let mut target = format!("{target}?reason={}{wait}", encode(reason));
         if let Some(query) = &self.only_if {
             target += &format!("&if={}", encode(query));
         }
@@ -177,32 +242,37 @@ pub(super) fn run(client: &ClientArgs, command: DeviceCommand) -> anyhow::Result
             }
             repeat(view, || history(&client, &path, view.output))
         }
-        DeviceCommand::Restore { device, version, at, reason, output } => {
+        DeviceCommand::Restore { device, version, at, reason, wait, output } => {
             let id = resolve(&client, &device)?;
             let version = version.map(|version| ("version", version.to_string()));
             let (name, to) = version.or(at.map(|at| ("at", at))).context("say where to")?;
             let (to, reason) = (encode(&to), encode(&reason));
-            let target = format!("/api/v1/devices/{id}/restore?{name}={to}&reason={reason}");
-            print_written(&client.call(Method::POST, &target, None)?, output);
-            Ok(())
+            let more = wait.query();
+            let target = format!("/api/v1/devices/{id}/restore?{name}={to}&reason={reason}{more}");
+            let client = client.patient(Duration::from_secs(wait.timeout))?;
+            let answer = client.call(Method::POST, &target, None)?;
+            print_written(&answer, output);
+            wait.check(&answer)
         }
         DeviceCommand::Tag { device, leaves, condition, reason, output } => {
             let id = resolve(&client, &device)?;
             let body = parse_leaves("tags", &leaves)?;
             let target = format!("/api/v1/devices/{id}/tags");
-            print_written(&condition.patch(&client, &target, &reason, body)?, output);
+            print_written(&condition.patch(&client, &target, &reason, "", body)?, output);
             Ok(())
         }
         DeviceCommand::Delta { device, view } => {
             let id = resolve(&client, &device)?;
             repeat(view, || delta(&client, &id, view.output))
         }
-        DeviceCommand::Set { device, leaves, reason, condition, output } => {
+        DeviceCommand::Set { device, leaves, reason, condition, wait, output } => {
             let id = resolve(&client, &device)?;
             let body = parse_leaves("desired", &leaves)?;
             let target = format!("/api/v1/devices/{id}/desired");
-            print_written(&condition.patch(&client, &target, &reason, body)?, output);
-            Ok(())
+            let client = client.patient(Duration::from_secs(wait.timeout))?;
+            let answer = condition.patch(&client, &target, &reason, &wait.query(), body)?;
+            print_written(&answer, output);
+            wait.check(&answer)
         }
     }
 }

@@ -161,7 +161,7 @@ pub(super) fn run(client: &ClientArgs, command: GroupCommand) -> anyhow::Result<
         GroupCommand::Set { group, leaves, condition, change } => {
             let body = parse_leaves("shared", &leaves)?;
             let target = format!("{}/shared", at(&group));
-            let answer = condition.patch(&client, &target, &change.reason, body)?;
+            let answer = condition.patch(&client, &target, &change.reason, "", body)?;
             print_written(&answer, change.output);
             Ok(())
         }

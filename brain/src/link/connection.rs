@@ -187,6 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     async fn perform(&mut self, outputs: Vec<Output>) -> Result<(), End> {
         let mut queue = VecDeque::from(outputs);
+        let mut delivered = Vec::new();
         while let Some(output) = queue.pop_front() {
             if let Some(bytes) = bytes_to_ingest(&output) {
                 if matches!(&output, Output::OfShared { tree, .. } if !self.groups.contains_key(tree))
@@ -197,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 let Some(share) = self.share(bytes) else {
                     queue.push_front(output);
                     self.waiting.append(&mut queue);
-                    return Ok(());
+                    break;
                 };
                 self.hold(share);
             }
@@ -237,6 +238,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Output::PeerRefused(refuse) => self.ask(of, Open::Refused(refuse)).await?,
                 Output::Left(tree) => self.left_by_device(tree),
                 Output::Closed(ended) => return Err(Some(ended)),
+                Output::Acked { log, stored, .. } if of.is_none() => {
+                    if log.author == self.ingress.own_key {
+                        delivered.push((log, stored));
+                    }
+                }
                 Output::Acked { .. }
                 | Output::OwnLogBehind { .. }
                 | Output::ClockSample { .. }
@@ -248,6 +254,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 | Output::Welcomed { .. }
                 | Output::Enrolled(_) => {}
             }
+        }
+        if !delivered.is_empty() {
+            let has = DeviceMsg::PeerHas { connection: self.number, logs: delivered };
+            self.tell(None, has).await?;
         }
         Ok(())
     }

@@ -264,3 +264,57 @@ async fn a_write_on_a_condition_happens_at_that_version_only_and_a_restore_is_a_
         .expect("answers");
     assert_eq!(status, 404);
 }
+
+#[test]
+fn what_is_desired_of_a_sensor_loses_to_what_it_measures_and_is_flagged() {
+    const LEAF: &str = "machine/memory_total_bytes";
+    let mut brain = brain();
+    let member = crate::groups::member(&brain);
+    let measured = |brain: &Brain| {
+        let state = brain.get(&format!("/api/v1/devices/{}/state", member.id)).expect("a state");
+        state["state"][format!("reported/{LEAF}")].clone()
+    };
+    let began = Instant::now();
+    while measured(&brain).is_null() {
+        assert!(began.elapsed() < SOON, "no sensor reports");
+        pause();
+    }
+    let set = |brain: &Brain, value: &str| {
+        let leaf = format!("{LEAF}={value}");
+        let done = command(brain, &["device", "set", &member.id, &leaf]).output().expect("runs");
+        assert!(done.status.success(), "{done:?}");
+    };
+    let resolved = |brain: &Brain| {
+        let began = Instant::now();
+        loop {
+            let found =
+                brain.get(&format!("/api/v1/devices/{}/conflicts", member.id)).expect("a list");
+            if found[0]["status"] == "resolved" {
+                assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
+                return found[0].clone();
+            }
+            assert!(began.elapsed() < SOON, "never resolved: {found}");
+            pause();
+        }
+    };
+    set(&brain, "17");
+    let found = resolved(&brain);
+    assert_eq!(found["type"], "physical");
+    assert_eq!(found["path"], format!("desired/{LEAF}"));
+    assert_eq!(found["resolution"]["strategy"], "hardware_truth");
+    let result = &found["resolution"]["result"];
+    assert!(result == &measured(&brain) || result["Scalar"].is_object(), "{found}");
+    let delta = printed(&brain, &["device", "delta", &member.id]);
+    let held = delta["leaves"][LEAF]["held_by"].as_array().expect("holds").clone();
+    let physical = held.iter().find(|hold| hold["hold"] == "physical");
+    assert!(physical.is_some(), "it is flagged: {delta}");
+    // The same wish is the same conflict, also for a brain that starts anew.
+    brain.kill().expect("kills");
+    brain.restart().expect("starts");
+    brain.wait_ready().expect("gets ready");
+    assert_eq!(resolved(&brain)["id"], found["id"]);
+    // It ends with the wish, and another wish is another conflict.
+    set(&brain, "");
+    let delta = printed(&brain, &["device", "delta", &member.id]);
+    assert!(!delta.to_string().contains("physical"), "{delta}");
+}

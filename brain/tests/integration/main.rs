@@ -1,6 +1,7 @@
 //! The brain against real devices, real disks and real kills.
 
 mod accounting;
+mod acknowledged;
 mod api;
 mod audit;
 mod backup;

@@ -1,7 +1,7 @@
 //! Desired state that is carried out by a program of the device's owner.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use protocol::state::Value;
@@ -59,6 +59,31 @@ pub(super) async fn run(
     value: Option<&Value>,
 ) -> Result<(), HookError> {
     let program = find(folder, name)?;
+    let output = execute(&program, value).await?;
+    if output.status.success() { Ok(()) } else { Err(failed(&output)) }
+}
+
+/// Whether what the hook `name` made of a value still holds, by its program `name.check`: it ends
+/// with 0 where it does and with 1 where it does not. None where there is no such program.
+pub(super) async fn holds(
+    folder: Option<&Path>,
+    name: &str,
+    value: &Value,
+) -> Result<Option<bool>, HookError> {
+    let program = find(folder, name)?.with_added_extension("check");
+    if !program.is_file() {
+        return Ok(None);
+    }
+    let output = execute(&program, Some(value)).await?;
+    match output.status.code() {
+        Some(0) => Ok(Some(true)),
+        Some(1) => Ok(Some(false)),
+        _ => Err(failed(&output)),
+    }
+}
+
+/// Runs a program with the value on its stdin.
+async fn execute(program: &Path, value: Option<&Value>) -> Result<Output, HookError> {
     let input = match value {
         Some(value) => value.as_str().map_or_else(|| value.to_json().to_string(), str::to_owned),
         None => String::new(),
@@ -78,18 +103,18 @@ pub(super) async fn run(
         }
         child.wait_with_output().await
     };
-    let output = match timeout(TIMEOUT, work).await {
-        Ok(output) => output.map_err(|source| HookError::NotRun { source })?,
-        Err(_) => return Err(HookError::TimedOut),
-    };
-    if output.status.success() {
-        return Ok(());
+    match timeout(TIMEOUT, work).await {
+        Ok(output) => output.map_err(|source| HookError::NotRun { source }),
+        Err(_) => Err(HookError::TimedOut),
     }
+}
+
+fn failed(output: &Output) -> HookError {
     let said = String::from_utf8_lossy(&output.stderr);
     let said: String = said.trim().chars().filter(|c| !c.is_control()).collect();
     let skip = said.chars().count().saturating_sub(STDERR_CHARS_MAX);
     let said = said.chars().skip(skip).collect();
-    Err(HookError::Failed { status: output.status.to_string(), said })
+    HookError::Failed { status: output.status.to_string(), said }
 }
 
 fn find(folder: Option<&Path>, name: &str) -> Result<PathBuf, HookError> {
@@ -127,6 +152,21 @@ mod tests {
         assert_eq!(std::fs::read_to_string(out).expect("written"), "full");
         let error = run(Some(dir.path()), "bad", None).await.expect_err("fails");
         assert!(error.to_string().contains("no fan here"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_check_tells_by_its_exit_code_and_need_not_be_there() {
+        let dir = tempfile::tempdir().expect("a folder");
+        script(dir.path(), "fan", "cat > /dev/null");
+        let full = Value::from("full");
+        let check = async || holds(Some(dir.path()), "fan", &full).await;
+        assert!(matches!(check().await, Ok(None)));
+        script(dir.path(), "fan.check", "test \"$(cat)\" = full");
+        assert!(matches!(check().await, Ok(Some(true))));
+        script(dir.path(), "fan.check", "exit 1");
+        assert!(matches!(check().await, Ok(Some(false))));
+        script(dir.path(), "fan.check", "exit 2");
+        assert!(matches!(check().await, Err(HookError::Failed { .. })));
     }
 
     #[test]

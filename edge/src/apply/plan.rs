@@ -39,6 +39,14 @@ pub fn outcome(step: &Step, result: Result<(), String>) -> Vec<Change> {
     applied.into_iter().chain(error).collect()
 }
 
+/// What to report of leaves that were applied and did not hold any more.
+pub(super) fn drifts(drifted: &[String], now_ms: u64) -> Vec<Change> {
+    let at = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    let leaf = |path: &String| Path::new(&format!("reported/drift/{path}")).ok();
+    let leaves = drifted.iter().filter_map(leaf);
+    leaves.map(|path| (path, Some(Value::from(at)))).collect()
+}
+
 /// How the report about a leaf that a constraint holds begins.
 const HELD: &str = "held by constraint ";
 
@@ -71,7 +79,8 @@ pub fn applied_before(state: &State, prefix: &str) -> BTreeMap<String, Value> {
 pub fn stale_reports(state: &State, effective: &BTreeMap<String, Value>) -> Vec<Change> {
     let desired: BTreeSet<&str> = effective.keys().map(String::as_str).collect();
     let stale = |path: &&Path| {
-        let below = path.below("reported/applied").or_else(|| path.below("reported/apply_errors"));
+        let reports = ["reported/applied", "reported/apply_errors", "reported/drift"];
+        let below = reports.into_iter().find_map(|prefix| path.below(prefix));
         below.is_some_and(|below| !desired.contains(below))
     };
     state.keys().filter(stale).map(|path| (path.clone(), None)).collect()

@@ -115,6 +115,7 @@ fn agent_config(config: &Config, log_level: LogLevel) -> anyhow::Result<AgentCon
     agent.ca_pem = config.ca_file.as_deref().map(tls::read_ca).transpose()?;
     agent.sense = config.sense.clone();
     agent.hooks_dir = config.hooks_dir.clone();
+    agent.verify_every = config.verify_every();
     agent.signs = Signs { trusted: config.clock.trusted, ..Signs::default() };
     agent.local_api = config.local_api;
     if config.otlp()?.is_some() {

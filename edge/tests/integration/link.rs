@@ -222,6 +222,40 @@ async fn desired_state_is_applied_and_reported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_changed_by_hand_is_put_right_and_said() {
+    let (dir, hooks, peer) = (folder(), folder(), Peer::start().await);
+    let fan = hooks.path().join("state");
+    for (name, text) in [
+        ("fan", format!("cat > {}", fan.display())),
+        ("fan.check", format!("test \"$(cat)\" = \"$(cat {})\"", fan.display())),
+    ] {
+        let script = hooks.path().join(name);
+        std::fs::write(&script, format!("#!/bin/sh\n{text}\n")).expect("written");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&script, mode).expect("executable");
+    }
+    let mut config = joining(&dir, &peer);
+    config.hooks_dir = Some(hooks.path().to_path_buf());
+    config.verify_every = Duration::from_millis(300);
+    let agent = Agent::start(config).await.expect("starts");
+    let device = agent.device_id();
+    online(&agent).await;
+    peer.desire(device, "hooks/fan", Some(Value::from("full")));
+    let reported = |path: &str| peer.value(device, &format!("reported/{path}"));
+    until("the hook applied", || reported("applied/hooks/fan").is_some()).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(reported("drift/hooks/fan"), None, "it holds");
+    std::fs::write(&fan, "off").expect("written");
+    let state = || std::fs::read_to_string(&fan).ok();
+    until("it is put right", || state().as_deref() == Some("full")).await;
+    until("it is said", || reported("drift/hooks/fan").is_some()).await;
+    assert_eq!(reported("applied/hooks/fan"), Some(Value::from("full")));
+    peer.desire(device, "hooks/fan", None);
+    until("it goes", || reported("applied/hooks/fan").is_none()).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_new_address_is_given_up_and_a_right_one_kept() {
     let (dir, peer) = (folder(), Peer::start().await);
     let agent = Agent::start(joining(&dir, &peer)).await.expect("starts");

@@ -24,6 +24,8 @@ pub enum ConflictKind {
     VersionFork,
     /// Two sides configured a device differently.
     Config,
+    /// What is desired is not what the hardware reports, and no wish changes what a sensor measures.
+    Physical,
 }
 
 /// How far a conflict has come.
@@ -114,7 +116,7 @@ impl Conflict {
             (Strategy::Manual, _) | (_, ConflictKind::VersionFork) => Severity::Warning,
             _ => Severity::Info,
         };
-        let (id, sides) = (id_of(tree, path, &states), states.len() as u32);
+        let (id, sides) = (id_of("fleet-conflict-v1", tree, path, &states), states.len() as u32);
         states.truncate(SIDES_KEPT_MAX);
         Self {
             id,
@@ -124,6 +126,30 @@ impl Conflict {
             states,
             sides,
             severity: severity.unwrap_or(usual),
+            timestamp: now_ms,
+            status: ConflictStatus::Open,
+        }
+    }
+
+    /// The conflict between what is desired of a leaf and what the hardware reports. It is one for as
+    /// long as that is desired, whatever the hardware goes on to report.
+    pub fn physical(
+        tree: TreeId,
+        path: &Path,
+        desired: &Contender<'_>,
+        reported: &Contender<'_>,
+        now_ms: u64,
+    ) -> Self {
+        let (desired, reported) = (ContendingState::of(desired), ContendingState::of(reported));
+        let id = id_of("fleet-physical-conflict-v1", tree, path, std::slice::from_ref(&desired));
+        Self {
+            id,
+            kind: ConflictKind::Physical,
+            tree,
+            path: path.clone(),
+            states: vec![desired, reported],
+            sides: 2,
+            severity: Severity::Warning,
             timestamp: now_ms,
             status: ConflictStatus::Open,
         }
@@ -187,8 +213,8 @@ impl ConflictKind {
 }
 
 /// The id that follows from the sides, which are in order.
-fn id_of(tree: TreeId, path: &Path, states: &[ContendingState]) -> ConflictId {
-    let mut writer = Writer::new("fleet-conflict-v1");
+fn id_of(context: &str, tree: TreeId, path: &Path, states: &[ContendingState]) -> ConflictId {
+    let mut writer = Writer::new(context);
     writer.raw(&tree.0).text(path.as_str()).len(states.len());
     for state in states {
         state.log.write_canonical(&mut writer);

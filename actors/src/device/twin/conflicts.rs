@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::ConflictId;
-use protocol::conflict::{Decision, POLICY_PREFIX, Resolution};
+use protocol::conflict::{Conflict, Decision, POLICY_PREFIX, Resolution};
 use protocol::constraint::CONSTRAINTS_PREFIX;
 use protocol::history::{Change, Tree};
 use protocol::session::Now;
@@ -15,6 +15,8 @@ use crate::ports::{ConflictChange, TreeCommit};
 
 /// How a conflict ends when somebody who knew all sides writes the leaf.
 pub(super) const BY_ENTRY: &str = "entry";
+/// How one with what the hardware reports is decided.
+const BY_HARDWARE: &str = "hardware_truth";
 /// How one ends when a side of it counts no longer.
 pub(super) const BY_CUT: &str = "cut";
 /// How one ends that is not there when it is looked at.
@@ -24,17 +26,24 @@ const BY_ANOTHER_SIDE: &str = "another_side";
 
 /// The conflicts of a tree, by leaf.
 pub(super) fn all(tree: &Tree) -> BTreeMap<Path, ConflictId> {
-    let in_conflict = tree.leaves().iter().filter(|(_, leaf)| leaf.is_conflict());
-    let ids = in_conflict.filter_map(|(path, _)| Some((path.clone(), tree.conflict(path, 0)?.id)));
-    ids.collect()
+    let paths = tree.leaves().keys();
+    paths.filter_map(|path| Some((path.clone(), conflict_at(tree, path, 0)?.id))).collect()
+}
+
+/// The conflict of a leaf: of its sides, or of what it asks for with what the hardware reports.
+fn conflict_at(tree: &Tree, path: &Path, now_ms: u64) -> Option<Conflict> {
+    tree.conflict(path, now_ms).or_else(|| tree.physical_conflict(path, now_ms))
 }
 
 impl Twin {
     /// What begins and ends at these leaves, which have just changed; `how` it ends.
     pub(super) fn conflicts_of(&mut self, paths: &[Path], how: &str) -> Vec<ConflictChange> {
         let mut changes = Vec::new();
-        for path in paths {
-            let conflict = self.tree.conflict(path, self.committed_ms);
+        // What the hardware reports may contradict what is desired of it.
+        let reported = paths.iter().filter(|path| path.first_segment() == "reported");
+        let desired: Vec<Path> = reported.filter_map(|path| self.tree.desired_of(path)).collect();
+        for path in paths.iter().chain(&desired) {
+            let conflict = conflict_at(&self.tree, path, self.committed_ms);
             let after = conflict.as_ref().map(|conflict| conflict.id);
             let before = match after {
                 Some(id) => self.conflicts.insert(path.clone(), id),
@@ -69,6 +78,15 @@ impl Twin {
     pub fn resolve(&mut self, id: ConflictId, now: Now) -> Option<(TreeCommit, Resolution)> {
         let resolution = match self.conflicts.iter().find(|(_, known)| **known == id) {
             Some((path, _)) => {
+                let is_physical = self.tree.conflict(path, 0).is_none();
+                if let Some(measured) = self.tree.measured(path).filter(|_| is_physical) {
+                    let (how, now_ms) = (BY_HARDWARE, now.wall_ms);
+                    let resolution = Resolution::of(id, Some(measured), Some(how), now_ms);
+                    let mut commit = self.commit_row();
+                    let resolved = Box::new(resolution.clone());
+                    commit.conflicts.push(ConflictChange::Resolved(resolved));
+                    return Some((commit, resolution));
+                }
                 let shown = self.tree.decision(path);
                 let waits = |shown: &Decision<'_>| shown.waits_for_a_person() || shown.is_pending;
                 // What no constraint allows is no resolution.

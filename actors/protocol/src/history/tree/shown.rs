@@ -9,7 +9,7 @@ use crate::conflict::{
 };
 use crate::constraint::{Broken, Constraints, constraints_version};
 use crate::history::{MEMBERS_PREFIX, member_of};
-use crate::state::{Path, State, StateDelta, Value};
+use crate::state::{Path, State, StateDelta, StateSource, Value};
 
 impl Tree {
     /// What a leaf shows, and why; none where there is no such leaf.
@@ -70,6 +70,35 @@ impl Tree {
         let severity = policy.rule(path).and_then(|rule| rule.severity);
         let strategy = policy.strategy(path);
         Some(Conflict::between(self.id, path, &contenders, strategy, severity, now_ms))
+    }
+
+    /// The leaf of `desired/` that a leaf is about: itself, or the one that asks for what this one
+    /// reports; none where nothing is desired of it.
+    pub fn desired_of(&self, path: &Path) -> Option<Path> {
+        if path.below("desired").is_some() {
+            return Some(path.clone());
+        }
+        let below = path.below("reported")?;
+        let desired = Path::new(&format!("desired/{below}")).ok()?;
+        self.leaves.contains_key(&desired).then_some(desired)
+    }
+
+    /// The conflict between a leaf of `desired/` and what the hardware reports of the same thing,
+    /// where they differ. What is set by hand for a device to do has no counterpart: a device
+    /// reports that as applied.
+    pub fn physical_conflict(&self, path: &Path, now_ms: u64) -> Option<Conflict> {
+        let reported = self.measured(path)?;
+        let desired = self.decision(path)?;
+        let (wanted, measured) = (desired.value.as_ref()?, reported.value.as_ref()?);
+        let differs = wanted != measured;
+        differs.then(|| Conflict::physical(self.id, path, &desired.by, &reported.by, now_ms))
+    }
+
+    /// What the hardware reports of what a leaf of `desired/` asks for.
+    pub fn measured(&self, path: &Path) -> Option<Decision<'_>> {
+        let below = path.below("desired")?;
+        let reported = self.decision(&Path::new(&format!("reported/{below}")).ok()?)?;
+        (reported.by.candidate.source == StateSource::Hardware).then_some(reported)
     }
 
     /// What the device is to do about each leaf of `desired/`: the value of a live override,
