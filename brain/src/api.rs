@@ -54,7 +54,7 @@ use crate::store::Store;
 
 pub use acknowledged::Level;
 pub use auth::{LoginCode, new_api_token};
-pub use backups::{BackupList, BackupRequest};
+pub use backups::BackupList;
 pub use changes::{ChangeEvent, ChangeFeed};
 pub use conflicts::{ConflictView, DeltaView, PolicyView};
 pub use constraints::ConstraintsView;

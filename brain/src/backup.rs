@@ -30,7 +30,7 @@ use crate::identity::IdentityError;
 use crate::store::OpenError;
 
 pub use create::Backups;
-pub use folder::{BackupFile, list};
+pub use folder::BackupFile;
 pub use keeper::{BackupArgs, BackupKeeper, BackupMsg};
 pub use key::{BackupKey, Recipients};
 pub use restore::{Restored, restore, verify};
@@ -135,6 +135,18 @@ pub enum BackupError {
     NotEmpty {
         /// The folder.
         folder: PathBuf,
+    },
+    /// It would fill the disk.
+    #[error(
+        "{folder} has {available_bytes} bytes left; with the reserve, {needed_bytes} are needed"
+    )]
+    NoRoom {
+        /// Where it was to be.
+        folder: PathBuf,
+        /// What is left.
+        available_bytes: u64,
+        /// What is needed.
+        needed_bytes: u64,
     },
     /// Another backup is being made.
     #[error("another backup is being made")]

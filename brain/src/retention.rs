@@ -6,9 +6,10 @@
 
 mod plan;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actors::device::{Clock, DeviceMsg, Unprunable};
 use actors::ports::{ReadError, TreeNumber, TreeRecord};
@@ -17,7 +18,7 @@ use protocol::history::Genesis;
 
 use crate::config::Live;
 use crate::devices::Devices;
-use crate::store::Store;
+use crate::store::{Store, StoreHealth};
 
 pub use plan::{Beginning, Plan, Retention, plan};
 
@@ -25,6 +26,8 @@ pub use plan::{Beginning, Plan, Retention, plan};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// So many at a time: ten thousand within nine minutes.
 const TREES_AT_ONCE: usize = 20;
+/// How long a tree is left alone that could not be shortened.
+const REST: Duration = Duration::from_secs(600);
 /// How long a twin may take to let go of the beginning of its history.
 const TWIN_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -58,6 +61,8 @@ pub struct RetentionKeeper {
     args: Arc<RetentionArgs>,
     /// The tree that was looked at last.
     last: TreeNumber,
+    /// Trees that could not be shortened, until when they are left alone.
+    rests: BTreeMap<TreeNumber, Instant>,
 }
 
 /// What it is told.
@@ -73,7 +78,7 @@ impl Node for RetentionKeeper {
 
     fn start(args: &Arc<RetentionArgs>, ctx: &Context<RetentionMsg>) -> Result<Self, NodeError> {
         ctx.cast_after(LOOK_EVERY, RetentionMsg::LookDue);
-        Ok(Self { args: args.clone(), last: 0 })
+        Ok(Self { args: args.clone(), last: 0, rests: BTreeMap::new() })
     }
 
     async fn handle(
@@ -82,14 +87,21 @@ impl Node for RetentionKeeper {
         msg: RetentionMsg,
     ) -> Result<(), NodeError> {
         let RetentionMsg::LookDue = msg;
+        ctx.cast_after(LOOK_EVERY, RetentionMsg::LookDue);
+        if self.args.store.health() != StoreHealth::Ok {
+            // No commit is taken now.
+            return Ok(());
+        }
+        self.rests.retain(|_, until| *until > Instant::now());
         let (args, after) = (self.args.clone(), self.last);
         let look = move || args.look(after);
         let Looked { due, last } = ctx.waiting(tokio::task::spawn_blocking(look)).await??;
-        for (genesis, plan) in due {
-            self.carry_out(ctx, &genesis, plan).await?;
+        for (number, genesis, plan) in due {
+            if !self.rests.contains_key(&number) && !self.carry_out(ctx, &genesis, plan).await? {
+                self.rests.insert(number, Instant::now() + REST);
+            }
         }
         self.last = last.unwrap_or(0);
-        ctx.cast_after(LOOK_EVERY, RetentionMsg::LookDue);
         Ok(())
     }
 
@@ -101,7 +113,7 @@ impl Node for RetentionKeeper {
 /// What a look came to.
 struct Looked {
     /// The trees whose histories are to begin later.
-    due: Vec<(Genesis, Plan)>,
+    due: Vec<(TreeNumber, Genesis, Plan)>,
     /// The tree that was looked at last; none after the last of all.
     last: Option<TreeNumber>,
 }
@@ -114,7 +126,7 @@ impl RetentionArgs {
         let mut due = Vec::new();
         for (number, record) in records {
             match self.plan_for(&rules, number, &record, now_ms) {
-                Ok(Some(plan)) => due.push((record.genesis, plan)),
+                Ok(Some(plan)) => due.push((number, record.genesis, plan)),
                 Ok(None) => {}
                 // It is named by the consistency check; others can be looked at all the same.
                 Err(error @ ReadError::Corrupt { .. }) => {
@@ -146,12 +158,13 @@ impl RetentionArgs {
 }
 
 impl RetentionKeeper {
+    /// Says whether it was done.
     async fn carry_out(
         &self,
         ctx: &Context<RetentionMsg>,
         genesis: &Genesis,
         plan: Plan,
-    ) -> Result<(), NodeError> {
+    ) -> Result<bool, NodeError> {
         let Plan { version, kept } = plan;
         let name = &genesis.name;
         let (devices, of) = (self.args.devices.clone(), genesis.clone());
@@ -160,11 +173,13 @@ impl RetentionKeeper {
             Ok(keeper) => keeper,
             Err(error) => {
                 tracing::warn!(tree = name, %error, "a history stays as it is");
-                return Ok(());
+                return Ok(false);
             }
         };
         let prune = |reply| DeviceMsg::Prune { version, kept, reply };
-        match ctx.waiting(keeper.ask(prune, TWIN_TIME_MAX)).await {
+        let answer = ctx.waiting(keeper.ask(prune, TWIN_TIME_MAX)).await;
+        let done = matches!(answer, Ok(Ok(Ok(_))));
+        match answer {
             Ok(Ok(Ok(base))) => {
                 self.args.pruned.0.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(
@@ -180,6 +195,6 @@ impl RetentionKeeper {
             Ok(Err(error)) => tracing::warn!(tree = name, %error, "a history stays as it is"),
             Err(error) => tracing::warn!(tree = name, %error, "a history stays as it is"),
         }
-        Ok(())
+        Ok(done)
     }
 }

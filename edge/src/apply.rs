@@ -31,7 +31,7 @@ use url::Url;
 
 pub use hook::HookError;
 pub use plan::{Step, applied_before, outcome, plan, stale_reports};
-use plan::{drifts, held_back, lifted};
+use plan::{drifts, held_back, lifted, never_holds, plan_again};
 
 use crate::clock::Clock;
 use crate::enrolment::{ServerError, parse_server};
@@ -42,6 +42,8 @@ use crate::track::{self, Effective};
 /// An override ends by the clock, and clocks jump.
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
 const HOOKS: &str = "hooks/";
+/// So many times running a leaf is applied again that does not hold; after that it is left alone.
+const DRIFTS_MAX: u32 = 5;
 
 /// What applying is built from.
 #[derive(Debug, Clone)]
@@ -104,6 +106,10 @@ pub struct Apply {
     done: Option<BTreeMap<String, Value>>,
     /// What of that could not be applied.
     failed: BTreeSet<String>,
+    /// What of that does not hold any more, and is to be done again.
+    redo: BTreeSet<String>,
+    /// How many times running a leaf did not hold.
+    drifts: BTreeMap<String, u32>,
     timer: Option<Timer>,
 }
 
@@ -123,7 +129,14 @@ impl Node for Apply {
             Ok(())
         });
         ctx.cast_after(args.verify_every, Msg::Verify);
-        Ok(Self { args: args.clone(), done: None, failed: BTreeSet::new(), timer: None })
+        Ok(Self {
+            args: args.clone(),
+            done: None,
+            failed: BTreeSet::new(),
+            redo: BTreeSet::new(),
+            drifts: BTreeMap::new(),
+            timer: None,
+        })
     }
 
     async fn handle(&mut self, ctx: &Context<Msg>, msg: Msg) -> Result<(), NodeError> {
@@ -150,10 +163,13 @@ impl Node for Apply {
                 ctx.cast_after(self.args.verify_every, Msg::Verify);
                 let drifted = self.drifted().await;
                 if !drifted.is_empty() {
-                    self.report(drifts(&drifted, self.args.clock.wall_ms())).await;
-                    if let Some(done) = &mut self.done {
-                        done.retain(|path, _| !drifted.contains(path));
-                    }
+                    let (again, given_up): (Vec<_>, Vec<_>) =
+                        drifted.into_iter().partition(|path| self.drifts[path] <= DRIFTS_MAX);
+                    let mut changes = drifts(&again, self.args.clock.wall_ms());
+                    changes.extend(given_up.iter().flat_map(|path| never_holds(path)));
+                    self.report(changes).await;
+                    self.failed.extend(given_up);
+                    self.redo.extend(again);
                     ctx.cast_self(Msg::Look);
                 }
                 Ok(())
@@ -178,7 +194,8 @@ impl Apply {
             None => (applied_before(&state, HOOKS), stale_reports(&state, &desired)),
         };
         changes.extend(lifted(&state, &held));
-        for step in plan(&done, &desired) {
+        let again = std::mem::take(&mut self.redo);
+        for step in plan_again(&done, &desired, &again) {
             if let Some(constraint) = held.get(&step.path) {
                 tracing::warn!(path = step.path, constraint, "not applied: a constraint holds it");
                 changes.extend(held_back(&step, constraint));
@@ -204,14 +221,15 @@ impl Apply {
     }
 
     /// The leaves that were applied and do not hold any more.
-    async fn drifted(&self) -> Vec<String> {
+    async fn drifted(&mut self) -> Vec<String> {
         let mut drifted = Vec::new();
-        let done = self.done.iter().flatten();
-        for (path, value) in done.filter(|(path, _)| !self.failed.contains(*path)) {
+        let done = self.done.clone().unwrap_or_default();
+        for (path, value) in done.iter().filter(|(path, _)| !self.failed.contains(*path)) {
             match self.holds(path, value).await {
-                Ok(true) => {}
+                Ok(true) => drop(self.drifts.remove(path)),
                 Ok(false) => {
                     tracing::warn!(path, "what was applied does not hold any more");
+                    *self.drifts.entry(path.clone()).or_default() += 1;
                     drifted.push(path.clone());
                 }
                 Err(error) => {

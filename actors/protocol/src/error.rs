@@ -4,9 +4,13 @@
 //! answer, a command line) it becomes a [`SyncError`]: a code from a closed list, a message for
 //! people, where it arose, and whether trying again can help.
 
+mod analysis;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use analysis::{ErrorAnalysis, ErrorClass, Impact, RecoveryOption, Scope};
 
 /// An error as peers and API clients see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

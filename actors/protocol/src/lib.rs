@@ -31,7 +31,10 @@ pub mod state;
 pub mod trace;
 pub mod wire;
 
-pub use error::{ErrorCode, ErrorSource, Layer, SyncError};
+pub use error::{
+    ErrorAnalysis, ErrorClass, ErrorCode, ErrorSource, Impact, Layer, RecoveryOption, Scope,
+    SyncError,
+};
 pub use id::{
     BrainId, ConflictId, DeviceId, EntryId, FleetId, PublicKey, Signature, SiteId, TreeId,
 };

@@ -149,9 +149,19 @@ impl SimDevice {
 
     /// Writes leaves. Returns the entry's id, or none where nothing changes.
     pub fn write(&mut self, changes: Vec<Change>, provenance: Provenance) -> Option<EntryId> {
+        self.write_for(changes, provenance, None)
+    }
+
+    /// Sets leaves by hand, for so many milliseconds or without an end.
+    pub fn write_for(
+        &mut self,
+        changes: Vec<Change>,
+        provenance: Provenance,
+        lease_ms: Option<u64>,
+    ) -> Option<EntryId> {
         let now = self.now();
-        let draft = Draft { changes, provenance, lease_until_ms: None };
-        let id = self.disk.write(draft, now)?;
+        let lease_until_ms = lease_ms.map(|lease_ms| now.wall_ms + lease_ms);
+        let id = self.disk.write(Draft { changes, provenance, lease_until_ms }, now)?;
         self.sync_soon();
         Some(id)
     }

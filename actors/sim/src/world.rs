@@ -13,6 +13,7 @@ mod steps;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use protocol::conflict::POLICY_PREFIX;
 use protocol::history::{Change, Provenance};
 use protocol::session::Limits;
 use protocol::state::{Path, StateSource, Value};
@@ -201,6 +202,38 @@ impl World {
         let Some(brain) = &mut self.brain else { return false };
         let device = self.places[n].device.id();
         let changes = vec![change("desired", leaf, mark)];
+        brain.write(device, changes, provenance(StateSource::Operator, mark));
+        self.drain();
+        true
+    }
+
+    /// Somebody sets a leaf at a device by hand, for so many milliseconds, or takes that back. Says
+    /// whether the device could.
+    pub fn set_by_hand(&mut self, n: usize, leaf: &str, lease_ms: Option<u64>) -> bool {
+        let place = &mut self.places[n];
+        if place.muted {
+            return false;
+        }
+        let mark = self.oracle.next_mark();
+        let (path, value) = change("override", leaf, mark);
+        let changes = vec![(path, value.filter(|_| lease_ms.is_some()))];
+        let by = provenance(StateSource::Operator, mark);
+        let id = place.device.write_for(changes, by, lease_ms);
+        self.drain();
+        id.is_some()
+    }
+
+    /// An operator sets the next version of a device's conflict policy: `strategy` decides about all
+    /// that the device reports. Says whether the brain was up.
+    pub fn set_policy(&mut self, n: usize, strategy: &str) -> bool {
+        let mark = self.oracle.next_mark();
+        let Some(brain) = &mut self.brain else { return false };
+        let device = self.places[n].device.id();
+        let known = brain.tree(device).map_or(0, |tree| tree.policy());
+        let path = Path::new(&format!("{POLICY_PREFIX}/{}", known + 1));
+        let path = path.expect("a number is a segment");
+        let rules = format!(r#"{{"rules": [{{"paths": "reported/**", "strategy": {strategy}}}]}}"#);
+        let changes = vec![(path, Some(Value::from(rules.as_str())))];
         brain.write(device, changes, provenance(StateSource::Operator, mark));
         self.drain();
         true

@@ -105,6 +105,8 @@ fn after_every_storm_all_hold_the_same_and_nothing_acknowledged_is_lost() {
             "fsyncs_failed",
             "loads_failed",
             "sessions_fenced",
+            "set_by_hand",
+            "policies_set",
             "histories_pruned",
             "checkpoints_merged",
         ] {

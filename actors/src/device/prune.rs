@@ -8,8 +8,8 @@ use protocol::state::Version;
 use protocol::{ErrorCode, SyncError};
 
 use super::links::News;
-use super::{DeviceMsg, TreeActor, Unprunable, Whose, error};
-use crate::ports::{Base, CommitError, LinkEvent, Origin, Snapshot};
+use super::{DeviceMsg, REFUSED_RETRY_MS, TreeActor, Unprunable, Whose, error};
+use crate::ports::{Base, CommitError, LinkEvent, Origin, ReadError, Snapshot};
 use crate::supervise::{Context, NodeError, Reply};
 use crate::trace::Spans;
 
@@ -23,11 +23,29 @@ impl<W: Whose> TreeActor<W> {
         reply: Reply<Result<Result<Base, Unprunable>, SyncError>>,
         now: Now,
     ) -> Result<(), NodeError> {
-        let Some(snapshot) = self.read_snapshot(ctx, version).await? else {
-            reply.send(Ok(Err(Unprunable::NotWithin)));
-            return Ok(());
+        let snapshot = match self.read_snapshot(ctx, version).await? {
+            Ok(Some(snapshot)) => snapshot,
+            Ok(None) => {
+                reply.send(Ok(Err(Unprunable::NotWithin)));
+                return Ok(());
+            }
+            // Damage of the past is no reason to fail: the present is whole.
+            Err(error) => {
+                reply.send(Err(error.to_sync_error()));
+                return Ok(());
+            }
         };
-        let origins = self.read_origins(ctx, &snapshot).await?;
+        if let Err(unprunable) = self.twin_mut().may_prune(&snapshot) {
+            reply.send(Ok(Err(unprunable)));
+            return Ok(());
+        }
+        let origins = match self.read_origins(ctx, &snapshot).await? {
+            Ok(origins) => origins,
+            Err(error) => {
+                reply.send(Err(error.to_sync_error()));
+                return Ok(());
+            }
+        };
         let mut commit = match self.twin_mut().prune(&snapshot, kept, now) {
             Ok(commit) => commit,
             Err(unprunable) => {
@@ -53,15 +71,19 @@ impl<W: Whose> TreeActor<W> {
         ctx: &Context<DeviceMsg>,
         connection: u64,
     ) -> Result<(), NodeError> {
-        let snapshot = self.read_base(ctx).await?;
-        let checkpoint = snapshot.and_then(|snapshot| self.twin_mut().checkpoint(snapshot));
-        let event = match checkpoint {
-            Some(checkpoint) => LinkEvent::Checkpoint(Box::new(checkpoint)),
-            None => {
-                let text = "the checkpoint of what was pruned is not there";
-                let error = error(ErrorCode::NotFound, "read checkpoint", text);
-                LinkEvent::Close { error, retry_after_ms: None }
+        let close = |error| LinkEvent::Close { error, retry_after_ms: Some(REFUSED_RETRY_MS) };
+        let event = match self.read_base(ctx).await? {
+            Ok(snapshot) => {
+                let twin = self.twin_mut();
+                match snapshot.and_then(|snapshot| twin.checkpoint(snapshot)) {
+                    Some(checkpoint) => LinkEvent::Checkpoint(Box::new(checkpoint)),
+                    None => {
+                        let text = "the checkpoint of what was pruned is not there";
+                        close(error(ErrorCode::NotFound, "read checkpoint", text))
+                    }
+                }
             }
+            Err(damaged) => close(damaged.to_sync_error()),
         };
         self.links.send(connection, event);
         Ok(())
@@ -73,7 +95,7 @@ impl<W: Whose> TreeActor<W> {
         ctx: &Context<DeviceMsg>,
         refold: &mut Refold,
     ) -> Result<(), NodeError> {
-        if let Some(Snapshot { logs, leaves, .. }) = self.read_base(ctx).await? {
+        if let Some(Snapshot { logs, leaves, .. }) = self.read_base(ctx).await?? {
             refold.start_from(self.twin_mut().tree(), &logs, &leaves);
         }
         Ok(())
@@ -84,7 +106,7 @@ impl<W: Whose> TreeActor<W> {
         &mut self,
         ctx: &Context<DeviceMsg>,
         snapshot: &Snapshot,
-    ) -> Result<Vec<Origin>, NodeError> {
+    ) -> Result<Result<Vec<Origin>, ReadError>, NodeError> {
         let tree = self.twin_mut().number();
         let store = self.args.store.clone();
         let candidates = snapshot.leaves.values().flat_map(|leaf| &leaf.candidates);
@@ -93,13 +115,16 @@ impl<W: Whose> TreeActor<W> {
             let read = named.into_iter().map(|(log, seq)| store.origin(tree, log, seq));
             read.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()
         };
-        Ok(ctx.waiting(tokio::task::spawn_blocking(read)).await??)
+        Ok(ctx.waiting(tokio::task::spawn_blocking(read)).await?)
     }
 
-    async fn read_base(&mut self, ctx: &Context<DeviceMsg>) -> Result<Option<Snapshot>, NodeError> {
+    async fn read_base(
+        &mut self,
+        ctx: &Context<DeviceMsg>,
+    ) -> Result<Result<Option<Snapshot>, ReadError>, NodeError> {
         match self.twin_mut().base().map(|base| base.version) {
             Some(version) => self.read_snapshot(ctx, version).await,
-            None => Ok(None),
+            None => Ok(Ok(None)),
         }
     }
 
@@ -107,10 +132,10 @@ impl<W: Whose> TreeActor<W> {
         &mut self,
         ctx: &Context<DeviceMsg>,
         version: Version,
-    ) -> Result<Option<Snapshot>, NodeError> {
+    ) -> Result<Result<Option<Snapshot>, ReadError>, NodeError> {
         let tree = self.twin_mut().number();
         let store = self.args.store.clone();
         let read = move || store.snapshot(tree, version);
-        Ok(ctx.waiting(tokio::task::spawn_blocking(read)).await??)
+        Ok(ctx.waiting(tokio::task::spawn_blocking(read)).await?)
     }
 }

@@ -213,11 +213,22 @@ impl Twin {
         self.version
     }
 
-    /// Whether another author than this brain has written knowing an entry.
+    /// Whether the device has written knowing an entry.
     pub fn has_seen(&self, log: &LogId, seq: u64) -> bool {
+        let keys = self.owner.as_ref().map_or(&[][..], |(_, keys)| keys);
+        let mut own = self.tree.logs().iter().filter(|state| keys.contains(&state.log.author));
+        own.any(|state| state.context.contains(log, seq))
+    }
+
+    /// The latest entry of this brain that set or removed one of these leaves.
+    pub fn last_written<'a>(
+        &self,
+        paths: impl IntoIterator<Item = &'a Path>,
+    ) -> Option<(LogId, u64)> {
         let own = self.brain.keypair.public();
-        let mut others = self.tree.logs().iter().filter(|state| state.log.author != own);
-        others.any(|state| state.context.contains(log, seq))
+        let sides = paths.into_iter().flat_map(|path| self.tree.sides(path));
+        let written = sides.filter(|side| side.log.author == own);
+        written.max_by_key(|side| side.candidate.hlc).map(|side| (side.log, side.candidate.seq))
     }
 
     /// Where the tree stands, for a session.
@@ -373,6 +384,10 @@ impl Twin {
 
     /// A snapshot of the current version.
     pub fn snapshot(&mut self) -> TreeCommit {
+        // The one that the history begins with is signed as it is.
+        if self.base.as_ref().is_some_and(|base| base.version == self.version) {
+            return self.commit_row();
+        }
         let snapshot = self.take_snapshot(true);
         let mut commit = self.commit_row();
         commit.snapshots.push(snapshot);

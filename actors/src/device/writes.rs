@@ -27,12 +27,15 @@ impl<W: Whose> TreeActor<W> {
         now: Now,
     ) {
         let span = trace.map(|trace| self.write_span(trace));
+        let paths: Vec<_> = changes.iter().map(|(path, _)| path.clone()).collect();
         let written = match self.twin_mut().write(changes, provenance, now) {
             Ok(Some(written)) => written,
             Ok(None) => {
                 let version = self.twin_mut().version();
                 let delta = StateDelta::default();
-                return reply.send(Ok(WriteOutcome { version, entry: None, at: None, delta }));
+                // It has come as far as what set the same before.
+                let at = self.twin_mut().last_written(&paths);
+                return reply.send(Ok(WriteOutcome { version, entry: None, at, delta }));
             }
             Err(refusal) => {
                 return reply.send(Err(error(refusal.code(), "write", refusal.to_string())));

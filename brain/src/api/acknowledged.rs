@@ -1,11 +1,11 @@
 //! How far a write has come: stored at the brain, delivered to the device, applied by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use actors::device::{Clock, DeviceMsg};
 use protocol::history::LogId;
-use protocol::state::{Path, StateDelta};
+use protocol::state::Path;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::{Instant, timeout_at};
@@ -70,39 +70,37 @@ impl Wait {
         (self.level == Level::Applied).then(|| api.changes.subscribe())
     }
 
-    /// Waits until a write, which is stored, has come as far as it is to, or the time is over. Where
-    /// it wrote nothing, the device has it.
+    /// Waits until a write, which is stored, has come as far as it is to, or the time is over. What
+    /// fails on the way changes nothing of that it is stored.
     pub(super) async fn until_reached(
         self,
-        api: Api,
-        subject: Subject,
+        api: &Api,
+        subject: &Subject,
         watch: Option<Receiver<ChangeEvent>>,
         at: Option<(LogId, u64)>,
-        delta: &StateDelta,
-    ) -> Result<Reached, Problem> {
+        paths: BTreeSet<Path>,
+    ) -> Reached {
         let mut reached = Reached { level: Level::Stored, held_by: BTreeMap::new() };
         if self.level == Level::Stored {
-            return Ok(reached);
+            return reached;
         }
-        let paths: Vec<Path> = delta.changes().map(|(path, _)| path.clone()).collect();
-        if self.is_delivered(&api, &subject, at).await? {
-            reached.level = Level::Delivered;
+        let look = async || outstanding(api, subject, &paths).await.ok();
+        if !self.is_delivered(api, subject, at).await {
+            reached.held_by = look().await.unwrap_or_default();
+            return reached;
         }
-        if reached.level < Level::Delivered || self.level == Level::Delivered {
-            if reached.level < self.level {
-                reached.held_by = outstanding(&api, &subject, &paths).await?;
-            }
-            return Ok(reached);
-        }
-        let Some(mut watch) = watch else { return Ok(reached) };
+        reached.level = Level::Delivered;
+        let (Some(mut watch), Subject::Device(device)) = (watch, subject) else { return reached };
+        let name = device.to_string();
         loop {
-            reached.held_by = outstanding(&api, &subject, &paths).await?;
-            if reached.held_by.is_empty() {
-                reached.level = Level::Applied;
-                return Ok(reached);
+            if let Some(held) = look().await {
+                if held.is_empty() {
+                    reached.level = Level::Applied;
+                    reached.held_by = held;
+                    return reached;
+                }
+                reached.held_by = held;
             }
-            let Subject::Device(device) = subject else { return Ok(reached) };
-            let name = device.to_string();
             // One that missed some looks again all the same.
             let of_it = async {
                 while let Ok(event) = watch.recv().await {
@@ -112,27 +110,24 @@ impl Wait {
                 }
             };
             if timeout_at(self.until, of_it).await.is_err() {
-                return Ok(reached);
+                return reached;
             }
         }
     }
 
-    async fn is_delivered(
-        &self,
-        api: &Api,
-        subject: &Subject,
-        at: Option<(LogId, u64)>,
-    ) -> Result<bool, Problem> {
-        let Some((log, seq)) = at else { return Ok(true) };
+    async fn is_delivered(&self, api: &Api, subject: &Subject, at: Option<(LogId, u64)>) -> bool {
+        // Nothing of these leaves was ever written here.
+        let Some((log, seq)) = at else { return true };
         loop {
-            let twin = subject.twin(api).await?;
             let ask = |reply| DeviceMsg::IsDelivered { log, seq, reply };
             // One that is restarting is asked again.
-            if twin.ask(ask, TWIN_TIME_MAX).await.unwrap_or(false) {
-                return Ok(true);
+            if let Ok(twin) = subject.twin(api).await
+                && twin.ask(ask, TWIN_TIME_MAX).await.unwrap_or(false)
+            {
+                return true;
             }
             if Instant::now() + ASK_EVERY > self.until {
-                return Ok(false);
+                return false;
             }
             tokio::time::sleep(ASK_EVERY).await;
         }
@@ -143,7 +138,7 @@ impl Wait {
 async fn outstanding(
     api: &Api,
     subject: &Subject,
-    paths: &[Path],
+    paths: &BTreeSet<Path>,
 ) -> Result<BTreeMap<String, Vec<Hold>>, Problem> {
     let Subject::Device(device) = *subject else { return Ok(BTreeMap::new()) };
     let below = |path: &Path| path.below("desired").map(str::to_owned);

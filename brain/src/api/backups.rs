@@ -17,16 +17,6 @@ use crate::backup::{BackupError, BackupFile};
 
 /// How much of a file is read at once.
 const CHUNK_BYTES: usize = 256 << 10;
-/// The most keys that a backup may be encrypted to.
-const RECIPIENTS_MAX: usize = 16;
-
-/// What a backup is to be.
-#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct BackupRequest {
-    /// The public keys to encrypt it to; those of the settings if none are given.
-    pub recipients: Vec<String>,
-}
 
 /// The backups of a brain.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -62,18 +52,12 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<BackupList>, Pro
     Ok(Json(tokio::task::spawn_blocking(listed).await??))
 }
 
-/// Make a backup of the running brain. Answers when it is on disk.
+/// Make a backup of the running brain, encrypted to the keys of its settings. Answers when it is on disk.
 #[utoipa::path(post, path = "/api/v1/backups", security(("bearer" = [])),
-    request_body = BackupRequest, responses((status = 200, body = BackupFile)))]
-pub(super) async fn create(
-    State(api): State<Api>,
-    Json(request): Json<BackupRequest>,
-) -> Result<Json<BackupFile>, Problem> {
-    if request.recipients.len() > RECIPIENTS_MAX {
-        return Err(Problem::bad_request(format!("{RECIPIENTS_MAX} keys are allowed")));
-    }
+    responses((status = 200, body = BackupFile)))]
+pub(super) async fn create(State(api): State<Api>) -> Result<Json<BackupFile>, Problem> {
     let now_ms = api.clock.now().wall_ms;
-    let make = move || api.backups.make(&request.recipients, false, now_ms);
+    let make = move || api.backups.make(false, now_ms);
     Ok(Json(tokio::task::spawn_blocking(make).await??))
 }
 
@@ -110,6 +94,7 @@ impl From<BackupError> for Problem {
             BackupError::NoRecipients | BackupError::BadRecipient { .. } => ErrorCode::BadRequest,
             BackupError::Busy => ErrorCode::Overloaded,
             BackupError::NotFound { .. } => ErrorCode::NotFound,
+            BackupError::NoRoom { .. } => ErrorCode::DiskFull,
             _ => ErrorCode::StoreFailed,
         };
         let origin = ErrorSource::new(Layer::Brain, "backup", "back up");

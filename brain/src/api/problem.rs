@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use protocol::{ErrorCode, ErrorSource, Layer, SyncError};
+use protocol::{ErrorAnalysis, ErrorCode, ErrorSource, Layer, SyncError};
 use serde::Serialize;
 
 /// An answer that says what went wrong.
@@ -20,6 +20,8 @@ struct Body<'a> {
     status: u16,
     detail: &'a str,
     error: &'a SyncError,
+    #[serde(flatten)]
+    analysis: ErrorAnalysis,
     guidance: &'static str,
 }
 
@@ -75,6 +77,7 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             detail: &self.error.message,
             error: &self.error,
+            analysis: self.error.code.analysis(),
             guidance: guidance(self.error.code),
         };
         let mut response = (self.status, Json(body)).into_response();

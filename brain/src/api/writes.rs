@@ -106,8 +106,9 @@ pub(super) async fn set_desired(
     let desired = parse_desired(leaves)?;
     let (wait, query) = query.split();
     let (provenance, trace) = (provenance(principal, query), span.context());
+    let asked = desired.keys().cloned().collect();
     let set = |reply| DeviceMsg::SetState { desired, provenance, only_if, trace, reply };
-    write_and_wait(api, &id, wait, set).await
+    write_and_wait(api, &id, wait, asked, set).await
 }
 
 /// Set some leaves of `desired/`; null removes one.
@@ -131,8 +132,9 @@ pub(super) async fn patch_desired(
     let changes = parse_leaves("desired", leaves)?;
     let (wait, query) = query.split();
     let (provenance, trace) = (provenance(principal, query), span.context());
+    let asked = changes.iter().map(|(path, _)| path.clone()).collect();
     let set = |reply| DeviceMsg::Write { changes, provenance, only_if, trace, reply };
-    write_and_wait(api, &id, wait, set).await
+    write_and_wait(api, &id, wait, asked, set).await
 }
 
 /// Set some of a device's tags, its location among them; null removes one.
@@ -235,8 +237,9 @@ pub(super) async fn restore(
     let wait = Wait::new(wait, timeout_ms);
     let provenance = provenance(principal, WriteQuery { reason, _only_if: None });
     let trace = span.context();
+    let asked = desired.keys().cloned().collect();
     let set = |reply| DeviceMsg::SetState { desired, provenance, only_if, trace, reply };
-    write_and_wait(api, &id, wait, set).await
+    write_and_wait(api, &id, wait, asked, set).await
 }
 
 /// Keep a snapshot of the current version.
@@ -276,6 +279,7 @@ async fn write_and_wait(
     api: Api,
     id: &str,
     wait: Wait,
+    asked: Vec<Path>,
     message: impl FnOnce(Reply<Result<WriteOutcome, SyncError>>) -> DeviceMsg,
 ) -> Result<(StatusCode, Json<WriteAnswer>), Problem> {
     let subject = Subject::device(id)?;
@@ -285,7 +289,10 @@ async fn write_and_wait(
     let outcome = twin.ask(message, WRITE_TIME_MAX).await.map_err(TwinError::from)??;
     let at = outcome.at;
     let mut answer = stored(outcome);
-    let reached = wait.until_reached(api, subject, watch, at, &answer.delta).await?;
+    // What was asked for and was so already has to be in force as well.
+    let changed = answer.delta.changes().map(|(path, _)| path.clone());
+    let paths = asked.into_iter().chain(changed).collect();
+    let reached = wait.until_reached(&api, &subject, watch, at, paths).await;
     (answer.acknowledged, answer.held_by) = (reached.level, reached.held_by);
     let status = match reached.level >= wait.level() {
         true => StatusCode::OK,

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use age::stream::{StreamReader, StreamWriter};
@@ -33,7 +34,8 @@ impl Writer {
     ) -> Result<Self, BackupError> {
         let error = || BackupError::file(path);
         let encryptor = recipients.encryptor()?;
-        let file = File::create_new(path).map_err(error())?;
+        let mut options = File::options();
+        let file = options.write(true).create_new(true).mode(0o600).open(path).map_err(error())?;
         let sealed = encryptor.wrap_output(BufWriter::new(file)).map_err(error())?;
         let packed = zstd::stream::write::Encoder::new(sealed, ZSTD_LEVEL).map_err(error())?;
         let mut this = Self { path: path.to_owned(), tar: tar::Builder::new(packed) };
@@ -143,8 +145,7 @@ impl Reader {
 
 /// All files are their owner's only: there are keys among them.
 fn write_file(path: &Path, content: &mut impl Read) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = std::fs::OpenOptions::new();
+    let mut options = File::options();
     let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
     std::io::copy(content, &mut file)?;
     file.sync_all()

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backup::archive::Writer;
-use crate::backup::folder::{self, BackupFile};
+use crate::backup::folder::{self, BackupFile, Mine};
 use crate::backup::{BackupError, BackupSettings, FORMAT, Manifest, Recipients};
 use crate::config::Live;
 use crate::files;
@@ -28,6 +28,7 @@ struct Inner {
     store: Store,
     identity: Arc<Identity>,
     settings: Live,
+    mine: Mine,
     busy: AtomicBool,
     /// What the last one on schedule failed of; none where it did not.
     failed: Mutex<Option<String>>,
@@ -50,7 +51,8 @@ impl Backups {
         if let Err(error) = remove_folder(&data.join(SCRATCH)) {
             tracing::warn!(%error, "what is left of a backup cannot be removed");
         }
-        Self(Arc::new(Inner { data: data.to_owned(), store, identity, settings, busy, failed }))
+        let (data, mine) = (data.to_owned(), Mine::of(identity.brain));
+        Self(Arc::new(Inner { data, store, identity, settings, mine, busy, failed }))
     }
 
     /// The settings in force.
@@ -65,13 +67,13 @@ impl Backups {
 
     /// The backups that are there, newest first. Blocks.
     pub fn list(&self) -> Result<Vec<BackupFile>, BackupError> {
-        folder::list(&self.folder())
+        self.0.mine.list(&self.folder())
     }
 
     /// The file of a backup. Blocks.
     pub fn path_of(&self, name: &str) -> Result<PathBuf, BackupError> {
         let missing = || BackupError::NotFound { name: name.to_owned() };
-        folder::path_of(&self.folder(), name).ok_or_else(missing)
+        self.0.mine.path_of(&self.folder(), name).ok_or_else(missing)
     }
 
     /// Whether one is being made.
@@ -88,17 +90,11 @@ impl Backups {
         *self.0.failed.lock().unwrap_or_else(PoisonError::into_inner) = failed;
     }
 
-    /// Makes a backup, encrypted to these keys, or to those of the settings where none are given.
-    /// Blocks for as long as it takes to read the database.
-    pub fn make(
-        &self,
-        recipients: &[String],
-        scheduled: bool,
-        now_ms: u64,
-    ) -> Result<BackupFile, BackupError> {
+    /// Makes a backup, encrypted to the keys of the settings and to no other: whoever may ask for one
+    /// need not be who may read the fleet's keys. Blocks for as long as it takes to read the database.
+    pub fn make(&self, scheduled: bool, now_ms: u64) -> Result<BackupFile, BackupError> {
         let settings = self.settings();
-        let recipients = if recipients.is_empty() { &settings.recipients } else { recipients };
-        let recipients = Recipients::parse(recipients)?;
+        let recipients = Recipients::parse(&settings.recipients)?;
         if self.0.busy.swap(true, Ordering::AcqRel) {
             return Err(BackupError::Busy);
         }
@@ -106,9 +102,10 @@ impl Backups {
         let target = self.folder();
         files::create_folder(&target).map_err(BackupError::file(&target))?;
         let scratch = self.0.data.join(SCRATCH);
+        let mine = &self.0.mine;
         remove_folder(&scratch)?;
-        folder::remove_parts(&target)?;
-        let name = folder::name_at(now_ms, scheduled);
+        mine.remove_parts(&target)?;
+        let name = mine.name_at(now_ms, scheduled);
         let (part, path) = (target.join(format!("{name}.{}", folder::PART)), target.join(&name));
         let made = self.write(&scratch, &part, &recipients, now_ms);
         let cleared = remove_folder(&scratch);
@@ -121,7 +118,7 @@ impl Backups {
             return Err(error);
         }
         if scheduled {
-            folder::let_old_go(&target, settings.keep)?;
+            mine.let_old_go(&target, settings.keep, now_ms)?;
         }
         let bytes = fs::metadata(&path).map_err(BackupError::file(&path))?.len();
         tracing::info!(backup = name, bytes, "a backup was made");
@@ -136,9 +133,13 @@ impl Backups {
         now_ms: u64,
     ) -> Result<(), BackupError> {
         let Inner { data, store, identity, .. } = &*self.0;
-        // Before the database: a key that it names is in the backup.
-        let small = small_files(data, &self.folder())?;
+        // Before the copy, which holds at least this much.
+        let last_write = store.last_write();
+        let devices = store.devices()?.len() as u64;
+        let last_audit = store.audit(u64::MAX, 1)?.first().map_or(0, |row| row.number);
         store.checkpoint(scratch).map_err(BackupError::Checkpoint)?;
+        // After it: a key that the database names is in the backup.
+        let small = small_files(data, &self.folder())?;
         let large = files_below(scratch)?;
         let bytes = small.iter().map(|(_, content)| content.len() as u64).sum::<u64>()
             + large.iter().map(|(_, bytes)| bytes).sum::<u64>();
@@ -148,11 +149,13 @@ impl Backups {
             brain: identity.brain,
             created: now_ms,
             release: env!("CARGO_PKG_VERSION").to_owned(),
-            last_write: store.last_write(),
-            devices: store.devices()?.len() as u64,
-            last_audit: store.audit(u64::MAX, 1)?.first().map_or(0, |row| row.number),
+            last_write,
+            devices,
+            last_audit,
             bytes,
         };
+        let reserve_bytes = self.0.settings.get().disk_reserve_bytes;
+        check_room(part, bytes.saturating_add(reserve_bytes))?;
         let mut archive = Writer::create(part, recipients, &manifest)?;
         for (name, content) in &small {
             archive.add_bytes(name, content)?;
@@ -168,9 +171,11 @@ impl Backups {
 /// The files of a data folder beside the database, with their content: they are small, and may be
 /// replaced at any time.
 fn small_files(data: &Path, backups: &Path) -> Result<Vec<(PathBuf, Vec<u8>)>, BackupError> {
-    let apart = [folder_in(data), data.join(SCRATCH), backups.to_owned()];
+    let apart = [folder_in(data), data.join(SCRATCH), data.join(FOLDER), backups.to_owned()];
+    let apart: Vec<_> = apart.iter().filter_map(|path| path.canonicalize().ok()).collect();
+    let enters = |path: &Path| path.canonicalize().is_ok_and(|path| !apart.contains(&path));
     let mut found = Vec::new();
-    for (name, _) in walk(data, &|path| !apart.iter().any(|apart| apart == path))? {
+    for (name, _) in walk(data, &enters)? {
         let path = data.join(&name);
         match fs::read(&path) {
             Ok(content) => found.push((name, content)),
@@ -209,6 +214,19 @@ fn walk(folder: &Path, enters: &dyn Fn(&Path) -> bool) -> Result<Vec<(PathBuf, u
     }
     found.sort();
     Ok(found)
+}
+
+/// Refuses to begin what would fill the disk: the database may lie on the same one.
+fn check_room(path: &Path, needed_bytes: u64) -> Result<(), BackupError> {
+    let folder = path.parent().unwrap_or(path);
+    let stat = rustix::fs::statvfs(folder);
+    let stat = stat.map_err(|errno| BackupError::file(folder)(errno.into()))?;
+    let available_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if available_bytes < needed_bytes {
+        let folder = folder.to_owned();
+        return Err(BackupError::NoRoom { folder, available_bytes, needed_bytes });
+    }
+    Ok(())
 }
 
 pub(super) fn remove_folder(folder: &Path) -> Result<(), BackupError> {

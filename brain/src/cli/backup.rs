@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use brain::api::{BackupList, BackupRequest};
+use brain::api::BackupList;
 use brain::backup::{self, BackupFile, BackupKey, Restored};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -30,9 +30,6 @@ pub(super) enum BackupCommand {
     Create {
         #[command(flatten)]
         client: ClientArgs,
-        /// A public key to encrypt it to, in place of those of the settings; may be given again
-        #[arg(long = "recipient")]
-        recipients: Vec<String>,
         /// Fetch it to this file
         #[arg(long)]
         to: Option<PathBuf>,
@@ -87,8 +84,8 @@ pub(super) enum BackupCommand {
 pub(super) fn run(command: BackupCommand) -> anyhow::Result<()> {
     match command {
         BackupCommand::Key { file, output } => make_key(&file, output),
-        BackupCommand::Create { client, recipients, to, output } => {
-            create(&Client::new(&client)?, recipients, to.as_deref(), output)
+        BackupCommand::Create { client, to, output } => {
+            create(&Client::new(&client)?, to.as_deref(), output)
         }
         BackupCommand::List { client, output } => list(&Client::new(&client)?, output),
         BackupCommand::Fetch { client, name, to } => {
@@ -149,15 +146,9 @@ fn make_key(file: &Path, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn create(
-    client: &Client,
-    recipients: Vec<String>,
-    to: Option<&Path>,
-    output: Output,
-) -> anyhow::Result<()> {
+fn create(client: &Client, to: Option<&Path>, output: Output) -> anyhow::Result<()> {
     let waiting = spinner("the brain makes a backup");
-    let body = Some(json!(BackupRequest { recipients }));
-    let made: anyhow::Result<BackupFile> = client.call_patiently(Method::POST, PATH, body);
+    let made: anyhow::Result<BackupFile> = client.call_patiently(Method::POST, PATH);
     waiting.finish_and_clear();
     let made = made?;
     if let Some(to) = to {

@@ -99,10 +99,9 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: Option<Value>,
     ) -> anyhow::Result<T> {
         let agent = agent(self.ca_file.as_deref(), None)?;
-        let mut answer = send(&agent, &self.url, Some(&self.token), method, path, body, None)?;
+        let mut answer = send(&agent, &self.url, Some(&self.token), method, path, None, None)?;
         Ok(answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_json()?)
     }
 

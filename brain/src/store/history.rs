@@ -106,9 +106,14 @@ impl Store {
         if version < record.version {
             self.check_kept(number, version)?;
         }
-        self.states
-            .get_or_read(number, version, || self.read_state(number, &record, version))
-            .map(Some)
+        let read = self
+            .states
+            .get_or_read(number, version, || self.read_state(number, &record, version))?;
+        if version < record.version {
+            // It may have been let go while it was read.
+            self.check_kept(number, version)?;
+        }
+        Ok(Some(read))
     }
 
     /// The last `limit` changes up to `until`, newest first.
@@ -261,11 +266,12 @@ impl Store {
         number: TreeNumber,
         version: Version,
     ) -> Result<Option<(RangeInclusive<Version>, u64)>, ReadError> {
-        let Some(segment) = self.segment_with(number, version)? else { return Ok(None) };
-        let first = segment.first_version;
-        let last = first + segment.batch.len() as u64 - 1;
-        if version <= last {
-            return Ok(Some((first..=last, segment.at_ms)));
+        if let Some(segment) = self.segment_with(number, version)? {
+            let first = segment.first_version;
+            let last = first + segment.batch.len() as u64 - 1;
+            if version <= last {
+                return Ok(Some((first..=last, segment.at_ms)));
+            }
         }
         // A version without entries: the leaves were folded again, and a snapshot kept of them.
         let key = keys::versioned(number, version);

@@ -36,7 +36,12 @@ impl Store {
         let Some(record) = self.tree_record(number)? else { return Ok(None) };
         let Some(kept) = self.state(number, WhichVersion::At(to))? else { return Ok(None) };
         let snapshots = self.snapshot_versions(number)?;
-        let (mut tree, begin, ..) = self.beginning(number, Tree::new(record.genesis.clone()))?;
+        let (mut tree, begin, at_ms, _) =
+            self.beginning(number, Tree::new(record.genesis.clone()))?;
+        if to < begin {
+            // A snapshot of it may be kept, and there is nothing to compare it with.
+            return Err(ReadError::Pruned { version: begin, at_ms });
+        }
         let (mut version, mut failed, mut left) = (begin, None, false);
         self.each_entry(number, begin, |change| {
             if change.version > to {

@@ -48,6 +48,10 @@ fn a_change_is_waited_for_as_far_as_is_asked_and_what_holds_it_is_said() {
     let (status, level, held, _) = set(period(500), "wait=delivered&timeout_ms=500");
     assert_eq!((status, level), (202, json!("stored")));
     assert_eq!(held["sense/thermal/period_ms"][0]["hold"], "offline", "{held}");
+    // Asked once more, nothing is written, and it has come no further.
+    let (status, level, held, _) = set(period(500), "wait=applied&timeout_ms=500");
+    assert_eq!((status, level), (202, json!("stored")));
+    assert_eq!(held["sense/thermal/period_ms"][0]["hold"], "offline", "{held}");
     let set = ["device", "set", &member.id, "sense/thermal/period_ms=600"];
     let wait = ["--wait", "applied", "--timeout", "1"];
     let refused = command(&brain, &[&set[..], &wait[..]].concat()).output().expect("runs");

@@ -23,9 +23,14 @@ fn key() -> (TempDir, PathBuf, String) {
     (folder, path, public)
 }
 
+/// A brain whose backups are encrypted to a key, and are made when they are asked for.
+fn keeping(public: &str) -> Brain {
+    brain_with(BRAIN, &format!("[backup]\nrecipients = [{public:?}]\nevery_hours = 0\n"))
+}
+
 /// Has a running brain make a backup, and fetches it.
-fn make(brain: &Brain, public: &str, to: &Path) -> Value {
-    let arguments = ["backup", "create", "--output", "json", "--recipient", public, "--to"];
+fn make(brain: &Brain, to: &Path) -> Value {
+    let arguments = ["backup", "create", "--output", "json", "--to"];
     let made = command(brain, &arguments).arg(to).output().expect("runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     serde_json::from_slice(&made.stdout).expect("JSON")
@@ -44,7 +49,7 @@ fn said(output: &Output) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_brain_that_is_restored_has_what_the_backup_had_and_its_devices_come_back() {
     let (folder, key, public) = key();
-    let brain = brain();
+    let brain = keeping(&public);
     let mut device = device(&brain).await;
     device.connect().await.expect("connects");
     for n in 1..=400 {
@@ -55,7 +60,7 @@ async fn a_brain_that_is_restored_has_what_the_backup_had_and_its_devices_come_b
     device.seal().await.expect("sealed");
     let id = device.membership.device;
     let file = folder.path().join("one.backup");
-    let made = make(&brain, &public, &file);
+    let made = make(&brain, &file);
     assert_eq!(made["bytes"].as_u64(), fs::metadata(&file).map(|known| known.len()).ok());
     let before = brain.get(&format!("/api/v1/devices/{id}/state")).expect("a state");
     // What comes later is not in it.
@@ -101,9 +106,9 @@ async fn a_brain_that_is_restored_has_what_the_backup_had_and_its_devices_come_b
 fn a_backup_that_was_altered_cut_short_or_is_anothers_is_refused() {
     let (folder, key_file, public) = key();
     let (_other, other_key, _) = key();
-    let brain = brain();
+    let brain = keeping(&public);
     let file = folder.path().join("one.backup");
-    make(&brain, &public, &file);
+    make(&brain, &file);
     let wrong = with_file("verify", &file, &other_key, &[]);
     assert_eq!(wrong.status.code(), Some(1));
     assert!(said(&wrong).contains("cannot be opened with this key"), "{}", said(&wrong));
@@ -135,7 +140,7 @@ fn without_a_key_it_is_said_what_to_do_and_bad_names_find_nothing() {
     let refused = command(&brain, &["backup", "create"]).output().expect("runs");
     assert_eq!(refused.status.code(), Some(1));
     assert!(said(&refused).contains("brain backup key"), "{}", said(&refused));
-    for name in ["..%2Ffleet.json", "fleet.json", "fleet-20261122T060000000Z.backup"] {
+    for name in ["..%2Ffleet.json", "fleet.json", "fleet-00000000-20261122T060000000Z.backup"] {
         let (status, _) =
             brain.call("GET", &format!("/api/v1/backups/{name}"), None).expect("answers");
         assert_eq!(status, 404, "{name}");

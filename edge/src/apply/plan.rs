@@ -26,6 +26,21 @@ pub fn plan(done: &BTreeMap<String, Value>, effective: &BTreeMap<String, Value>)
     gone.chain(changed).collect()
 }
 
+/// The same, with leaves that were acted on and do not hold any more.
+pub(super) fn plan_again(
+    done: &BTreeMap<String, Value>,
+    effective: &BTreeMap<String, Value>,
+    again: &BTreeSet<String>,
+) -> Vec<Step> {
+    let mut steps = plan(done, effective);
+    for path in again {
+        let value = effective.get(path).filter(|value| done.get(path) == Some(value));
+        let step = value.map(|value| Step { path: path.clone(), value: Some(value.clone()) });
+        steps.extend(step);
+    }
+    steps
+}
+
 /// What to report after a step.
 pub fn outcome(step: &Step, result: Result<(), String>) -> Vec<Change> {
     let (applied, error) = match (&step.value, result) {
@@ -36,7 +51,9 @@ pub fn outcome(step: &Step, result: Result<(), String>) -> Vec<Change> {
     let leaf = |prefix: &str| Path::new(&format!("{prefix}/{}", step.path)).ok();
     let applied = leaf("reported/applied").map(|path| (path, applied));
     let error = leaf("reported/apply_errors").map(|path| (path, error));
-    applied.into_iter().chain(error).collect()
+    // What is desired no longer does not drift.
+    let drift = leaf("reported/drift").filter(|_| step.value.is_none()).map(|path| (path, None));
+    applied.into_iter().chain(error).chain(drift).collect()
 }
 
 /// What to report of leaves that were applied and did not hold any more.
@@ -45,6 +62,13 @@ pub(super) fn drifts(drifted: &[String], now_ms: u64) -> Vec<Change> {
     let leaf = |path: &String| Path::new(&format!("reported/drift/{path}")).ok();
     let leaves = drifted.iter().filter_map(leaf);
     leaves.map(|path| (path, Some(Value::from(at)))).collect()
+}
+
+/// What to report of a leaf that does not hold however often it is applied.
+pub(super) fn never_holds(path: &str) -> Vec<Change> {
+    let text = "it does not hold, however often it is applied";
+    let step = Step { path: path.to_owned(), value: Some(Value::from("")) };
+    outcome(&step, Err(text.to_owned()))
 }
 
 /// How the report about a leaf that a constraint holds begins.

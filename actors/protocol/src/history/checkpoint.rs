@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LEAVES_MAX, LOGS_MAX, Leaf, LogState, VersionVector};
+use super::{CutError, LEAVES_MAX, LOGS_MAX, Leaf, LogState, VersionVector};
 use crate::canonical::Writer;
 use crate::keys::{BadSignature, Keypair, verify};
 use crate::state::Path;
@@ -38,6 +38,9 @@ pub enum CheckpointError {
     /// The signature does not verify, or that of a head or of a cut in it.
     #[error("checkpoint is not signed by who vouches for it")]
     BadSignature(#[from] BadSignature),
+    /// A log ends in it by the word of somebody who may not end it.
+    #[error("a log ends in it without a right to")]
+    BadCut(#[from] CutError),
     /// The key is no brain's.
     #[error("key {0:?} may not vouch for a checkpoint")]
     NoAuthority(PublicKey),
@@ -77,6 +80,9 @@ impl Checkpoint {
         verify(self.authority, &self.digest(), &self.signature)?;
         for signed in self.logs.iter().filter_map(|log| log.signed) {
             signed.verify()?;
+        }
+        for cut in self.logs.iter().filter_map(|log| log.cut.as_ref()) {
+            cut.verify(&has_authority)?;
         }
         Ok(())
     }

@@ -12,6 +12,16 @@ use crate::random::Random;
 const GAP_MS: Range<u64> = 5..250;
 /// More events at once than one transport window, so that some are under way when it breaks.
 const BURST_MAX: u64 = 8;
+/// How long what was set by hand holds: some of it ends within the storm.
+const LEASE_MS: Range<u64> = 1_000..60_000;
+/// How conflicts may be decided.
+const STRATEGIES: [&str; 5] = [
+    r#""last_writer""#,
+    r#""hardware_truth""#,
+    r#"{"safest_value": "lowest"}"#,
+    r#"{"source_priority": ["operator", "hardware"]}"#,
+    r#""manual""#,
+];
 /// How many leaves each side has: few, so that they are written again and again.
 const LEAVES: u64 = 6;
 
@@ -29,7 +39,20 @@ impl World {
             self.run_for(random.within(&GAP_MS));
             let n = random.below(self.devices() as u64) as usize;
             match random.below(100) {
-                0..48 => {
+                0..3 => {
+                    let leaf = format!("leaf{}", random.below(LEAVES));
+                    let lease_ms = random.chance(700).then(|| random.within(&LEASE_MS));
+                    if self.set_by_hand(n, &leaf, lease_ms) {
+                        self.fired.count("set_by_hand");
+                    }
+                }
+                3 => {
+                    let strategy = STRATEGIES[random.below(STRATEGIES.len() as u64) as usize];
+                    if self.set_policy(n, strategy) {
+                        self.fired.count("policies_set");
+                    }
+                }
+                4..48 => {
                     for _ in 0..=random.below(BURST_MAX) {
                         let leaf = format!("leaf{}", random.below(LEAVES));
                         self.write(n, &leaf);

@@ -245,6 +245,9 @@ impl World {
                 ("roots", ours.root() == theirs.root()),
                 ("states", ours.state() == theirs.state()),
                 ("vectors", ours.vector() == theirs.vector()),
+                ("policies", ours.policy() == theirs.policy()),
+                ("what is to be done now", same_effect(&ours, theirs, self.brain_clock.true_ms())),
+                ("what is to be done once leases end", same_effect(&ours, theirs, u64::MAX)),
             ];
             let differ = equal.into_iter().filter(|(_, equal)| !equal);
             complaints.extend(differ.map(|(what, _)| Complaint::Differ { device, what }));
@@ -265,6 +268,11 @@ impl World {
         }
         complaints
     }
+}
+
+/// Whether both replicas say the same of what the device is to do at a time.
+fn same_effect(ours: &Tree, theirs: &Tree, now_ms: u64) -> bool {
+    ours.effective(now_ms) == theirs.effective(now_ms)
 }
 
 /// What is dated ahead is not taken, and its author goes on in another log: so none is dated

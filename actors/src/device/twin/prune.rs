@@ -38,6 +38,26 @@ impl Twin {
         kept: Vec<Version>,
         now: Now,
     ) -> Result<TreeCommit, Unprunable> {
+        self.may_prune(to)?;
+        let (logs, leaves) = (to.logs.clone(), to.leaves.clone());
+        let signed = Checkpoint::sign(&self.brain.keypair, self.tree.id(), logs, leaves);
+        let base = Base {
+            version: to.version,
+            at_ms: to.at_ms,
+            pruned_ms: now.wall_ms,
+            written_bytes: to.written_bytes,
+            floor: signed.vector(),
+            authority: signed.authority,
+            signature: signed.signature,
+        };
+        self.base = Some(base.clone());
+        let mut commit = self.commit_row();
+        commit.prune = Some(Prune { base, kept, origins: Vec::new() });
+        Ok(commit)
+    }
+
+    /// Whether the history can begin with a snapshot.
+    pub fn may_prune(&self, to: &Snapshot) -> Result<(), Unprunable> {
         let begins = self.base.as_ref().map_or(0, |base| base.version);
         if to.version <= begins || to.version > self.version {
             return Err(Unprunable::NotWithin);
@@ -64,21 +84,7 @@ impl Twin {
         if Checkpoint::size_bytes(&to.logs, &to.leaves) > CHECKPOINT_BYTES_MAX {
             return Err(Unprunable::TooLarge);
         }
-        let (logs, leaves) = (to.logs.clone(), to.leaves.clone());
-        let signed = Checkpoint::sign(&self.brain.keypair, self.tree.id(), logs, leaves);
-        let base = Base {
-            version: to.version,
-            at_ms: to.at_ms,
-            pruned_ms: now.wall_ms,
-            written_bytes: to.written_bytes,
-            floor: signed.vector(),
-            authority: signed.authority,
-            signature: signed.signature,
-        };
-        self.base = Some(base.clone());
-        let mut commit = self.commit_row();
-        commit.prune = Some(Prune { base, kept, origins: Vec::new() });
-        Ok(commit)
+        Ok(())
     }
 
     /// What stands in place of what was pruned, signed; none where `snapshot` is not that.

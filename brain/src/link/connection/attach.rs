@@ -122,6 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let log = position.log;
             outputs.extend(self.feed(Input::Stored { log, position, consumed_bytes: 0 }));
         }
+        outputs.extend(self.feed(Input::Pruned(replica.floor)));
         self.tell_again(None).await.map_err(|end| {
             let error = end.map_or_else(gone, |ended| ended.error);
             Away { error, retry_after_ms: None }

@@ -147,6 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let stored = Input::Stored { log, position, consumed_bytes };
                     outputs.extend(self.feed_of(Some(tree), stored));
                 }
+                outputs.extend(self.feed_of(Some(tree), Input::Pruned(replica.floor)));
                 // One that takes nothing now fails once more, and its channel closes again.
                 if self.tell_again(Some(tree)).await.is_err() {
                     tracing::warn!(%device, group = name, "the actor of a group takes nothing");
