@@ -623,7 +623,7 @@ fn what_does_not_fit_together_is_not_merged() {
     let ended = all[0].1.log;
     let good = checkpoint(&tree);
     // The other has a log end below what this one holds, and the other way round.
-    let cut = Cut::seal(&Keypair::from_seed(&[7; 32]), tree.id(), ended, 1, all[0].0);
+    let cut = Cut::revoke(&Keypair::from_seed(&[7; 32]), tree.id(), ended, 1, all[0].0);
     let mut shorter = tree.clone();
     shorter.take_cut(cut);
     let before = tree.clone();
