@@ -206,6 +206,10 @@ impl Apply {
                 Ok(()) => tracing::info!(path = step.path, "applied"),
                 Err(error) => tracing::warn!(path = step.path, error, "not applied"),
             }
+            if !again.contains(&step.path) {
+                // Another value may hold.
+                self.drifts.remove(&step.path);
+            }
             match result.is_err() {
                 true => self.failed.insert(step.path.clone()),
                 false => self.failed.remove(&step.path),

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use brain::api::BackupList;
@@ -15,6 +16,8 @@ use super::client::{Client, ClientArgs};
 use super::output::{self, Output};
 
 const PATH: &str = "/api/v1/backups";
+/// A backup takes as long as the brain's disk does.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum BackupCommand {
@@ -85,7 +88,7 @@ pub(super) fn run(command: BackupCommand) -> anyhow::Result<()> {
     match command {
         BackupCommand::Key { file, output } => make_key(&file, output),
         BackupCommand::Create { client, to, output } => {
-            create(&Client::new(&client)?, to.as_deref(), output)
+            create(&Client::new(&client)?.patient(LONGEST)?, to.as_deref(), output)
         }
         BackupCommand::List { client, output } => list(&Client::new(&client)?, output),
         BackupCommand::Fetch { client, name, to } => {
@@ -148,7 +151,7 @@ fn make_key(file: &Path, output: Output) -> anyhow::Result<()> {
 
 fn create(client: &Client, to: Option<&Path>, output: Output) -> anyhow::Result<()> {
     let waiting = spinner("the brain makes a backup");
-    let made: anyhow::Result<BackupFile> = client.call_patiently(Method::POST, PATH);
+    let made: anyhow::Result<BackupFile> = client.call(Method::POST, PATH, None);
     waiting.finish_and_clear();
     let made = made?;
     if let Some(to) = to {
@@ -212,7 +215,7 @@ fn spinner(message: &'static str) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new_spinner().with_message(message);
-    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    bar.enable_steady_tick(Duration::from_millis(100));
     bar
 }
 

@@ -94,17 +94,6 @@ impl Client {
         self.call_if(method, path, body, None)
     }
 
-    /// The same for what takes as long as it takes.
-    pub(super) fn call_patiently<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-    ) -> anyhow::Result<T> {
-        let agent = agent(self.ca_file.as_deref(), None)?;
-        let mut answer = send(&agent, &self.url, Some(&self.token), method, path, None, None)?;
-        Ok(answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_json()?)
-    }
-
     /// The same, only where the state is at a version.
     pub(super) fn call_if<T: DeserializeOwned>(
         &self,

@@ -147,14 +147,23 @@ impl Wait {
         }
     }
 
-    /// What it adds to a request's query.
-    fn query(self) -> String {
-        let level = match self.wait {
-            WaitFor::Stored => return String::new(),
+    fn name(self) -> &'static str {
+        match self.wait {
+            WaitFor::Stored => "stored",
             WaitFor::Delivered => "delivered",
             WaitFor::Applied => "applied",
-        };
-        format!("&wait={level}&timeout_ms={}", self.timeout * 1_000)
+        }
+    }
+
+    /// What it adds to a request's query.
+    fn query(self) -> String {
+        format!("&wait={}&timeout_ms={}", self.name(), self.timeout * 1_000)
+    }
+
+    /// How much longer than usual the answer may take.
+    fn longer(self) -> Duration {
+        let waits = self.wait != WaitFor::Stored;
+        if waits { Duration::from_secs(self.timeout) } else { Duration::ZERO }
     }
 
     /// Fails where it did not come as far: it stays desired all the same.
@@ -167,8 +176,7 @@ impl Wait {
             format!("{path}: {}", held.join("; "))
         });
         let held: Vec<_> = held.collect();
-        let (wanted, seconds) = (self.query(), self.timeout);
-        let wanted = wanted.trim_start_matches("&wait=").split('&').next().unwrap_or_default();
+        let (wanted, seconds) = (self.name(), self.timeout);
         bail!(
             "it is stored, and was not {wanted} within {seconds} s ({}); it stays desired: see `brain \
              device delta`",
@@ -249,7 +257,7 @@ pub(super) fn run(client: &ClientArgs, command: DeviceCommand) -> anyhow::Result
             let (to, reason) = (encode(&to), encode(&reason));
             let more = wait.query();
             let target = format!("/api/v1/devices/{id}/restore?{name}={to}&reason={reason}{more}");
-            let client = client.patient(Duration::from_secs(wait.timeout))?;
+            let client = client.patient(wait.longer())?;
             let answer = client.call(Method::POST, &target, None)?;
             print_written(&answer, output);
             wait.check(&answer)
@@ -269,7 +277,7 @@ pub(super) fn run(client: &ClientArgs, command: DeviceCommand) -> anyhow::Result
             let id = resolve(&client, &device)?;
             let body = parse_leaves("desired", &leaves)?;
             let target = format!("/api/v1/devices/{id}/desired");
-            let client = client.patient(Duration::from_secs(wait.timeout))?;
+            let client = client.patient(wait.longer())?;
             let answer = condition.patch(&client, &target, &reason, &wait.query(), body)?;
             print_written(&answer, output);
             wait.check(&answer)

@@ -134,7 +134,7 @@ impl Store {
         let (mut found, mut last, mut looked) = (Vec::new(), after, 0);
         for row in self.rocks.scan::<TreeRecord>(TREES, &from, Direction::Forward).take(count) {
             looked += 1;
-            // Numbers have no gaps.
+            // A row that cannot be read does not say which one it is.
             last += 1;
             let (key, record) = match row {
                 Ok(row) => row,

@@ -36,13 +36,13 @@ impl Track {
         }
         let now = self.args.clock.now();
         let overtaken = self.waiting_entries(Some(checkpoint)).await?;
-        let waiting = self.waiting_entries(None).await?;
         let replica = self.replica()?;
         let own = replica.position(replica.own_log());
         let (merged, again, is_anew) = match replica.merge(checkpoint, now) {
             Ok(()) => (Ok(()), overtaken, false),
             Err(error) => {
                 tracing::warn!(%error, "the tree begins anew from a checkpoint");
+                let waiting = self.waiting_entries(None).await?;
                 (self.begin_from(checkpoint)?, waiting, true)
             }
         };
