@@ -187,6 +187,33 @@ fn a_clock_that_goes_back_ten_years_changes_no_order() {
     assert_eq!(world.device(0).tree().logs().len(), 1, "the log goes on");
 }
 
+/// The disk went back to just below where the log was to end, and a checkpoint says that it did.
+#[test]
+fn a_device_goes_on_in_another_log_where_a_checkpoint_ended_its_own() {
+    let mut world = World::new(1, Config::default());
+    write_leaves(&mut world, 10);
+    world.run_for(5_000);
+    world.back_up_device(0);
+    world.jump_device_clock(0, TEN_YEARS_MS);
+    write_leaves(&mut world, 3);
+    world.run_for(5_000);
+    world.set_device_clock_right(0);
+    quiet(&mut world);
+    assert_eq!(world.fired().of("logs_cut"), 1);
+    (0..2).for_each(|_| {
+        world.prune(0);
+        world.run_for(1_000);
+    });
+    assert_eq!(world.fired().of("histories_pruned"), 1);
+    world.restore_device(0, false);
+    world.run_for(5_000);
+    assert_eq!(world.fired().of("checkpoints_merged"), 1);
+    assert_eq!(world.fired().of("begun_anew_from_checkpoint"), 0);
+    write_leaves(&mut world, 10);
+    quiet(&mut world);
+    assert_eq!(world.fired().of("entries_reissued"), 3, "nothing is written above the end");
+}
+
 #[test]
 fn a_device_whose_disk_went_back_gets_its_entries_from_the_brain() {
     for noticed in [true, false] {

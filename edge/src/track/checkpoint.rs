@@ -5,6 +5,7 @@ use protocol::history::{Checkpoint, Entry, MergeError};
 use protocol::wire::LogPosition;
 
 use super::keeper::{Track, random_epoch};
+use super::replica::OwnLog;
 use super::{Replica, WriteError};
 
 /// What became of a checkpoint.
@@ -36,21 +37,19 @@ impl Track {
         }
         let now = self.args.clock.now();
         let overtaken = self.waiting_entries(Some(checkpoint)).await?;
-        let replica = self.replica()?;
-        let own = replica.position(replica.own_log());
-        let (merged, again, is_anew) = match replica.merge(checkpoint, now) {
-            Ok(()) => (Ok(()), overtaken, false),
+        let (merged, again, is_anew) = match self.replica()?.merge(checkpoint, now) {
+            Ok(OwnLog::GoesOn) => (Ok(()), overtaken, false),
+            Ok(OwnLog::IsOver) => {
+                let epoch = random_epoch()?;
+                self.replica()?.open_epoch(epoch);
+                (Ok(()), overtaken, false)
+            }
             Err(error) => {
                 tracing::warn!(%error, "the tree begins anew from a checkpoint");
                 let waiting = self.waiting_entries(None).await?;
                 (self.begin_from(checkpoint)?, waiting, true)
             }
         };
-        if !is_anew && checkpoint.vector().get(&own.log) > own.seq {
-            // The brain may have more of it than that.
-            let epoch = random_epoch()?;
-            self.replica()?.open_epoch(epoch);
-        }
         let replica = self.replica()?;
         let written = merged.map_err(WriteError::Unmergeable);
         let written = written.and_then(|()| replica.write_again(&again, now));
@@ -98,6 +97,7 @@ impl Track {
         let mut anew = Replica::begin_again(self.replica()?, identity, epoch, limits);
         let merged = anew.merge(checkpoint, now);
         self.replica = Some(anew);
-        Ok(merged)
+        // It goes on in an epoch that nobody has heard of.
+        Ok(merged.map(|_| ()))
     }
 }

@@ -106,6 +106,7 @@ impl Author {
         now_ms: u64,
         clock: ClockQuality,
     ) -> Entry {
+        debug_assert!(!tree.has_ended(&self.log), "nobody counts what is written above an end");
         let own = tree.log(&self.log);
         let mut others = tree.vector();
         others.remove(&self.log);

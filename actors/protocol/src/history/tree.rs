@@ -139,6 +139,11 @@ impl Tree {
         self.index.get(log).map(|n| &self.logs[*n as usize])
     }
 
+    /// Whether a log has an end here: its author may not go on in it.
+    pub fn has_ended(&self, log: &LogId) -> bool {
+        self.log(log).is_some_and(|state| state.cut.is_some())
+    }
+
     /// The place of a log in [`logs`](Self::logs).
     pub fn log_number(&self, log: &LogId) -> Option<u32> {
         self.index.get(log).copied()

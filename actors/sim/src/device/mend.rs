@@ -73,7 +73,9 @@ impl SimDevice {
         for state in checkpoint.logs.iter().filter(|state| state.log.author == own) {
             self.acknowledged(state.log, state.seq, state.sealed());
         }
-        if anew || checkpoint.vector().get(&log) > before {
+        // An earlier life ended it, which this disk knew nothing of.
+        let is_over = self.tree().has_ended(&log);
+        if anew || is_over || checkpoint.vector().get(&log) > before {
             self.open_epoch();
         }
         let now = self.now();

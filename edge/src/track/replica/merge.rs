@@ -7,9 +7,21 @@ use super::{Limits, Replica};
 use crate::identity::Identity;
 use crate::track::{WriteError, account};
 
+/// Whether this device may go on in the log that it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OwnLog {
+    /// It may.
+    GoesOn,
+    /// An earlier life of this device, on a disk that has since gone back in time, wrote more of it
+    /// or ended it. Another epoch is to be opened before anything is written.
+    IsOver,
+}
+
 impl Replica {
     /// Takes in what a checkpoint has and this replica has not.
-    pub fn merge(&mut self, checkpoint: &Checkpoint, now: Now) -> Result<(), MergeError> {
+    pub fn merge(&mut self, checkpoint: &Checkpoint, now: Now) -> Result<OwnLog, MergeError> {
+        let log = self.own_log();
+        let before = self.position(log).seq;
         let touched = self.tree.merge(checkpoint)?;
         let own = self.identity.keypair.public();
         for state in &checkpoint.logs {
@@ -23,7 +35,9 @@ impl Replica {
         }
         self.stage_leaves(&touched);
         self.must_commit = true;
-        Ok(())
+        // The brain may have more of it than the checkpoint.
+        let is_over = self.tree.has_ended(&log) || checkpoint.vector().get(&log) > before;
+        Ok(if is_over { OwnLog::IsOver } else { OwnLog::GoesOn })
     }
 
     /// The empty replica of the tree of `old`, in which this device goes on in `epoch`. What of its
@@ -48,5 +62,62 @@ impl Replica {
             self.put(&entry)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::clock::ClockQuality;
+    use protocol::history::{Cut, Draft, Provenance, Tree};
+    use protocol::keys::Keypair;
+    use protocol::state::{Path, StateSource, Value};
+    use protocol::{DeviceId, FleetId};
+
+    use super::*;
+    use crate::track::genesis;
+
+    const LIMITS: Limits = Limits { queue_bytes_max: 10_000, retain_bytes: 1_000 };
+    const NOW: Now = Now { wall_ms: 1_000, mono_ms: 0, quality: ClockQuality::Synchronised };
+
+    fn identity() -> Identity {
+        Identity { device: DeviceId([2; 16]), keypair: Keypair::from_seed(&[1; 32]) }
+    }
+
+    /// A device that has written three entries.
+    fn replica() -> Replica {
+        let genesis = genesis(FleetId([3; 16]), identity().device);
+        let mut replica = Replica::begin(identity(), genesis, 7, LIMITS);
+        for n in 1..=3 {
+            let path = Path::new("reported/n").expect("a path");
+            let provenance = Provenance::new(StateSource::Edge, "test", "test");
+            let changes = vec![(path, Some(Value::from(n)))];
+            let draft = Draft { changes, provenance, lease_until_ms: None };
+            replica.write(draft, NOW).expect("written");
+        }
+        replica
+    }
+
+    fn checkpoint(tree: &Tree) -> Checkpoint {
+        let brain = Keypair::from_seed(&[9; 32]);
+        Checkpoint::sign(&brain, tree.id(), tree.logs().to_vec(), tree.leaves().clone())
+    }
+
+    #[test]
+    fn a_log_that_a_checkpoint_ends_where_it_stands_is_over() {
+        let mut replica = replica();
+        assert_eq!(replica.merge(&checkpoint(replica.tree()), NOW), Ok(OwnLog::GoesOn));
+        let (mut there, own) = (replica.tree().clone(), replica.position(replica.own_log()));
+        let keypair = identity().keypair;
+        there.take_cut(Cut::seal(&keypair, there.id(), own.log, own.seq, own.id));
+        assert_eq!(replica.merge(&checkpoint(&there), NOW), Ok(OwnLog::IsOver));
+    }
+
+    #[test]
+    fn a_log_that_stands_further_in_a_checkpoint_is_over() {
+        let there = replica().tree().clone();
+        let genesis = there.genesis().clone();
+        let mut replica = Replica::begin(identity(), genesis, 7, LIMITS);
+        assert_eq!(replica.merge(&checkpoint(&there), NOW), Ok(OwnLog::IsOver));
+        assert_eq!(replica.position(replica.own_log()).seq, 3);
     }
 }
