@@ -139,6 +139,7 @@ impl<W: Whose> Node for TreeActor<W> {
                 self.links.log_goes_on(&cut.log);
                 Box::pin(self.take_cut(ctx, cut, now)).await?;
             }
+            DeviceMsg::LogLost(log) => self.end_lost(ctx, log),
             DeviceMsg::PeerRefused { connection, refuse } => {
                 if self.links.has(connection) {
                     Box::pin(self.refused_by_peer(ctx, connection, refuse, now)).await?;
@@ -229,6 +230,7 @@ impl<W: Whose> Node for TreeActor<W> {
             DeviceMsg::EntriesCame { .. } => "entries_came",
             DeviceMsg::SignedHeadCame(_) => "signed_head_came",
             DeviceMsg::CutCame(_) => "cut_came",
+            DeviceMsg::LogLost(_) => "log_lost",
             DeviceMsg::PeerRefused { .. } => "peer_refused",
             DeviceMsg::Fetch { .. } => "fetch",
             DeviceMsg::PeerHas { .. } => "peer_has",

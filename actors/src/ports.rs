@@ -537,7 +537,7 @@ impl LinkEvent {
     }
 
     /// The same for a connection that did not bring it about, where it concerns that at all.
-    pub(crate) fn for_everybody(&self) -> Option<Self> {
+    pub fn for_everybody(&self) -> Option<Self> {
         match self {
             Self::Stored { position, .. } => Some(Self::stored(*position, 0)),
             Self::Traced { log, trace } => Some(Self::Traced { log: *log, trace: *trace }),

@@ -86,7 +86,7 @@ pub enum Msg {
     /// Keep a signed head of the peer.
     TakeSignedHead(SignedHead, Reply<LogPosition>),
     /// Keep a cut of the peer.
-    TakeCut(Cut, Reply<Result<(), Incomplete>>),
+    TakeCut(Cut, Reply<Result<LogPosition, Incomplete>>),
     /// Merge a checkpoint of the peer.
     TakeCheckpoint(Box<Checkpoint>, Reply<Result<Merged, WriteError>>),
     /// Compare with what another side has of a shared tree; what is not the same there although it has

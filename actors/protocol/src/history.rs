@@ -26,7 +26,7 @@ pub use entry::{
     TEXT_BYTES_MAX, TreeKind,
 };
 pub use head::{Cut, CutCause, CutError, Head, SignedHead};
-pub use ingest::{Admission, Refusal, admit, stranger};
+pub use ingest::{Admission, Refusal, admit, logs_max, stranger};
 pub use leaf::{Candidate, Leaf};
 pub use member::{GROUPS_PREFIX, MEMBERS_MAX, MEMBERS_PREFIX, Member, member_change, member_of};
 pub use refold::Refold;

@@ -219,6 +219,13 @@ pub enum Output {
         /// Where it stands here.
         ours: u64,
     },
+    /// The peer knows less of a log of a shared tree that it writes itself than this side does, and
+    /// what it lacks is not all under its signature: its store went back in time, it does not go on
+    /// in that log, and it will never sign what is missing.
+    PeerLogBehind {
+        /// The log.
+        log: LogId,
+    },
     /// The other side's wall clock, measured over a round trip.
     ClockSample {
         /// Its clock less this side's, in milliseconds.

@@ -4,6 +4,7 @@
 //! a commit's news go to the connection when the commit is durable, a failed commit drops the
 //! twin and ends the connection, a newer connection fences the one before it.
 
+mod groups;
 mod link;
 mod seat;
 
@@ -14,10 +15,10 @@ use actors::device::{BrainAuthor, Clock};
 use actors::ports::LinkEvent;
 use protocol::history::{Change, LogId, Provenance, Tree};
 use protocol::session::{Limits, Now};
-use protocol::{DeviceId, EntryId, ErrorCode, SyncError};
+use protocol::{EntryId, ErrorCode, SyncError, TreeId};
 
 use crate::clock::SimClock;
-use crate::fleet;
+use crate::fleet::{self, Whose};
 use crate::network::LinkId;
 use crate::random::Random;
 use crate::store::MemoryStore;
@@ -33,7 +34,7 @@ pub enum BrainEvent {
     /// End the connection.
     HangUp(LinkId),
     /// A write of the API is durable.
-    Written(DeviceId, EntryId),
+    Written(Whose, EntryId),
     /// A write of the API failed.
     WriteFailed(ErrorCode),
     /// An entry of a device was not taken.
@@ -42,8 +43,10 @@ pub enum BrainEvent {
     SessionEnded(ErrorCode),
     /// A device says that it has a log durably up to this entry.
     DeviceAcked {
-        /// The device.
-        device: DeviceId,
+        /// The connection.
+        link: LinkId,
+        /// Whose the tree is.
+        whose: Whose,
         /// The log.
         log: LogId,
         /// The entry's number.
@@ -58,7 +61,9 @@ pub struct SimBrain {
     random: Random,
     limits: Limits,
     store: MemoryStore,
-    seats: BTreeMap<DeviceId, Seat>,
+    seats: BTreeMap<Whose, Seat>,
+    /// How many groups there are.
+    groups: u8,
     connections: BTreeMap<LinkId, Connection>,
     next_connection: u64,
     completions: Arc<Mutex<VecDeque<Completion>>>,
@@ -66,13 +71,14 @@ pub struct SimBrain {
 }
 
 impl SimBrain {
-    /// A brain over what is in `store`. Each start has an `epoch` of its own.
+    /// A brain over what is in `store`, with so many groups. Each start has an `epoch` of its own.
     pub fn new(
         store: MemoryStore,
         clock: SimClock,
         random: Random,
         limits: Limits,
         epoch: u64,
+        groups: u8,
     ) -> Self {
         let keypair = fleet::brain_key();
         let brains = [keypair.public()].into();
@@ -84,6 +90,7 @@ impl SimBrain {
             limits,
             store,
             seats: BTreeMap::new(),
+            groups,
             connections: BTreeMap::new(),
             completions: Arc::default(),
             events: Vec::new(),
@@ -100,9 +107,9 @@ impl SimBrain {
         &self.clock
     }
 
-    /// The replica of a device's tree, where it is in memory.
-    pub fn tree(&self, device: DeviceId) -> Option<&Tree> {
-        Some(self.seats.get(&device)?.twin.as_ref()?.tree())
+    /// The replica of a tree, where it is in memory.
+    pub fn tree(&self, whose: Whose) -> Option<&Tree> {
+        Some(self.seats.get(&whose)?.twin.as_ref()?.tree())
     }
 
     /// Makes queued commits durable and carries out what waited for that.
@@ -116,19 +123,19 @@ impl SimBrain {
         self.store.queued() > 0
     }
 
-    /// Writes leaves of a device's tree, as an operator does through the API.
-    pub fn write(&mut self, device: DeviceId, changes: Vec<Change>, provenance: Provenance) {
+    /// Writes leaves of a tree, as an operator does through the API.
+    pub fn write(&mut self, whose: Whose, changes: Vec<Change>, provenance: Provenance) {
         let now = self.now();
-        if let Err(error) = self.write_now(device, changes, provenance, now) {
+        if let Err(error) = self.write_now(whose, changes, provenance, now) {
             self.events.push(BrainEvent::WriteFailed(error.code));
         }
         self.complete();
     }
 
-    /// Lets the history of a device begin later. Returns whether anything was dropped.
-    pub fn prune(&mut self, device: DeviceId, choose: impl FnOnce(usize) -> usize) -> bool {
+    /// Lets the history of a tree begin later. Returns whether anything was dropped.
+    pub fn prune(&mut self, whose: Whose, choose: impl FnOnce(usize) -> usize) -> bool {
         let now = self.now();
-        let pruned = self.prune_now(device, choose, now).unwrap_or(false);
+        let pruned = self.prune_now(whose, choose, now).unwrap_or(false);
         self.complete();
         pruned
     }
@@ -150,8 +157,8 @@ impl SimBrain {
             .filter(|(_, seat)| due(seat.seal_due_ms))
             .map(|(id, _)| *id)
             .collect();
-        for device in seals {
-            self.seal(device);
+        for whose in seals {
+            self.seal(whose);
         }
         let links: Vec<_> = self
             .connections
@@ -186,9 +193,10 @@ impl SimBrain {
         }
     }
 
-    fn deliver(&mut self, link: LinkId, news: Vec<LinkEvent>) {
+    /// Tells a connection what is new of a tree.
+    fn deliver(&mut self, link: LinkId, of: Option<TreeId>, news: Vec<LinkEvent>) {
         for event in news {
-            self.link_event(link, event);
+            self.link_event(link, of, event);
         }
     }
 }

@@ -7,24 +7,26 @@
 //! not continued.
 
 mod disk;
+mod holding;
 mod link;
 mod mend;
+mod shared;
 
 use std::collections::BTreeMap;
 
 use actors::device::Clock;
-use protocol::history::{Change, Draft, LogId, Provenance, Tree};
+use protocol::history::{Change, Draft, Entry, LogId, Provenance, Tree};
 use protocol::keys::{Chain, Keypair};
 use protocol::session::Now;
 use protocol::wire::LogPosition;
-use protocol::{DeviceId, EntryId, ErrorCode};
+use protocol::{DeviceId, EntryId, ErrorCode, TreeId};
 
 use crate::clock::SimClock;
-use crate::fleet;
+use crate::fleet::{self, Whose};
 use crate::network::LinkId;
 use crate::random::Random;
 
-use disk::Disk;
+use holding::Holding;
 use link::Link;
 
 /// How long a commit waits for others.
@@ -41,6 +43,8 @@ pub enum DeviceEvent {
     HangUp(LinkId),
     /// The brain says that it has an own or foreign log durably up to this entry.
     Acked {
+        /// Whose the tree is.
+        whose: Whose,
         /// The log.
         log: LogId,
         /// The entry's number.
@@ -63,6 +67,14 @@ pub enum DeviceEvent {
         /// Whether it began anew.
         anew: bool,
     },
+    /// Another's word ended a log.
+    CutTaken,
+    /// The same logs come to other leaves here than at the brain.
+    Differs(Whose),
+    /// A shared tree comes anew.
+    ComesAnew(Whose),
+    /// A shared tree was left for some time.
+    Left,
 }
 
 /// An edge.
@@ -75,12 +87,11 @@ pub struct SimDevice {
     random: Random,
     /// Added to the clock, as learnt from the brain.
     offset_ms: i64,
-    disk: Disk,
-    /// What the brain has of each log, and what of that under a signed head.
-    acked: BTreeMap<LogId, (u64, u64)>,
+    own: Holding,
+    shared: BTreeMap<TreeId, Holding>,
+    /// The shared trees that were there when the disk was copied.
+    backed_up: Option<Vec<TreeId>>,
     link: Option<Link>,
-    sync_due_ms: Option<u64>,
-    seal_due_ms: Option<u64>,
     call_due_ms: u64,
     /// Whether the link is given up where acknowledgements do not come. No stream needs it.
     impatient: bool,
@@ -95,15 +106,14 @@ impl SimDevice {
         Self {
             id,
             certificate: fleet::device_chain(id, keypair.public()),
-            disk: Disk::new(Tree::new(fleet::genesis(id)), log),
+            own: Holding::new(Whose::Device(id), log),
+            shared: BTreeMap::new(),
+            backed_up: None,
             keypair,
             clock,
             random,
             offset_ms: 0,
-            acked: BTreeMap::new(),
             link: None,
-            sync_due_ms: None,
-            seal_due_ms: None,
             call_due_ms: 0,
             impatient: false,
             events: Vec::new(),
@@ -120,19 +130,24 @@ impl SimDevice {
         &self.clock
     }
 
-    /// Its replica, with what is not durable yet.
+    /// Its replica of its own tree, with what is not durable yet.
     pub fn tree(&self) -> &Tree {
-        self.disk.tree()
+        self.own.disk.tree()
     }
 
-    /// Its entries that are durable, log by log.
-    pub fn durable_entries(&self) -> impl Iterator<Item = &protocol::history::Entry> {
-        self.disk.durable_entries()
+    /// Its replica of a tree, where it holds that.
+    pub fn tree_of(&self, whose: Whose) -> Option<&Tree> {
+        Some(self.holding_of(whose)?.disk.tree())
+    }
+
+    /// Its entries of a tree that are durable, log by log.
+    pub fn durable_entries(&self, whose: Whose) -> impl Iterator<Item = &Entry> {
+        self.holding_of(whose).into_iter().flat_map(|holding| holding.disk.durable_entries())
     }
 
     /// The id of an entry that it holds.
-    pub fn entry_id(&self, log: &LogId, seq: u64) -> Option<EntryId> {
-        self.disk.entry_id(log, seq)
+    pub fn entry_id(&self, whose: Whose, log: &LogId, seq: u64) -> Option<EntryId> {
+        self.holding_of(whose)?.disk.entry_id(log, seq)
     }
 
     /// Makes the device give up links on which acknowledgements do not come: over a link that
@@ -147,36 +162,54 @@ impl SimDevice {
         self.offset_ms = 0;
     }
 
-    /// Writes leaves. Returns the entry's id, or none where nothing changes.
-    pub fn write(&mut self, changes: Vec<Change>, provenance: Provenance) -> Option<EntryId> {
-        self.write_for(changes, provenance, None)
+    /// Writes leaves of a tree. Returns the entry's id, or none where nothing changes, and where the
+    /// device does not hold the tree or may not write in it now.
+    pub fn write(
+        &mut self,
+        whose: Whose,
+        changes: Vec<Change>,
+        provenance: Provenance,
+    ) -> Option<EntryId> {
+        self.write_draft(whose, Draft { changes, provenance, lease_until_ms: None })
     }
 
-    /// Sets leaves by hand, for so many milliseconds or without an end.
+    /// Sets leaves of its own tree by hand, for so many milliseconds or without an end.
     pub fn write_for(
         &mut self,
         changes: Vec<Change>,
         provenance: Provenance,
         lease_ms: Option<u64>,
     ) -> Option<EntryId> {
-        let now = self.now();
-        let lease_until_ms = lease_ms.map(|lease_ms| now.wall_ms + lease_ms);
-        let id = self.disk.write(Draft { changes, provenance, lease_until_ms }, now)?;
-        self.sync_soon();
+        let lease_until_ms = lease_ms.map(|lease_ms| self.now().wall_ms + lease_ms);
+        self.write_draft(Whose::Device(self.id), Draft { changes, provenance, lease_until_ms })
+    }
+
+    fn write_draft(&mut self, whose: Whose, draft: Draft) -> Option<EntryId> {
+        let (now, due_ms) = (self.now(), self.mono_ms() + COMMIT_DELAY_MS);
+        let of = self.of(whose);
+        let holding = self.holding_mut(of)?;
+        if holding.is_muted || !holding.disk.may_write() {
+            return None;
+        }
+        let id = holding.disk.write(draft, now)?;
+        holding.sync_due_ms.get_or_insert(due_ms);
         Some(id)
     }
 
-    /// Makes everything so far durable, and tells the session.
-    pub fn sync(&mut self) {
-        self.sync_due_ms = None;
-        let news = self.disk.sync();
-        if !news {
+    /// Makes everything so far of a tree durable, and tells the session.
+    fn sync(&mut self, of: Option<TreeId>) {
+        let seal_due_ms = self.mono_ms() + SEAL_DELAY_MS;
+        let Some(holding) = self.holding_mut(of) else { return };
+        holding.sync_due_ms = None;
+        // Another part of the device may have had it made durable.
+        if !holding.disk.sync() && !self.link.as_ref().is_some_and(|link| link.owes_answers(of)) {
             return;
         }
-        if self.disk.has_unsealed() && self.seal_due_ms.is_none() {
-            self.seal_due_ms = Some(self.mono_ms() + SEAL_DELAY_MS);
+        let Some(holding) = self.holding_mut(of) else { return };
+        if holding.disk.has_unsealed() {
+            holding.seal_due_ms.get_or_insert(seal_due_ms);
         }
-        self.after_sync();
+        self.after_sync(of);
     }
 
     /// Cuts the power: what is not durable is lost, and so is the connection. Returns how many
@@ -184,14 +217,20 @@ impl SimDevice {
     pub fn crash(&mut self) -> u64 {
         self.link = None;
         self.events.clear();
-        (self.sync_due_ms, self.seal_due_ms) = (None, None);
         self.call_due_ms = self.mono_ms() + 1_000;
-        self.disk.crash()
+        let mut lost = 0;
+        for holding in self.holdings_mut() {
+            (holding.sync_due_ms, holding.seal_due_ms) = (None, None);
+            holding.is_incomplete = false;
+            lost += holding.disk.crash();
+        }
+        lost
     }
 
     /// Copies the disk.
     pub fn back_up(&mut self) {
-        self.disk.back_up();
+        self.holdings_mut().for_each(|holding| holding.disk.back_up());
+        self.backed_up = Some(self.shared.keys().copied().collect());
     }
 
     /// Puts the last copy of the disk back, as after a power cut. If that is `noticed`, the device
@@ -199,17 +238,15 @@ impl SimDevice {
     /// Returns how many entries are gone from the device.
     pub fn restore_backup(&mut self, noticed: bool) -> u64 {
         self.crash();
-        let lost = self.disk.restore();
-        let known: Vec<_> = self.acked.keys().copied().collect();
-        for log in known {
-            let seq = self.position(log).seq;
-            self.acked.entry(log).and_modify(|(stored, sealed)| {
-                *stored = seq.min(*stored);
-                *sealed = seq.min(*sealed);
-            });
+        if let Some(backed_up) = &self.backed_up {
+            self.shared.retain(|tree, _| backed_up.contains(tree));
         }
+        let lost = self.holdings_mut().map(|holding| holding.restore(noticed)).sum();
         if noticed {
-            self.open_epoch();
+            for of in self.trees() {
+                self.seal(of);
+                self.open_epoch(of);
+            }
         }
         lost
     }
@@ -217,45 +254,81 @@ impl SimDevice {
     /// When the device next wants to be called, on the simulation's clock.
     pub fn next_due_ms(&self) -> Option<u64> {
         let session = self.link.as_ref().and_then(|link| link.next_due_ms());
-        [self.sync_due_ms, self.seal_due_ms, session].into_iter().flatten().min()
+        let dues = |holding: &Holding| [holding.sync_due_ms, holding.seal_due_ms];
+        let holdings = [&self.own].into_iter().chain(self.shared.values());
+        holdings.flat_map(dues).flatten().chain(session).min()
     }
 
     /// Does what is due.
     pub fn tick(&mut self) {
         let now_ms = self.mono_ms();
-        if self.sync_due_ms.is_some_and(|due| due <= now_ms) {
-            self.sync();
-        }
-        if self.seal_due_ms.is_some_and(|due| due <= now_ms) {
-            self.seal();
+        let is_due = |due_ms: Option<u64>| due_ms.is_some_and(|due_ms| due_ms <= now_ms);
+        for of in self.trees() {
+            if self.holding(of).is_some_and(|holding| is_due(holding.sync_due_ms)) {
+                self.sync(of);
+            }
+            if self.holding(of).is_some_and(|holding| is_due(holding.seal_due_ms)) {
+                self.seal(of);
+            }
         }
         self.tick_link(now_ms);
     }
 
-    /// Whether everything is durable here and at the brain, and what is written now signed.
-    pub fn is_settled(&self) -> bool {
-        let (own, current) = (self.keypair.public(), self.disk.log());
-        self.sync_due_ms.is_none()
-            && self.link.as_ref().is_some_and(Link::has_heard)
-            && self.tree().logs().iter().filter(|state| state.log.author == own).all(|state| {
-                let (stored, sealed) = self.acked.get(&state.log).copied().unwrap_or_default();
-                stored >= state.seq && (state.log != current || sealed >= state.seq)
-            })
+    /// Whether everything of a tree is durable here and at the brain, and what is written now
+    /// signed.
+    pub fn is_settled(&self, whose: Whose) -> bool {
+        self.is_settled_of(self.of(whose))
     }
 
     /// What the device has done since the last call.
     pub fn take_events(&mut self) -> Vec<DeviceEvent> {
+        for of in self.trees() {
+            let is_muted = self.holding(of).is_some_and(|holding| holding.is_muted);
+            if is_muted
+                && self.is_settled_of(of)
+                && let Some(holding) = self.holding_mut(of)
+            {
+                holding.is_muted = false;
+            }
+        }
         std::mem::take(&mut self.events)
     }
 
-    fn acknowledged(&mut self, log: LogId, stored: u64, sealed: u64) {
-        let known = self.acked.entry(log).or_default();
-        *known = (stored.max(known.0), sealed.max(known.1));
+    fn is_settled_of(&self, of: Option<TreeId>) -> bool {
+        let has_heard = self.link.as_ref().is_some_and(|link| link.has_heard(of));
+        has_heard && self.holding(of).is_some_and(Holding::is_settled)
     }
 
-    fn sync_soon(&mut self) {
-        let due = self.mono_ms() + COMMIT_DELAY_MS;
-        self.sync_due_ms.get_or_insert(due);
+    /// The trees that it holds: its own, and those that it shares.
+    fn trees(&self) -> Vec<Option<TreeId>> {
+        [None].into_iter().chain(self.shared.keys().copied().map(Some)).collect()
+    }
+
+    /// How the session calls a tree.
+    fn of(&self, whose: Whose) -> Option<TreeId> {
+        (whose != self.own.whose).then(|| whose.tree())
+    }
+
+    fn holding(&self, of: Option<TreeId>) -> Option<&Holding> {
+        match of {
+            Some(tree) => self.shared.get(&tree),
+            None => Some(&self.own),
+        }
+    }
+
+    fn holding_of(&self, whose: Whose) -> Option<&Holding> {
+        self.holding(self.of(whose))
+    }
+
+    fn holding_mut(&mut self, of: Option<TreeId>) -> Option<&mut Holding> {
+        match of {
+            Some(tree) => self.shared.get_mut(&tree),
+            None => Some(&mut self.own),
+        }
+    }
+
+    fn holdings_mut(&mut self) -> impl Iterator<Item = &mut Holding> {
+        [&mut self.own].into_iter().chain(self.shared.values_mut())
     }
 
     fn now(&self) -> Now {
@@ -267,7 +340,7 @@ impl SimDevice {
         self.clock.now().mono_ms
     }
 
-    fn position(&self, log: LogId) -> LogPosition {
-        self.disk.position(log)
+    fn position(&self, of: Option<TreeId>, log: LogId) -> Option<LogPosition> {
+        Some(self.holding(of)?.disk.position(log))
     }
 }

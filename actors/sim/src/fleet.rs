@@ -1,9 +1,12 @@
 //! A fleet's keys and certificates, the same in every simulation.
 
+use std::fmt;
+use std::sync::LazyLock;
+
 use protocol::history::{Genesis, TreeKind};
 use protocol::keys::{Certificate, Chain, Keypair, Subject, Validity};
 use protocol::session::handshake::EXPORTER_BYTES;
-use protocol::{BrainId, DeviceId, FleetId, PublicKey};
+use protocol::{BrainId, DeviceId, FleetId, PublicKey, TreeId};
 
 use crate::network::LinkId;
 
@@ -11,6 +14,56 @@ use crate::network::LinkId;
 pub const FLEET: FleetId = FleetId([0xF1; 16]);
 /// Its only brain.
 pub const BRAIN: BrainId = BrainId([0xB1; 16]);
+
+/// What the names of groups begin with.
+const GROUP_PREFIX: &str = "group-";
+
+/// Derived once: it is asked for with every entry.
+static BRAIN_PUBLIC: LazyLock<PublicKey> = LazyLock::new(|| brain_key().public());
+
+/// Whose a tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whose {
+    /// A device's.
+    Device(DeviceId),
+    /// A group's, by its number.
+    Group(u8),
+}
+
+impl Whose {
+    /// The beginning of the tree.
+    pub fn genesis(self) -> Genesis {
+        let (kind, name) = match self {
+            Self::Device(device) => (TreeKind::Device, device.to_string()),
+            Self::Group(number) => (TreeKind::Group, format!("{GROUP_PREFIX}{number}")),
+        };
+        Genesis { kind, fleet: FLEET, name }
+    }
+
+    /// The tree's id.
+    pub fn tree(self) -> TreeId {
+        self.genesis().tree_id()
+    }
+
+    /// Whose the tree is that begins so; none where it is nobody's in this fleet.
+    pub fn of(genesis: &Genesis) -> Option<Self> {
+        let number = || genesis.name.strip_prefix(GROUP_PREFIX)?.parse().ok();
+        let whose = match genesis.kind {
+            TreeKind::Device => genesis.name.parse().ok().map(Self::Device),
+            TreeKind::Group | TreeKind::Site => number().map(Self::Group),
+        };
+        whose.filter(|whose| whose.genesis() == *genesis)
+    }
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(device) => write!(f, "device {device}"),
+            Self::Group(number) => write!(f, "group {number}"),
+        }
+    }
+}
 
 /// The fleet's root key.
 pub fn root_key() -> Keypair {
@@ -20,6 +73,11 @@ pub fn root_key() -> Keypair {
 /// The brain's key.
 pub fn brain_key() -> Keypair {
     Keypair::from_seed(&[2; 32])
+}
+
+/// What everybody knows of it.
+pub fn brain_public() -> PublicKey {
+    *BRAIN_PUBLIC
 }
 
 /// The brain's certificate.
@@ -52,7 +110,7 @@ pub fn device_chain(device: DeviceId, key: PublicKey) -> Chain {
 
 /// The beginning of a device's tree.
 pub fn genesis(device: DeviceId) -> Genesis {
-    Genesis { kind: TreeKind::Device, fleet: FLEET, name: device.to_string() }
+    Whose::Device(device).genesis()
 }
 
 /// What TLS would give both ends of a link and nobody else.

@@ -22,6 +22,7 @@ use crate::brain::SimBrain;
 use crate::clock::{SimClock, SimTime};
 use crate::device::SimDevice;
 use crate::fired::Fired;
+use crate::fleet::Whose;
 use crate::network::{LinkId, LinkKind, Network};
 use crate::random::Random;
 use crate::store::{Bug, MemoryStore, SyncMode};
@@ -40,6 +41,8 @@ const LOOK_EVERY_MS: u64 = 250;
 pub struct Config {
     /// How many devices there are: up to 255.
     pub devices: u8,
+    /// How many groups there are that they can be in.
+    pub groups: u8,
     /// The links between them and the brain.
     pub link: LinkKind,
     /// The rules of those links.
@@ -57,6 +60,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             devices: 1,
+            groups: 0,
             link: LinkKind::stream(),
             // Shorter than in earnest: a half-open link is found out sooner.
             limits: Limits { heartbeat_ms: 2_000, ..Limits::default() },
@@ -72,8 +76,6 @@ impl Default for Config {
 struct Place {
     device: SimDevice,
     reachable: bool,
-    /// It lost part of its log without noticing, and must hear from the brain before it writes.
-    muted: bool,
 }
 
 /// A brain and its devices.
@@ -111,7 +113,7 @@ impl World {
             if config.impatient {
                 device.set_impatient();
             }
-            Place { device, reachable: true, muted: false }
+            Place { device, reachable: true }
         };
         let mut world = Self {
             places: (1..=config.devices).map(place).collect(),
@@ -185,24 +187,51 @@ impl World {
 
     /// A device writes a leaf of `reported/`. Says whether it could.
     pub fn write(&mut self, n: usize, leaf: &str) -> bool {
-        let place = &mut self.places[n];
-        if place.muted {
-            return false;
-        }
+        let whose = Whose::Device(self.places[n].device.id());
+        self.write_as_device(n, whose, "reported", leaf)
+    }
+
+    /// A device writes a leaf that the members of a group share. Says whether it could.
+    pub fn write_shared(&mut self, n: usize, group: u8, leaf: &str) -> bool {
+        self.write_as_device(n, Whose::Group(group), "shared", leaf)
+    }
+
+    fn write_as_device(&mut self, n: usize, whose: Whose, prefix: &str, leaf: &str) -> bool {
         let mark = self.oracle.next_mark();
-        let changes = vec![change("reported", leaf, mark)];
-        let id = place.device.write(changes, provenance(StateSource::Hardware, mark));
+        let changes = vec![change(prefix, leaf, mark)];
+        let by = provenance(StateSource::Hardware, mark);
+        let id = self.places[n].device.write(whose, changes, by);
         self.drain();
         id.is_some()
     }
 
     /// An operator writes a leaf of a device's `desired/`. Says whether the brain was up.
     pub fn write_desired(&mut self, n: usize, leaf: &str) -> bool {
+        let whose = Whose::Device(self.places[n].device.id());
+        self.write_as_operator(whose, |mark| change("desired", leaf, mark))
+    }
+
+    /// An operator writes a leaf that the members of a group share. Says whether the brain was up.
+    pub fn write_to_group(&mut self, group: u8, leaf: &str) -> bool {
+        self.write_as_operator(Whose::Group(group), |mark| change("shared", leaf, mark))
+    }
+
+    fn write_as_operator(&mut self, whose: Whose, change: impl FnOnce(u64) -> Change) -> bool {
         let mark = self.oracle.next_mark();
         let Some(brain) = &mut self.brain else { return false };
-        let device = self.places[n].device.id();
-        let changes = vec![change("desired", leaf, mark)];
-        brain.write(device, changes, provenance(StateSource::Operator, mark));
+        brain.write(whose, vec![change(mark)], provenance(StateSource::Operator, mark));
+        self.drain();
+        true
+    }
+
+    /// An operator puts a device into a group, or out of it. Says whether the brain was up.
+    pub fn set_member(&mut self, n: usize, group: u8, is_current: bool) -> bool {
+        let (mark, device) = (self.oracle.next_mark(), self.places[n].device.id());
+        let Some(brain) = &mut self.brain else { return false };
+        if !is_current {
+            self.oracle.put_out(Whose::Group(group), device);
+        }
+        brain.set_member(group, device, is_current, provenance(StateSource::Operator, mark));
         self.drain();
         true
     }
@@ -210,33 +239,28 @@ impl World {
     /// Somebody sets a leaf at a device by hand, for so many milliseconds, or takes that back. Says
     /// whether the device could.
     pub fn set_by_hand(&mut self, n: usize, leaf: &str, lease_ms: Option<u64>) -> bool {
-        let place = &mut self.places[n];
-        if place.muted {
-            return false;
-        }
         let mark = self.oracle.next_mark();
         let (path, value) = change("override", leaf, mark);
         let changes = vec![(path, value.filter(|_| lease_ms.is_some()))];
         let by = provenance(StateSource::Operator, mark);
-        let id = place.device.write_for(changes, by, lease_ms);
+        let id = self.places[n].device.write_for(changes, by, lease_ms);
         self.drain();
         id.is_some()
     }
 
-    /// An operator sets the next version of a device's conflict policy: `strategy` decides about all
-    /// that the device reports. Says whether the brain was up.
-    pub fn set_policy(&mut self, n: usize, strategy: &str) -> bool {
-        let mark = self.oracle.next_mark();
-        let Some(brain) = &mut self.brain else { return false };
-        let device = self.places[n].device.id();
-        let known = brain.tree(device).map_or(0, |tree| tree.policy());
-        let path = Path::new(&format!("{POLICY_PREFIX}/{}", known + 1));
+    /// An operator sets the next version of a tree's conflict policy: `strategy` decides about all
+    /// that devices write in it. Says whether the brain was up.
+    pub fn set_policy(&mut self, whose: Whose, strategy: &str) -> bool {
+        let known = self.brain.as_ref().and_then(|brain| brain.tree(whose));
+        let next = known.map_or(0, |tree| tree.policy()) + 1;
+        let path = Path::new(&format!("{POLICY_PREFIX}/{next}"));
         let path = path.expect("a number is a segment");
-        let rules = format!(r#"{{"rules": [{{"paths": "reported/**", "strategy": {strategy}}}]}}"#);
-        let changes = vec![(path, Some(Value::from(rules.as_str())))];
-        brain.write(device, changes, provenance(StateSource::Operator, mark));
-        self.drain();
-        true
+        let paths = match whose {
+            Whose::Device(_) => "reported/**",
+            Whose::Group(_) => "shared/**",
+        };
+        let rules = format!(r#"{{"rules": [{{"paths": "{paths}", "strategy": {strategy}}}]}}"#);
+        self.write_as_operator(whose, |_| (path, Some(Value::from(rules.as_str()))))
     }
 
     /// Lets time pass.
@@ -270,6 +294,28 @@ impl World {
         false
     }
 
+    /// The trees: those of devices, and those of groups.
+    fn trees(&self) -> Vec<Whose> {
+        let devices = self.places.iter().map(|place| Whose::Device(place.device.id()));
+        devices.chain((1..=self.config.groups).map(Whose::Group)).collect()
+    }
+
+    /// Whether a device takes part in a tree: it is its own, or that of a group that it is in, as
+    /// the brain has it.
+    fn takes_part(&self, n: usize, whose: Whose) -> bool {
+        let device = self.places[n].device.id();
+        match whose {
+            Whose::Device(owner) => owner == device,
+            Whose::Group(_) => self.store.with_tree(whose.tree(), |kept| {
+                let tree = kept.map(|kept| kept.replica());
+                tree.is_some_and(|tree| {
+                    let mut members = tree.members();
+                    members.any(|(_, member)| member.device == device && member.is_current)
+                })
+            }),
+        }
+    }
+
     fn is_quiet(&self) -> bool {
         self.store.queued() == 0 && (0..self.places.len()).all(|n| self.is_settled(n))
     }
@@ -277,9 +323,12 @@ impl World {
     fn is_settled(&self, n: usize) -> bool {
         let device = &self.places[n].device;
         let Some(brain) = &self.brain else { return false };
-        let twin = brain.tree(device.id());
-        let same = |twin: &protocol::history::Tree| twin.vector() == device.tree().vector();
-        device.is_settled() && twin.is_some_and(same)
+        self.trees().into_iter().filter(|whose| self.takes_part(n, *whose)).all(|whose| {
+            let (ours, theirs) = (brain.tree(whose), device.tree_of(whose));
+            let same =
+                ours.zip(theirs).is_some_and(|(ours, theirs)| ours.vector() == theirs.vector());
+            same && device.is_settled(whose)
+        })
     }
 }
 

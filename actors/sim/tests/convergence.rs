@@ -25,7 +25,8 @@ fn number(name: &str) -> Option<u64> {
 fn run(seed: u64) -> (World, Vec<Complaint>) {
     let mut random = Random::new(seed).fork("storm");
     let devices = 1 + random.below(6) as u8;
-    let mut world = World::new(seed, Config { devices, ..Config::default() });
+    let groups = random.below(3) as u8;
+    let mut world = World::new(seed, Config { devices, groups, ..Config::default() });
     world.storm(STORM_MS, &mut random);
     world.heal();
     world.run_until_quiet(QUIET_MS);
@@ -109,6 +110,10 @@ fn after_every_storm_all_hold_the_same_and_nothing_acknowledged_is_lost() {
             "policies_set",
             "histories_pruned",
             "checkpoints_merged",
+            "members_changed",
+            "cuts_taken",
+            "shared_trees_anew",
+            "shared_trees_left",
         ] {
             assert!(fired.of(kind) > 0, "{kind} never happened: the storms show nothing about it");
         }

@@ -1,6 +1,6 @@
 //! Who writes in a group's tree.
 
-use protocol::history::{Change, MEMBERS_MAX, Member, Provenance, member_change};
+use protocol::history::{Change, LogId, MEMBERS_MAX, Member, Provenance, member_change};
 use protocol::session::Now;
 use protocol::state::StateDelta;
 use protocol::{DeviceId, ErrorCode, PublicKey, SyncError};
@@ -50,6 +50,15 @@ impl<W: Whose> TreeActor<W> {
             self.links.remove_device(device);
         }
         self.seal_soon(ctx);
+    }
+
+    /// Ends a log whose author has lost what it had not signed of it: others are given that by this
+    /// brain's word.
+    pub(super) fn end_lost(&mut self, ctx: &Context<DeviceMsg>, log: LogId) {
+        let Some((commit, cut)) = self.twin_mut().end_lost(log) else { return };
+        tracing::warn!(group = %self.args.of, last_seq = cut.last_seq, "a member lost its log, which ends");
+        let news = News::all(vec![LinkEvent::CutMade(cut)]);
+        self.commit(ctx, commit, news, &Spans::default(), None);
     }
 
     fn member_entry(

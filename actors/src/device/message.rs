@@ -173,6 +173,8 @@ pub enum DeviceMsg {
     SignedHeadCame(SignedHead),
     /// A cut came over a connection.
     CutCame(Cut),
+    /// The author of a log has lost what it had not signed of it.
+    LogLost(LogId),
     /// The device does not take an entry.
     PeerRefused {
         /// The connection's number.

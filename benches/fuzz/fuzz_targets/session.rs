@@ -292,6 +292,7 @@ impl Brain {
             | Output::Acked { .. }
             | Output::PeerRefused(_)
             | Output::OwnLogBehind { .. }
+            | Output::PeerLogBehind { .. }
             // This side holds no shared tree: what the peer says of one goes nowhere.
             | Output::Offered { .. }
             | Output::Left(_)

@@ -235,6 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Output::TakeSignedHead(signed) => self.ask(of, Open::SignedHead(signed)).await?,
                 Output::TakeCut(cut) => self.ask(of, Open::Cut(cut)).await?,
+                Output::PeerLogBehind { log } => self.ask(of, Open::LogLost(log)).await?,
                 Output::PeerRefused(refuse) => self.ask(of, Open::Refused(refuse)).await?,
                 Output::Left(tree) => self.left_by_device(tree),
                 Output::Closed(ended) => return Err(Some(ended)),

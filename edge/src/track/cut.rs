@@ -10,14 +10,15 @@ use super::keeper::{Track, random_epoch};
 use super::{Incomplete, Msg, Replica, WriteError};
 
 impl Track {
-    /// Takes a cut. Where leaves of a shared tree lose values by it, what those had replaced may be
+    /// Takes a cut, and says where its log stands then. Where leaves of a shared tree lose values by it, what those had replaced may be
     /// pruned here: the tree comes anew with the next offer, once nothing of this device waits.
     pub(super) async fn take_cut(
         &mut self,
         ctx: &Context<Msg>,
         cut: Cut,
-    ) -> Result<Result<(), Incomplete>, NodeError> {
-        let own = cut.log == self.replica()?.own_log();
+    ) -> Result<Result<LogPosition, Incomplete>, NodeError> {
+        let log = cut.log;
+        let own = log == self.replica()?.own_log();
         let touched = self.replica()?.take_cut(cut);
         if own {
             let epoch = random_epoch()?;
@@ -25,13 +26,14 @@ impl Track {
         }
         if touched.is_empty() {
             self.after_commit(ctx, |_| {});
-            return Ok(Ok(()));
+            return Ok(Ok(self.replica()?.position(log)));
         }
         tracing::warn!(leaves = touched.len(), "a cut took the values of leaves");
         self.flush().await?;
         self.is_incomplete = self.args.shared.is_some();
         let waits = self.replica()?.queue_depth() > 0;
-        Ok(if self.is_incomplete && !waits { Err(Incomplete) } else { Ok(()) })
+        let position = self.replica()?.position(log);
+        Ok(if self.is_incomplete && !waits { Err(Incomplete) } else { Ok(position) })
     }
 
     /// Compares a shared tree with what another side has of it.

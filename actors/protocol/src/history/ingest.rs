@@ -228,6 +228,15 @@ pub fn stranger(tree: &Tree, entry: &Entry) -> Refusal {
     Forbidden { role: Role::Member(device), kind, path }.into()
 }
 
+/// The most logs that a tree may have for an author in `role` to begin one more.
+pub fn logs_max(role: Role) -> usize {
+    match role {
+        // No member can keep a brain from writing, nor the others for ever.
+        Role::Member(_) => LOGS_MAX - KEPT_FOR_BRAINS,
+        Role::Brain | Role::Owner(_) => LOGS_MAX,
+    }
+}
+
 fn causes_are_here(tree: &Tree, entry: &Entry) -> bool {
     entry.seen.iter().all(|(other, seen)| {
         *other != entry.log && tree.log(other).is_some_and(|known| known.seq >= known.counted(seen))
@@ -259,10 +268,9 @@ fn check_shape(entry: &Entry) -> Result<(), Refusal> {
 }
 
 fn check_room(tree: &Tree, entry: &Entry, role: Role) -> Result<(), Refusal> {
-    // No member can keep a brain from writing, nor the others for ever.
-    let (leaves_max, logs_max) = match role {
-        Role::Member(_) => (LEAVES_MAX - KEPT_FOR_BRAINS, LOGS_MAX - KEPT_FOR_BRAINS),
-        Role::Brain | Role::Owner(_) => (LEAVES_MAX, LOGS_MAX),
+    let leaves_max = match role {
+        Role::Member(_) => LEAVES_MAX - KEPT_FOR_BRAINS,
+        Role::Brain | Role::Owner(_) => LEAVES_MAX,
     };
     let new = entry.delta.changes().filter(|(path, _)| !tree.leaves().contains_key(*path)).count();
     if new > 0 && tree.leaves().len() + new > leaves_max {
@@ -280,8 +288,8 @@ fn check_room(tree: &Tree, entry: &Entry, role: Role) -> Result<(), Refusal> {
     if tree.log(&entry.log).is_some() {
         return Ok(());
     }
-    if tree.logs().len() >= logs_max {
-        return Err(Refusal::TreeFull { what: "logs", limit: logs_max });
+    if tree.logs().len() >= logs_max(role) {
+        return Err(Refusal::TreeFull { what: "logs", limit: logs_max(role) });
     }
     let is_own = |known: &&LogState| known.log.author == entry.log.author && known.cut.is_none();
     let own = tree.logs().iter().filter(is_own).count();

@@ -115,8 +115,6 @@ impl Replication {
             }
             // A peer has its own seals, and the ends that it made.
             Input::Sealed(signed) if self.is_peers(&signed.head.log) => {}
-            Input::CutMade(Cut { log, cause: CutCause::Sealed { .. }, .. })
-                if self.is_peers(&log) => {}
             Input::Sealed(signed) => {
                 self.logs.entry(signed.head.log).or_default().seal_due = Some(signed);
                 self.pump(outputs);
@@ -126,8 +124,11 @@ impl Replication {
                 log.ours = log.ours.min(cut.last_seq);
                 log.seal_due = None;
                 log.is_cut = true;
+                let is_known =
+                    self.is_peers(&cut.log) && matches!(cut.cause, CutCause::Sealed { .. });
                 // A side that has not said that it shares a tree hears nothing of it.
                 match self.is_shared && !self.peer_known {
+                    _ if is_known => {}
                     true => self.cuts_due.push(cut),
                     false => self.send(&Message::Cut(cut), outputs),
                 }
@@ -228,6 +229,7 @@ impl Replication {
         for LogPosition { log: id, seq, id: head, sealed } in logs {
             let log = self.logs.entry(id).or_default();
             log.sent = seq.min(log.ours);
+            log.peers = seq;
             log.shared = seq.min(said.get(&id).copied().unwrap_or(0));
             let rewritten = seq > 0 && seq == log.ours && log.id.is_some_and(|ours| ours != head);
             if id.author == self.replica.author && (seq > log.ours || rewritten) {
@@ -237,6 +239,13 @@ impl Replication {
                 // The acknowledgement may have been lost with the connection before this one.
                 log.acknowledged(id, stored, sealed.min(stored), outputs);
             }
+        }
+        if self.is_shared {
+            let lost = self.logs.iter().filter(|(id, log)| {
+                id.author == self.terms.peer && log.peers < log.ours && log.sealed < log.ours
+            });
+            let lost = lost.filter(|(_, log)| !log.is_cut);
+            outputs.extend(lost.map(|(id, _)| Output::PeerLogBehind { log: *id }));
         }
         self.pump(outputs);
         Ok(())
@@ -425,10 +434,10 @@ impl Replication {
         self.is_shared && log.author == self.terms.peer
     }
 
-    /// Up to where this side may send a log: nobody passes on what its author has not signed.
+    /// Up to where this side may send a log: nobody passes on what its author has not signed, nor
+    /// gives it back to an author that has lost it and cannot sign it any more.
     fn may_go(&self, id: &LogId, log: &Log) -> u64 {
-        let ends = [self.replica.author, self.terms.peer];
-        let vouched = !self.is_shared || log.is_cut || ends.contains(&id.author);
+        let vouched = !self.is_shared || log.is_cut || id.author == self.replica.author;
         if vouched { log.ours } else { log.sealed.min(log.ours) }
     }
 

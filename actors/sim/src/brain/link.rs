@@ -1,16 +1,17 @@
 //! The brain's side of a connection.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use actors::ports::LinkEvent;
 use protocol::compress::Compression;
 use protocol::history::Checkpoint;
 use protocol::session::handshake::Answerer;
 use protocol::session::{Input, Output, Replica, Session, error};
-use protocol::{DeviceId, ErrorCode, SyncError};
+use protocol::{DeviceId, ErrorCode, SyncError, TreeId};
 
+use super::groups::OFFER_AGAIN_MS;
 use super::{BrainEvent, SimBrain};
-use crate::fleet;
+use crate::fleet::{self, Whose};
 use crate::network::LinkId;
 
 /// How long a handshake may take.
@@ -20,7 +21,11 @@ const HANDSHAKE_MS_MAX: u64 = 10_000;
 pub(super) struct Connection {
     session: Session,
     /// Known once it has proved itself.
-    device: Option<DeviceId>,
+    pub(super) device: Option<DeviceId>,
+    /// The groups that the device is in, by their trees.
+    pub(super) groups: BTreeMap<TreeId, Whose>,
+    /// When it is looked which groups it is in.
+    pub(super) groups_due_ms: Option<u64>,
     handshake_due_ms: u64,
     /// What the session said and nobody has carried out yet, in its order.
     outputs: VecDeque<Output>,
@@ -30,7 +35,15 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn next_due_ms(&self) -> Option<u64> {
         let handshake = (!self.session.is_established()).then_some(self.handshake_due_ms);
-        [handshake, self.session.next_tick_ms()].into_iter().flatten().min()
+        [handshake, self.session.next_tick_ms(), self.groups_due_ms].into_iter().flatten().min()
+    }
+
+    /// Whose tree is meant on this link.
+    fn whose(&self, of: Option<TreeId>) -> Option<Whose> {
+        match of {
+            Some(tree) => self.groups.get(&tree).copied(),
+            None => self.device.map(Whose::Device),
+        }
     }
 }
 
@@ -51,6 +64,8 @@ impl SimBrain {
         let connection = Connection {
             session,
             device: None,
+            groups: BTreeMap::new(),
+            groups_due_ms: None,
             handshake_due_ms: self.now().mono_ms + HANDSHAKE_MS_MAX,
             outputs: VecDeque::new(),
             carrying_out: false,
@@ -60,7 +75,7 @@ impl SimBrain {
 
     /// A frame came.
     pub fn frame(&mut self, link: LinkId, frame: &[u8]) {
-        self.feed(link, Input::Frame(frame));
+        self.feed(link, None, Input::Frame(frame));
         self.complete();
     }
 
@@ -70,19 +85,26 @@ impl SimBrain {
     }
 
     pub(super) fn tick_link(&mut self, link: LinkId, now_ms: u64) {
-        let Some(connection) = self.connections.get(&link) else { return };
+        let Some(connection) = self.connections.get_mut(&link) else { return };
         if !connection.session.is_established() && connection.handshake_due_ms <= now_ms {
             let text = "the handshake took too long";
-            self.close(link, error(ErrorCode::TimedOut, "serve", text), None);
-        } else {
-            self.feed(link, Input::Tick);
+            return self.close(link, error(ErrorCode::TimedOut, "serve", text), None);
         }
+        if connection.groups_due_ms.take_if(|due_ms| *due_ms <= now_ms).is_some() {
+            self.look_at_groups(link);
+        }
+        self.feed(link, None, Input::Tick);
     }
 
-    pub(super) fn link_event(&mut self, link: LinkId, event: LinkEvent) {
+    pub(super) fn link_event(&mut self, link: LinkId, of: Option<TreeId>, event: LinkEvent) {
         let input = match event {
             LinkEvent::Stored { log, position, consumed_bytes, .. } => {
                 Input::Stored { log, position, consumed_bytes }
+            }
+            LinkEvent::Refused { log, seq, error, consumed_bytes, fatal: true } if of.is_some() => {
+                let refused = Input::Refused { log, seq, error, consumed_bytes, fatal: false };
+                self.feed(link, of, refused);
+                return self.leave_for(link, of, OFFER_AGAIN_MS);
             }
             LinkEvent::Refused { log, seq, error, consumed_bytes, fatal } => {
                 Input::Refused { log, seq, error, consumed_bytes, fatal }
@@ -93,30 +115,40 @@ impl SimBrain {
             LinkEvent::Sealed(signed) => Input::Sealed(signed),
             LinkEvent::Traced { log, trace } => Input::Traced { log, trace },
             LinkEvent::CutMade(cut) => Input::CutMade(cut),
+            // What a group's actor is through with, the device need not be.
+            LinkEvent::Close { retry_after_ms, .. } if of.is_some() => {
+                let after_ms = retry_after_ms.map_or(OFFER_AGAIN_MS, u64::from);
+                return self.leave_for(link, of, after_ms);
+            }
             LinkEvent::Close { error, retry_after_ms } => Input::Close { error, retry_after_ms },
-            // Simulated devices are in no group.
-            LinkEvent::GroupsChanged => return,
+            LinkEvent::GroupsChanged => return self.look_at_groups(link),
         };
-        self.feed(link, input);
+        self.feed(link, of, input);
     }
 
     pub(super) fn authorised(&mut self, link: LinkId, connection: u64, replica: Replica) {
-        self.feed(link, Input::Authorised { connection, replica });
+        self.feed(link, None, Input::Authorised { connection, replica });
+        self.look_at_groups(link);
     }
 
-    pub(super) fn checkpoint(&mut self, link: LinkId, checkpoint: Checkpoint) {
-        self.feed(link, Input::Checkpoint(Box::new(checkpoint)));
+    pub(super) fn checkpoint(&mut self, link: LinkId, of: Option<TreeId>, checkpoint: Checkpoint) {
+        self.feed(link, of, Input::Checkpoint(Box::new(checkpoint)));
     }
 
     pub(super) fn deny(&mut self, link: LinkId, error: SyncError) {
-        self.feed(link, Input::Denied(error));
+        self.feed(link, None, Input::Denied(error));
     }
 
     pub(super) fn close(&mut self, link: LinkId, error: SyncError, retry_after_ms: Option<u32>) {
-        self.feed(link, Input::Close { error, retry_after_ms });
+        self.feed(link, None, Input::Close { error, retry_after_ms });
     }
 
-    fn feed(&mut self, id: LinkId, input: Input<'_>) {
+    /// Gives a session an event of a tree and carries out what follows.
+    pub(super) fn feed(&mut self, id: LinkId, of: Option<TreeId>, input: Input<'_>) {
+        let input = match of {
+            Some(tree) => Input::OfShared { tree, input: Box::new(input) },
+            None => input,
+        };
         let now = self.now();
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.outputs.extend(connection.session.handle(input, now));
@@ -135,10 +167,9 @@ impl SimBrain {
     }
 
     fn perform(&mut self, id: LinkId, output: Output) {
-        let device = self.connections.get(&id).and_then(|connection| connection.device);
-        match (output, device) {
-            (Output::Send(frame), _) => self.events.push(BrainEvent::Send(id, frame)),
-            (Output::Authorise(peer), _) => {
+        match output {
+            Output::Send(frame) => self.events.push(BrainEvent::Send(id, frame)),
+            Output::Authorise(peer) => {
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.device = Some(peer.device);
                 }
@@ -146,43 +177,45 @@ impl SimBrain {
                     self.deny(id, error);
                 }
             }
-            (Output::Fetch { log, after, bytes_max }, Some(device)) => {
-                let entries = self.fetch(device, log, after, bytes_max);
-                self.feed(id, Input::Fetched { log, entries });
-            }
-            (Output::FetchCheckpoint, Some(device)) => self.fetch_checkpoint(device, id),
-            (Output::Ingest { log, entries, bytes }, Some(device))
-                if self.is_current(device, id) =>
-            {
-                self.ingest(device, log, entries, bytes);
-            }
-            (Output::TakeSignedHead(signed), Some(device)) => {
-                self.take_signed_head(device, signed);
-            }
-            (Output::TakeCut(cut), Some(device)) => self.take_cut(device, cut),
-            (Output::PeerRefused(refuse), Some(device)) => self.refused_by_peer(device, id, refuse),
-            (Output::Acked { log, stored, .. }, Some(device)) => {
-                self.events.push(BrainEvent::DeviceAcked { device, log, stored });
-            }
-            (Output::Closed(ended), _) => {
+            Output::Left(tree) => self.left_by_device(id, tree),
+            Output::Closed(ended) => {
                 if !ended.by_peer {
                     self.events.push(BrainEvent::SessionEnded(ended.error.code));
                 }
                 self.events.push(BrainEvent::HangUp(id));
                 self.forget(id);
             }
+            Output::OfShared { tree, output } => self.perform_of(id, Some(tree), *output),
+            output => self.perform_of(id, None, output),
+        }
+    }
+
+    /// Carries out what a session says of a tree.
+    fn perform_of(&mut self, id: LinkId, of: Option<TreeId>, output: Output) {
+        let whose = self.connections.get(&id).and_then(|connection| connection.whose(of));
+        let Some(whose) = whose else { return };
+        match output {
+            Output::Fetch { log, after, bytes_max } => {
+                let entries = self.fetch(whose, log, after, bytes_max);
+                self.feed(id, of, Input::Fetched { log, entries });
+            }
+            Output::FetchCheckpoint => self.fetch_checkpoint(whose, id, of),
+            Output::Ingest { log, entries, bytes } => self.ingest(whose, id, log, entries, bytes),
+            Output::TakeSignedHead(signed) => self.take_signed_head(whose, signed),
+            Output::TakeCut(cut) => self.take_cut(whose, cut),
+            Output::PeerLogBehind { log } => self.end_lost(whose, log),
+            Output::PeerRefused(refuse) => self.refused_by_peer(whose, id, of, refuse),
+            Output::Acked { log, stored, .. } => {
+                self.events.push(BrainEvent::DeviceAcked { link: id, whose, log, stored });
+            }
             _ => {}
         }
     }
 
-    fn is_current(&self, device: DeviceId, id: LinkId) -> bool {
-        let seat = self.seats.get(&device);
-        seat.and_then(|seat| seat.link).is_some_and(|(current, _)| current == id)
-    }
-
     fn forget(&mut self, id: LinkId) {
-        if let Some(Connection { device: Some(device), .. }) = self.connections.remove(&id) {
-            self.detach(device, id);
+        self.connections.remove(&id);
+        for seat in self.seats.values_mut() {
+            seat.links.retain(|_, link| *link != id);
         }
     }
 }

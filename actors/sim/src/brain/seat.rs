@@ -1,5 +1,6 @@
-//! What the brain keeps of one device: its twin and which connection counts.
+//! What the brain keeps of one tree: its twin, and the connections that it is spoken of on.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use actors::device::{CutAnswer, Fencing, Ingested, OwnEntries, Twin, Verdict};
@@ -8,10 +9,11 @@ use protocol::clock::{Hlc, check_not_ahead};
 use protocol::history::{Change, Cut, Entry, Head, LogId, Provenance, Refusal, SignedHead};
 use protocol::session::{Now, Replica, error};
 use protocol::wire::{LogPosition, PLAIN_BYTES_MAX, Refuse};
-use protocol::{DeviceId, EntryId, ErrorCode, SyncError};
+use protocol::{DeviceId, EntryId, ErrorCode, SyncError, TreeId};
 
+use super::groups::Share;
 use super::{BrainEvent, SimBrain, denied};
-use crate::fleet;
+use crate::fleet::{self, Whose};
 use crate::network::LinkId;
 use crate::store::MemoryStore;
 
@@ -20,23 +22,27 @@ const SEAL_DELAY_MS: u64 = 200;
 /// How long a device waits whose commit failed.
 const RETRY_MS: u32 = 5_000;
 
-/// The place of one device.
+/// The place of one tree.
 #[derive(Debug, Default)]
 pub(super) struct Seat {
     pub(super) twin: Option<Twin>,
     /// Which loading of the twin this is: what an earlier one still has queued is not counted.
     life: u64,
-    pub(super) link: Option<(LinkId, u64)>,
+    /// The connections, by number. A device has one.
+    pub(super) links: BTreeMap<u64, LinkId>,
     fencing: Fencing,
-    in_flight: usize,
+    pub(super) in_flight: usize,
     pub(super) seal_due_ms: Option<u64>,
 }
 
 /// A commit that the store has dealt with.
 pub(super) struct Completion {
-    device: DeviceId,
+    whose: Whose,
     life: u64,
-    link: Option<LinkId>,
+    /// The connections that hear of it.
+    ears: Vec<LinkId>,
+    /// The one whose message brought it about.
+    origin: Option<LinkId>,
     news: Vec<LinkEvent>,
     answer: Option<Answer>,
     result: Result<(), CommitError>,
@@ -46,64 +52,78 @@ pub(super) struct Completion {
 pub(super) enum Answer {
     Attach { link: LinkId, number: u64, replica: Replica },
     Write(EntryId),
+    Share(Share),
+    Member { id: EntryId, device: DeviceId },
+}
+
+impl Seat {
+    fn has(&self, link: LinkId) -> bool {
+        self.links.values().any(|known| *known == link)
+    }
+}
+
+/// How sessions call a tree.
+fn of(whose: Whose) -> Option<TreeId> {
+    match whose {
+        Whose::Device(_) => None,
+        Whose::Group(_) => Some(whose.tree()),
+    }
 }
 
 impl SimBrain {
     /// A device that has proved its key wants to be connected.
     pub(super) fn attach(&mut self, device: DeviceId, link: LinkId) -> Result<(), SyncError> {
-        self.ensure_twin(device)?;
+        let whose = Whose::Device(device);
+        self.ensure_twin(whose)?;
         let now = self.now();
         self.next_connection += 1;
         let number = self.next_connection;
-        let Some(seat) = self.seats.get_mut(&device) else { return Ok(()) };
-        let before = seat.link.filter(|(link, _)| self.connections.contains_key(link));
-        match seat.fencing.on_attach(before.map(|(_, number)| number), number, now.mono_ms) {
+        let Some(seat) = self.seats.get_mut(&whose) else { return Ok(()) };
+        let before = seat.links.last_key_value().map(|(number, link)| (*number, *link));
+        let before = before.filter(|(_, link)| self.connections.contains_key(link));
+        match seat.fencing.on_attach(before.map(|(number, _)| number), number, now.mono_ms) {
             Verdict::Attach => {}
             Verdict::Stale => return Err(denied(ErrorCode::Fenced, "a newer connection is here")),
             Verdict::Cloned { retry_after_ms } => {
-                seat.link = None;
+                seat.links.clear();
                 let error = denied(ErrorCode::ClonedIdentity, "two machines, one identity");
-                if let Some((old, _)) = before {
+                if let Some((_, old)) = before {
                     self.close(old, error.clone(), Some(retry_after_ms));
                 }
                 return Err(error);
             }
         }
-        seat.link = Some((link, number));
-        if let Some((old, _)) = before {
+        seat.links = [(number, link)].into();
+        if let Some((_, old)) = before {
             self.close(old, denied(ErrorCode::Fenced, "a newer connection took over"), None);
         }
-        let Some(seat) = self.seats.get_mut(&device) else { return Ok(()) };
+        let Some(seat) = self.seats.get_mut(&whose) else { return Ok(()) };
         let Some(twin) = &seat.twin else { return Ok(()) };
         // What a new connection is told must be on disk: it counts as acknowledged.
         let replica = twin.replica();
         let settle = (seat.in_flight > 0).then(|| twin.settle());
         match settle {
-            None => self.attached(device, link, number, replica),
+            None => self.attached(whose, link, number, replica),
             Some(commit) => {
                 let answer = Answer::Attach { link, number, replica };
-                self.commit(device, commit, Vec::new(), Some(answer));
+                self.commit(whose, commit, None, Vec::new(), Some(answer));
             }
         }
         Ok(())
     }
 
-    pub(super) fn detach(&mut self, device: DeviceId, link: LinkId) {
-        if let Some(seat) = self.seats.get_mut(&device) {
-            seat.link.take_if(|(current, _)| *current == link);
-        }
-    }
-
     pub(super) fn ingest(
         &mut self,
-        device: DeviceId,
+        whose: Whose,
+        link: LinkId,
         log: LogId,
         entries: Vec<(EntryId, Entry)>,
         bytes: u32,
     ) {
         let now = self.now();
-        let Some(seat) = self.seats.get_mut(&device) else { return };
-        let (Some(twin), Some((link, _))) = (&mut seat.twin, seat.link) else { return };
+        let seat = self.seats.get_mut(&whose).filter(|seat| seat.has(link));
+        let Some(seat) = seat else { return };
+        let Some(twin) = &mut seat.twin else { return };
         let Ingested { commit, position, known, mut refused, .. } = twin.ingest(entries, now);
         if let Some(seq) = contradicted(&self.store, twin, &log, &known) {
             refused = Some((seq, Refusal::Equivocation { log, seq }));
@@ -115,14 +135,14 @@ impl SimBrain {
         }
         let commit = commit.or_else(|| (seat.in_flight > 0).then(|| twin.settle()));
         match commit {
-            Some(commit) => self.commit(device, commit, news, None),
-            None => self.deliver(link, news),
+            Some(commit) => self.commit(whose, commit, Some(link), news, None),
+            None => self.deliver(link, of(whose), news),
         }
     }
 
-    pub(super) fn take_signed_head(&mut self, device: DeviceId, signed: SignedHead) {
+    pub(super) fn take_signed_head(&mut self, whose: Whose, signed: SignedHead) {
         let Head { log, seq, id, .. } = signed.head;
-        let twin = self.seats.get_mut(&device).and_then(|seat| seat.twin.as_mut());
+        let twin = self.seats.get_mut(&whose).and_then(|seat| seat.twin.as_mut());
         let Some(twin) = twin else { return };
         let applied = twin.tree().log(&log).is_some_and(|known| seq > 0 && seq <= known.seq);
         let taken = if !applied || twin.id_of(&log, seq).is_some() {
@@ -134,14 +154,19 @@ impl SimBrain {
             proved.then(|| twin.take_proved_head(signed)).flatten()
         };
         if let Some((commit, position)) = taken {
-            let news = vec![LinkEvent::stored(position, 0)];
-            self.commit(device, commit, news, None);
+            let mut news = vec![LinkEvent::stored(position, 0)];
+            if let Whose::Group(_) = whose {
+                // What was written may go to the other members now, with this to vouch for it.
+                news.push(LinkEvent::Sealed(signed));
+            }
+            self.commit(whose, commit, None, news, None);
         }
     }
 
-    pub(super) fn take_cut(&mut self, device: DeviceId, cut: Cut) {
+    pub(super) fn take_cut(&mut self, whose: Whose, cut: Cut) {
         let now = self.now();
-        let Some(seat) = self.seats.get_mut(&device) else { return };
+        let told = matches!(whose, Whose::Group(_)).then(|| LinkEvent::CutMade(cut.clone()));
+        let Some(seat) = self.seats.get_mut(&whose) else { return };
         let Some(twin) = &mut seat.twin else { return };
         let commit = match twin.take_cut(cut) {
             CutAnswer::Nothing => return,
@@ -153,13 +178,19 @@ impl SimBrain {
                 None => return,
             },
         };
-        self.commit(device, commit, Vec::new(), None);
+        self.commit(whose, commit, None, told.into_iter().collect(), None);
     }
 
-    pub(super) fn refused_by_peer(&mut self, device: DeviceId, id: LinkId, refuse: Refuse) {
+    pub(super) fn refused_by_peer(
+        &mut self,
+        whose: Whose,
+        link: LinkId,
+        of: Option<TreeId>,
+        refuse: Refuse,
+    ) {
         let Refuse { log, seq, error, now_ms, .. } = refuse;
         let now = self.now();
-        let Some(seat) = self.seats.get_mut(&device) else { return };
+        let Some(seat) = self.seats.get_mut(&whose) else { return };
         let Some(twin) = &mut seat.twin else { return };
         let ended = twin.tree().log(&log).and_then(|known| known.cut.as_ref());
         if ended.is_some_and(|cut| cut.last_seq < seq) {
@@ -169,9 +200,10 @@ impl SimBrain {
         let is_own = own.iter().any(|(own, _)| *own == log);
         let hlc = Hlc { wall_ms: now.wall_ms, counter: 0 };
         let clock_is_right = check_not_ahead(hlc, now_ms).is_ok();
+        let close = LinkEvent::Close { error: error.clone(), retry_after_ms: Some(RETRY_MS) };
         // What is queued can only be read when it is durable: the device will come back.
         if error.code != ErrorCode::ClockAhead || !is_own || !clock_is_right || seat.in_flight > 0 {
-            return self.close(id, error, Some(RETRY_MS));
+            return self.link_event(link, of, close);
         }
         let mut written = OwnEntries::new();
         for (log, number) in own {
@@ -187,23 +219,23 @@ impl SimBrain {
         }
         let epoch = self.random.next_u64();
         let Some(reissued) = twin.reissue(log, seq, &written, epoch, now) else {
-            return self.close(id, error, Some(RETRY_MS));
+            return self.link_event(link, of, close);
         };
         seat.seal_due_ms.get_or_insert(now.mono_ms + SEAL_DELAY_MS);
         let mut news: Vec<_> = reissued.cuts.into_iter().map(LinkEvent::CutMade).collect();
         let position = reissued.position;
         news.push(LinkEvent::stored(position, 0));
-        self.commit(device, reissued.commit, news, None);
+        self.commit(whose, reissued.commit, None, news, None);
     }
 
     pub(super) fn fetch(
         &mut self,
-        device: DeviceId,
+        whose: Whose,
         log: LogId,
         after: u64,
         bytes_max: usize,
     ) -> Vec<Entry> {
-        let twin = self.seats.get(&device).and_then(|seat| seat.twin.as_ref());
+        let twin = self.seats.get(&whose).and_then(|seat| seat.twin.as_ref());
         let Some(twin) = twin else { return Vec::new() };
         let Some(number) = twin.tree().log_number(&log) else { return Vec::new() };
         let entries = self.store.range(twin.number(), number, after, bytes_max);
@@ -213,28 +245,29 @@ impl SimBrain {
     }
 
     /// What a session asked for whose peer lacks what was pruned.
-    pub(super) fn fetch_checkpoint(&mut self, device: DeviceId, id: LinkId) {
-        let twin = self.seats.get(&device).and_then(|seat| seat.twin.as_ref());
+    pub(super) fn fetch_checkpoint(&mut self, whose: Whose, link: LinkId, of: Option<TreeId>) {
+        let twin = self.seats.get(&whose).and_then(|seat| seat.twin.as_ref());
         let Some(twin) = twin else { return };
         match read_base(&self.store, twin).and_then(|snapshot| twin.checkpoint(snapshot)) {
-            Some(checkpoint) => self.checkpoint(id, checkpoint),
+            Some(checkpoint) => self.checkpoint(link, of, checkpoint),
             None => {
-                let text = "the checkpoint is not there yet";
-                self.close(id, denied(ErrorCode::NotFound, text), Some(RETRY_MS));
+                let error = denied(ErrorCode::NotFound, "the checkpoint is not there yet");
+                let close = LinkEvent::Close { error, retry_after_ms: Some(RETRY_MS) };
+                self.link_event(link, of, close);
             }
         }
     }
 
-    /// Lets the history of a device begin with the snapshot that `choose` takes of those on disk;
+    /// Lets the history of a tree begin with the snapshot that `choose` takes of those on disk;
     /// makes one where there is none yet. Returns whether it was pruned.
     pub(super) fn prune_now(
         &mut self,
-        device: DeviceId,
+        whose: Whose,
         choose: impl FnOnce(usize) -> usize,
         now: Now,
     ) -> Result<bool, SyncError> {
-        self.ensure_twin(device)?;
-        let Some(seat) = self.seats.get_mut(&device) else { return Ok(false) };
+        self.ensure_twin(whose)?;
+        let Some(seat) = self.seats.get_mut(&whose) else { return Ok(false) };
         let Some(twin) = &mut seat.twin else { return Ok(false) };
         let begins = twin.base().map_or(0, |base| base.version);
         let versions: Vec<_> = self.store.with_tree(twin.tree().id(), |tree| {
@@ -243,7 +276,7 @@ impl SimBrain {
         if versions.is_empty() {
             if twin.version() > begins {
                 let commit = twin.snapshot();
-                self.commit(device, commit, Vec::new(), None);
+                self.commit(whose, commit, None, Vec::new(), None);
             }
             return Ok(false);
         }
@@ -252,128 +285,164 @@ impl SimBrain {
         let pruned = snapshot.and_then(|snapshot| twin.prune(&snapshot, Vec::new(), now).ok());
         let Some(commit) = pruned else { return Ok(false) };
         let news = vec![LinkEvent::Pruned(twin.floor())];
-        self.commit(device, commit, news, None);
+        self.commit(whose, commit, None, news, None);
         Ok(true)
     }
 
     pub(super) fn write_now(
         &mut self,
-        device: DeviceId,
+        whose: Whose,
         changes: Vec<Change>,
         provenance: Provenance,
         now: Now,
     ) -> Result<(), SyncError> {
-        self.ensure_twin(device)?;
-        let Some(seat) = self.seats.get_mut(&device) else { return Ok(()) };
+        self.ensure_twin(whose)?;
+        let Some(seat) = self.seats.get_mut(&whose) else { return Ok(()) };
         let Some(twin) = &mut seat.twin else { return Ok(()) };
         let written = twin.write(changes, provenance, now);
         let written = written.map_err(|refusal| denied(refusal.code(), &refusal.to_string()))?;
         if let Some(written) = written {
-            seat.seal_due_ms.get_or_insert(now.mono_ms + SEAL_DELAY_MS);
             let position: LogPosition = written.position;
-            let news = LinkEvent::stored(position, 0);
-            self.commit(device, written.commit, vec![news], Some(Answer::Write(written.id)));
+            let (news, answer) = (LinkEvent::stored(position, 0), Answer::Write(written.id));
+            self.commit(whose, written.commit, None, vec![news], Some(answer));
+            self.seal_soon(whose, now);
         }
         Ok(())
     }
 
-    pub(super) fn seal(&mut self, device: DeviceId) {
-        let Some(seat) = self.seats.get_mut(&device) else { return };
+    pub(super) fn seal_soon(&mut self, whose: Whose, now: Now) {
+        if let Some(seat) = self.seats.get_mut(&whose) {
+            seat.seal_due_ms.get_or_insert(now.mono_ms + SEAL_DELAY_MS);
+        }
+    }
+
+    pub(super) fn seal(&mut self, whose: Whose) {
+        let Some(seat) = self.seats.get_mut(&whose) else { return };
         seat.seal_due_ms = None;
         if let Some((commit, signed, _)) = seat.twin.as_mut().and_then(|twin| twin.seal()) {
-            self.commit(device, commit, vec![LinkEvent::Sealed(signed)], None);
+            self.commit(whose, commit, None, vec![LinkEvent::Sealed(signed)], None);
         }
     }
 
     pub(super) fn completed(&mut self, completion: Completion) {
-        let Completion { device, life, link, news, answer, result } = completion;
-        let is_current = self.seats.get(&device).is_some_and(|seat| seat.life == life);
-        if let Some(seat) = self.seats.get_mut(&device).filter(|_| is_current) {
+        let Completion { whose, life, ears, origin, news, answer, result } = completion;
+        let is_current = self.seats.get(&whose).is_some_and(|seat| seat.life == life);
+        if let Some(seat) = self.seats.get_mut(&whose).filter(|_| is_current) {
             seat.in_flight -= 1;
         }
         match result {
             Ok(()) => {
-                if let Some(link) = link {
-                    self.deliver(link, news);
+                for ear in ears.into_iter().filter(|ear| Some(*ear) != origin) {
+                    let copies = news.iter().filter_map(LinkEvent::for_everybody).collect();
+                    self.deliver(ear, of(whose), copies);
+                }
+                if let Some(origin) = origin {
+                    self.deliver(origin, of(whose), news);
                 }
                 match answer {
                     Some(Answer::Attach { link, number, replica }) => {
-                        self.attached(device, link, number, replica);
+                        self.attached(whose, link, number, replica);
                     }
-                    Some(Answer::Write(id)) => self.events.push(BrainEvent::Written(device, id)),
+                    Some(Answer::Share(share)) => self.attached_to_group(share),
+                    Some(Answer::Write(id)) => self.events.push(BrainEvent::Written(whose, id)),
+                    Some(Answer::Member { id, device }) => {
+                        self.events.push(BrainEvent::Written(whose, id));
+                        let seat = self.seats.get(&Whose::Device(device));
+                        let links = seat
+                            .map_or_else(Vec::new, |seat| seat.links.values().copied().collect());
+                        for link in links {
+                            self.look_at_groups(link);
+                        }
+                    }
                     None => {}
                 }
             }
             Err(failure) => {
                 let error = failure.to_sync_error();
-                if let Some(link) = link {
-                    self.close(link, error.clone(), Some(RETRY_MS));
+                if let Whose::Device(_) = whose {
+                    for ear in ears {
+                        self.close(ear, error.clone(), Some(RETRY_MS));
+                    }
                 }
                 match answer {
                     Some(Answer::Attach { link, .. }) => self.deny(link, error),
-                    Some(Answer::Write(_)) => {
-                        self.events.push(BrainEvent::WriteFailed(error.code));
-                    }
-                    None => {}
+                    Some(Answer::Write(_) | Answer::Member { .. }) => self.write_failed(error.code),
+                    Some(Answer::Share(_)) | None => {}
                 }
                 if is_current {
-                    self.drop_twin(device);
+                    self.drop_twin(whose);
                 }
             }
         }
     }
 
+    pub(super) fn write_failed(&mut self, code: ErrorCode) {
+        self.events.push(BrainEvent::WriteFailed(code));
+    }
+
     /// What is in memory is ahead of the disk: the next who needs the twin loads it anew.
-    fn drop_twin(&mut self, device: DeviceId) {
-        let Some(seat) = self.seats.get_mut(&device) else { return };
-        let (life, link) = (seat.life + 1, seat.link);
-        *seat = Seat { life, ..Seat::default() };
-        if let Some((link, _)) = link {
-            let text = "the device's actor restarts";
-            self.close(link, denied(ErrorCode::GoingAway, text), None);
+    fn drop_twin(&mut self, whose: Whose) {
+        let Some(seat) = self.seats.get_mut(&whose) else { return };
+        let life = seat.life + 1;
+        let before = std::mem::replace(seat, Seat { life, ..Seat::default() });
+        let links: Vec<_> = before.links.into_values().collect();
+        match whose {
+            Whose::Device(_) => {
+                for link in links {
+                    let text = "the device's actor restarts";
+                    self.close(link, denied(ErrorCode::GoingAway, text), None);
+                }
+            }
+            Whose::Group(_) => self.group_failed(whose, links),
         }
     }
 
-    fn ensure_twin(&mut self, device: DeviceId) -> Result<(), SyncError> {
-        let seat = self.seats.entry(device).or_default();
+    pub(super) fn ensure_twin(&mut self, whose: Whose) -> Result<(), SyncError> {
+        let seat = self.seats.entry(whose).or_default();
         if seat.twin.is_some() {
             return Ok(());
         }
-        let number = device.0[15];
-        let key = fleet::device_key(number).public();
-        let loaded = self.store.load(&fleet::genesis(device));
+        let loaded = self.store.load(&whose.genesis());
         let loaded = loaded.map_err(|failure| failure.to_sync_error())?;
         let random = &mut self.random;
         let author = self.author.clone().in_open_log(&loaded.record.logs, || random.next_u64());
-        seat.twin = Some(Twin::new(device, vec![key], author, loaded));
+        seat.twin = Some(match whose {
+            Whose::Device(device) => {
+                let key = fleet::device_key(device.0[15]).public();
+                Twin::new(device, vec![key], author, loaded)
+            }
+            Whose::Group(_) => Twin::of_group(author, loaded),
+        });
         Ok(())
     }
 
-    fn attached(&mut self, device: DeviceId, link: LinkId, number: u64, replica: Replica) {
-        let Some(seat) = self.seats.get(&device) else { return };
-        if seat.link != Some((link, number)) {
+    fn attached(&mut self, whose: Whose, link: LinkId, number: u64, replica: Replica) {
+        let Some(seat) = self.seats.get(&whose) else { return };
+        if seat.links.get(&number) != Some(&link) {
             return;
         }
         let signed: Vec<_> = seat.twin.as_ref().map_or(Vec::new(), |twin| {
             twin.tree().logs().iter().filter_map(|log| log.signed).collect()
         });
         self.authorised(link, number, replica);
-        self.deliver(link, signed.into_iter().map(LinkEvent::Sealed).collect());
+        self.deliver(link, None, signed.into_iter().map(LinkEvent::Sealed).collect());
     }
 
-    fn commit(
+    /// Queues a commit. `origin` hears all of the news, the other connections what concerns them.
+    pub(super) fn commit(
         &mut self,
-        device: DeviceId,
+        whose: Whose,
         commit: TreeCommit,
+        origin: Option<LinkId>,
         news: Vec<LinkEvent>,
         answer: Option<Answer>,
     ) {
-        let Some(seat) = self.seats.get_mut(&device) else { return };
+        let Some(seat) = self.seats.get_mut(&whose) else { return };
         seat.in_flight += 1;
-        let (life, link) = (seat.life, seat.link.map(|(link, _)| link));
+        let (life, ears) = (seat.life, seat.links.values().copied().collect());
         let completions = self.completions.clone();
         let done = move |result| {
-            let completion = Completion { device, life, link, news, answer, result };
+            let completion = Completion { whose, life, ears, origin, news, answer, result };
             completions.lock().unwrap_or_else(PoisonError::into_inner).push_back(completion);
         };
         self.store.commit(commit, Box::new(done));

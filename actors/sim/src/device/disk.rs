@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use protocol::clock::Hlc;
 use protocol::history::{
     Admission, Author, Checkpoint, Cut, Draft, Entry, Head, LogId, MergeError, Refusal, Role,
-    SignedHead, Tree, admit,
+    SignedHead, Tree, TreeKind, admit, stranger,
 };
 use protocol::keys::Keypair;
 use protocol::session::Now;
 use protocol::wire::{BATCH_ENTRIES_MAX, LogPosition};
-use protocol::{EntryId, PublicKey};
+use protocol::{DeviceId, EntryId, PublicKey};
+
+use crate::fleet;
 
 /// What an entry takes beside its changes, about.
 const ENTRY_OVERHEAD_BYTES: usize = 16;
@@ -56,6 +58,13 @@ impl Disk {
         self.memory.author.log()
     }
 
+    /// Whether the device may write in the tree now.
+    pub(super) fn may_write(&self) -> bool {
+        let tree = self.tree();
+        let member = tree.member(&self.log().author);
+        tree.genesis().kind == TreeKind::Device || member.is_some_and(|member| member.is_current)
+    }
+
     pub(super) fn write(&mut self, draft: Draft, now: Now) -> Option<EntryId> {
         let Image { tree, author } = &mut self.memory;
         let entry = author.write(tree, draft, now.wall_ms, now.quality)?;
@@ -68,15 +77,19 @@ impl Disk {
         self.put(entry);
     }
 
-    /// Judges an entry that came over a link and applies it if it is new.
+    /// Judges an entry that came over a link to `device` and applies it if it is new.
     pub(super) fn ingest(
         &mut self,
         id: EntryId,
         entry: Entry,
-        role: Role,
+        device: DeviceId,
         now: Now,
     ) -> Result<Admission, Refusal> {
-        let admission = admit(&self.memory.tree, &entry, id, role, now.wall_ms)?;
+        let tree = &self.memory.tree;
+        let admission = match self.role(&entry.log.author, device) {
+            Some(role) => admit(tree, &entry, id, role, now.wall_ms)?,
+            None => return Err(stranger(tree, &entry)),
+        };
         if admission == Admission::New {
             // What is too far ahead has been refused.
             let _ = self.memory.author.clock_mut().observe(entry.hlc, now.wall_ms);
@@ -87,35 +100,38 @@ impl Disk {
         Ok(admission)
     }
 
+    /// As what an author takes part in the tree, if as anything.
+    fn role(&self, author: &PublicKey, device: DeviceId) -> Option<Role> {
+        if *author == fleet::brain_public() {
+            return Some(Role::Brain);
+        }
+        match self.tree().genesis().kind {
+            TreeKind::Device => (*author == self.log().author).then_some(Role::Owner(device)),
+            TreeKind::Group | TreeKind::Site => {
+                self.tree().member(author).map(|member| Role::Member(member.device))
+            }
+        }
+    }
+
     pub(super) fn take_signed_head(&mut self, signed: SignedHead) {
         self.dirty |= self.memory.tree.take_signed_head(signed);
     }
 
-    /// Signs the durable head of every log of `keypair` that is not signed or cut there.
-    pub(super) fn seal(&mut self, keypair: &Keypair) -> Vec<SignedHead> {
+    /// Signs the head of the log that is written, where it is not signed there.
+    pub(super) fn seal(&mut self, keypair: &Keypair) -> Option<SignedHead> {
+        let log = self.log();
         let tree = &mut self.memory.tree;
-        let unsealed = tree.logs().iter().filter(|state| {
-            state.log.author == keypair.public()
-                && state.cut.is_none()
-                && state.seq > state.sealed()
-        });
-        let heads: Vec<_> = unsealed
-            .map(|state| Head { tree: tree.id(), log: state.log, seq: state.seq, id: state.head })
-            .collect();
-        let signed: Vec<_> = heads.iter().map(|head| SignedHead::sign(keypair, *head)).collect();
-        for signed in &signed {
-            tree.take_signed_head(*signed);
-        }
-        self.dirty |= !signed.is_empty();
-        signed
+        let state = tree.log(&log).filter(|state| state.seq > state.sealed())?;
+        let head = Head { tree: tree.id(), log, seq: state.seq, id: state.head };
+        let signed = SignedHead::sign(keypair, head);
+        tree.take_signed_head(signed);
+        self.dirty = true;
+        Some(signed)
     }
 
     pub(super) fn has_unsealed(&self) -> bool {
-        let own = self.log().author;
-        let mut logs = self.memory.tree.logs().iter();
-        logs.any(|state| {
-            state.log.author == own && state.cut.is_none() && state.seq > state.sealed()
-        })
+        let state = self.tree().log(&self.log());
+        state.is_some_and(|state| state.seq > state.sealed())
     }
 
     /// Ends an own log and gives back what lay above.
@@ -136,15 +152,35 @@ impl Disk {
         Some((cut, lost.into_iter().map(|(_, entry)| entry).collect()))
     }
 
+    /// Takes a cut that came over a link. Returns how many leaves lost a candidate.
+    pub(super) fn take_cut(&mut self, cut: Cut) -> usize {
+        let (log, last_seq) = (cut.log, cut.last_seq);
+        let touched = self.memory.tree.take_cut(cut);
+        if let Some(entries) = self.logs.get_mut(&log) {
+            entries.truncate(after(entries, last_seq));
+        }
+        self.dirty = true;
+        touched.len()
+    }
+
+    /// Forgets all but which log is written.
+    pub(super) fn begin_anew(&mut self) {
+        let tree = Tree::new(self.tree().genesis().clone());
+        self.memory = Image { tree, author: Author::new(self.log(), Hlc::default()) };
+        self.logs.clear();
+        self.dirty = true;
+    }
+
     /// Merges a checkpoint. Own entries above `acked` that it claims to have, though nobody has said
     /// so, are given back to be written again; where it contradicts what is here, everything begins
     /// anew from it, and all own entries above are given back. The second says whether that was so.
     pub(super) fn merge(
         &mut self,
         checkpoint: &Checkpoint,
-        own: PublicKey,
         acked: impl Fn(&LogId) -> u64,
+        now: Now,
     ) -> Result<(Vec<Entry>, bool), MergeError> {
+        let own = self.log().author;
         let waiting = |only: &dyn Fn(&LogId, u64) -> bool| {
             let mut found = Vec::new();
             for (log, entries) in self.logs.iter().filter(|(log, _)| log.author == own) {
@@ -161,6 +197,10 @@ impl Disk {
         let overtaken = waiting(&|log, seq| vector.get(log) > seq);
         let all = waiting(&|_, _| true);
         self.dirty = true;
+        for state in &checkpoint.logs {
+            // What is too far ahead does not take this clock along.
+            let _ = self.memory.author.clock_mut().observe(state.hlc, now.wall_ms);
+        }
         if self.memory.tree.merge(checkpoint).is_ok() {
             return Ok((overtaken, false));
         }
@@ -180,11 +220,6 @@ impl Disk {
     /// The last timestamp given out or seen.
     pub(super) fn last_timestamp(&mut self) -> Hlc {
         self.memory.author.clock_mut().last()
-    }
-
-    /// Makes the next sync one that has something to do.
-    pub(super) fn touch(&mut self) {
-        self.dirty = true;
     }
 
     /// Makes everything durable; says whether anything was not.

@@ -1,12 +1,12 @@
 //! The device's side of a connection.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use protocol::compress::Compression;
-use protocol::history::{LogId, Refusal, Role, VersionVector};
+use protocol::history::{LogId, Refusal, VersionVector};
 use protocol::session::handshake::{Caller, Intent};
 use protocol::session::{Ended, Input, Output, Replica, Session, error};
-use protocol::{EntryId, ErrorCode, SyncError};
+use protocol::{EntryId, ErrorCode, SyncError, TreeId};
 
 use super::{DeviceEvent, SimDevice};
 use crate::fleet;
@@ -28,8 +28,10 @@ pub(super) struct Link {
     heard: bool,
     handshake_due_ms: u64,
     patience_due_ms: Option<u64>,
-    /// What to tell the session once what it is about is durable.
-    after_sync: Vec<Answer>,
+    /// The shared trees that both sides speak of.
+    open: BTreeSet<TreeId>,
+    /// What to tell the session of a tree once what it is about is durable.
+    after_sync: BTreeMap<Option<TreeId>, Vec<Answer>>,
     /// When the link is given up, because an entry was refused that may be taken later.
     leave_due_ms: Option<u64>,
     /// What the session said and nobody has carried out yet. What follows from carrying out the
@@ -50,8 +52,28 @@ impl Link {
         self.session.is_established()
     }
 
-    pub(super) fn has_heard(&self) -> bool {
-        self.heard
+    /// Whether the brain has said where its logs of a tree stand.
+    pub(super) fn has_heard(&self, of: Option<TreeId>) -> bool {
+        self.heard && self.speaks_of(of)
+    }
+
+    /// Whether the session has yet to be told what became of entries.
+    pub(super) fn owes_answers(&self, of: Option<TreeId>) -> bool {
+        self.after_sync.contains_key(&of)
+    }
+
+    /// Whether a tree is spoken of: the device's own always is.
+    fn speaks_of(&self, of: Option<TreeId>) -> bool {
+        of.is_none_or(|tree| self.open.contains(&tree))
+    }
+
+    pub(super) fn open(&mut self, tree: TreeId) {
+        self.open.insert(tree);
+    }
+
+    pub(super) fn shut(&mut self, tree: TreeId) {
+        self.open.remove(&tree);
+        self.after_sync.remove(&Some(tree));
     }
 
     pub(super) fn next_due_ms(&self) -> Option<u64> {
@@ -81,7 +103,7 @@ impl SimDevice {
     pub fn connected(&mut self, link: LinkId) {
         let replica = Replica {
             tree: self.tree().id(),
-            logs: self.disk.positions(),
+            logs: self.own.disk.positions(),
             floor: VersionVector::default(),
             author: self.keypair.public(),
         };
@@ -101,12 +123,13 @@ impl SimDevice {
             heard: false,
             handshake_due_ms: self.mono_ms() + HANDSHAKE_MS_MAX,
             patience_due_ms: None,
-            after_sync: Vec::new(),
+            open: BTreeSet::new(),
+            after_sync: BTreeMap::new(),
             leave_due_ms: None,
             outputs: VecDeque::new(),
             carrying_out: false,
         });
-        self.feed(Input::Connected);
+        self.feed(None, Input::Connected);
     }
 
     /// A frame came.
@@ -114,7 +137,7 @@ impl SimDevice {
         let Some(current) = self.link.as_mut().filter(|current| current.id == link) else { return };
         // The brain's first words after the handshake are its heads.
         current.heard = current.is_established();
-        self.feed(Input::Frame(frame));
+        self.feed(None, Input::Frame(frame));
     }
 
     /// The link is gone.
@@ -136,46 +159,54 @@ impl SimDevice {
         } else if due(link.leave_due_ms) {
             self.leave(ErrorCode::GoingAway, "an entry of the brain may be taken now");
         } else {
-            self.feed(Input::Tick);
+            self.feed(None, Input::Tick);
         }
     }
 
-    /// Signs what is durable and not signed.
-    pub(super) fn seal(&mut self) {
-        self.sync();
-        self.seal_due_ms = None;
-        let signed = self.disk.seal(&self.keypair);
-        self.disk.sync();
-        for signed in signed {
-            self.feed(Input::Sealed(signed));
+    /// Signs what is written of a tree and not signed.
+    pub(super) fn seal(&mut self, of: Option<TreeId>) {
+        self.sync(of);
+        let keypair = self.keypair.clone();
+        let Some(holding) = self.holding_mut(of) else { return };
+        holding.seal_due_ms = None;
+        let signed = holding.disk.seal(&keypair);
+        holding.disk.sync();
+        if let Some(signed) = signed {
+            self.feed(of, Input::Sealed(signed));
         }
     }
 
-    /// Tells the session what has become durable.
-    pub(super) fn after_sync(&mut self) {
-        let Some(link) = &mut self.link else { return };
-        let answers = std::mem::take(&mut link.after_sync);
-        for answer in answers {
+    /// Tells the session what has become durable of a tree.
+    pub(super) fn after_sync(&mut self, of: Option<TreeId>) {
+        let Some(link) = self.link.as_mut().filter(|link| link.speaks_of(of)) else { return };
+        for answer in link.after_sync.remove(&of).unwrap_or_default() {
             match answer {
-                Answer::Stored { log, consumed_bytes } => {
-                    let position = self.position(log);
-                    self.feed(Input::Stored { log, position, consumed_bytes });
-                }
+                Answer::Stored { log, consumed_bytes } => self.stored(of, log, consumed_bytes),
                 Answer::Refused { log, seq, error } => {
                     let (consumed_bytes, fatal) = (0, false);
-                    self.feed(Input::Refused { log, seq, error, consumed_bytes, fatal });
+                    self.feed(of, Input::Refused { log, seq, error, consumed_bytes, fatal });
                 }
             }
         }
-        let log = self.disk.log();
-        let position = self.position(log);
-        if position.seq > 0 {
-            self.feed(Input::Stored { log, position, consumed_bytes: 0 });
+        let log = self.holding(of).map(|holding| holding.disk.log());
+        if let Some(log) = log.filter(|log| self.position(of, *log).is_some_and(|at| at.seq > 0)) {
+            self.stored(of, log, 0);
         }
     }
 
-    /// Gives the session an event and carries out what follows.
-    pub(super) fn feed(&mut self, input: Input<'_>) {
+    /// Tells the session where a log stands.
+    pub(super) fn stored(&mut self, of: Option<TreeId>, log: LogId, consumed_bytes: u32) {
+        if let Some(position) = self.position(of, log) {
+            self.feed(of, Input::Stored { log, position, consumed_bytes });
+        }
+    }
+
+    /// Gives the session an event of a tree and carries out what follows.
+    pub(super) fn feed(&mut self, of: Option<TreeId>, input: Input<'_>) {
+        let input = match of {
+            Some(tree) => Input::OfShared { tree, input: Box::new(input) },
+            None => input,
+        };
         let now = self.now();
         let Some(link) = &mut self.link else { return };
         link.outputs.extend(link.session.handle(input, now));
@@ -202,54 +233,74 @@ impl SimDevice {
             Output::Send(frame) => self.events.push(DeviceEvent::Send(link, frame)),
             Output::Welcomed { offset_ms, .. } => {
                 self.clock_error(offset_ms);
-                self.introduce();
+                self.introduce(None);
             }
             Output::ClockSample { offset_ms, .. } => self.clock_error(offset_ms),
+            Output::Offered { genesis, logs, root } => self.offered(genesis, &logs, root),
+            Output::Left(tree) => {
+                if let Some(link) = &mut self.link {
+                    link.shut(tree);
+                }
+            }
+            Output::Closed(ended) => self.ended(&ended),
+            Output::OfShared { tree, output } => {
+                if self.link.as_ref().is_some_and(|link| link.speaks_of(Some(tree))) {
+                    self.perform_of(Some(tree), *output);
+                }
+            }
+            output => self.perform_of(None, output),
+        }
+    }
+
+    /// Carries out what the session says of a tree.
+    fn perform_of(&mut self, of: Option<TreeId>, output: Output) {
+        match output {
             Output::Fetch { log, after, bytes_max } => {
-                let entries = self.disk.range(log, after, bytes_max);
-                self.feed(Input::Fetched { log, entries });
+                let holding = self.holding(of);
+                let entries = holding.map(|holding| holding.disk.range(log, after, bytes_max));
+                self.feed(of, Input::Fetched { log, entries: entries.unwrap_or_default() });
             }
-            Output::Ingest { log, entries, bytes } => self.ingest(log, entries, bytes),
+            Output::Ingest { log, entries, bytes } => self.ingest(of, log, entries, bytes),
             Output::TakeSignedHead(signed) => {
-                self.disk.take_signed_head(signed);
-                self.disk.sync();
                 let log = signed.head.log;
-                let position = self.position(log);
-                self.feed(Input::Stored { log, position, consumed_bytes: 0 });
+                if let Some(holding) = self.holding_mut(of) {
+                    holding.disk.take_signed_head(signed);
+                    holding.disk.sync();
+                }
+                self.stored(of, log, 0);
             }
-            Output::TakeCheckpoint(checkpoint) => self.take_checkpoint(&checkpoint),
+            Output::TakeCut(cut) => self.take_cut(of, cut),
+            Output::TakeCheckpoint(checkpoint) => self.take_checkpoint(of, &checkpoint),
             Output::Acked { log, stored, sealed } => {
-                self.acknowledged(log, stored, sealed);
-                self.events.push(DeviceEvent::Acked { log, stored, sealed });
+                if let Some(holding) = self.holding_mut(of) {
+                    holding.acknowledged(log, stored, sealed);
+                    let whose = holding.whose;
+                    self.events.push(DeviceEvent::Acked { whose, log, stored, sealed });
+                }
                 self.renew_patience();
             }
             Output::PeerRefused(refuse) => {
                 self.events.push(DeviceEvent::Refused(refuse.error.code));
-                self.refused(refuse);
+                self.refused(of, refuse);
             }
             Output::OwnLogBehind { log, .. } => {
-                if log == self.disk.log() {
-                    self.open_epoch();
+                if self.holding(of).is_some_and(|holding| holding.disk.log() == log) {
+                    self.open_epoch(of);
+                }
+                if let Some(holding) = self.holding_mut(of) {
+                    holding.is_muted = false;
                 }
                 self.events.push(DeviceEvent::OwnLogBehind);
             }
-            Output::Closed(ended) => self.ended(&ended),
-            // The brain never ends a log and shares no tree, and devices are not called.
-            Output::TakeCut(_)
-            | Output::Offered { .. }
-            | Output::FetchCheckpoint
-            | Output::Left(_)
-            | Output::OfShared { .. }
-            | Output::Traced { .. }
-            | Output::Authorise(_)
-            | Output::Enrol(..)
-            | Output::Enrolled(_) => {}
+            // Devices are not called, and have no checkpoints.
+            _ => {}
         }
     }
 
     /// Ends the connection.
     pub(super) fn leave(&mut self, code: ErrorCode, why: &str) {
-        self.feed(Input::Close { error: error(code, "leave", why), retry_after_ms: None });
+        let error = error(code, "leave", why);
+        self.feed(None, Input::Close { error, retry_after_ms: None });
     }
 
     fn ended(&mut self, ended: &Ended) {
@@ -267,37 +318,41 @@ impl SimDevice {
         self.call_due_ms = self.mono_ms() + at_least_ms + jitter;
     }
 
-    /// Says what the session does not know: what of the own logs is signed, and which ended.
-    fn introduce(&mut self) {
-        self.seal();
+    /// Says what the session does not know of a tree: what of the own logs is signed, and which
+    /// ended.
+    pub(super) fn introduce(&mut self, of: Option<TreeId>) {
+        self.seal(of);
         let own = self.keypair.public();
-        let (cuts, seals) = self.disk.ends_of(own);
+        let Some(holding) = self.holding(of) else { return };
+        let (cuts, seals) = holding.disk.ends_of(own);
+        let positions = holding.disk.positions();
         for cut in cuts {
-            self.feed(Input::CutMade(cut));
+            self.feed(of, Input::CutMade(cut));
         }
-        for position in self.disk.positions().into_iter().filter(|p| p.log.author == own) {
-            self.feed(Input::Stored { log: position.log, position, consumed_bytes: 0 });
+        for position in positions.into_iter().filter(|position| position.log.author == own) {
+            self.stored(of, position.log, 0);
         }
         for signed in seals {
-            self.feed(Input::Sealed(signed));
+            self.feed(of, Input::Sealed(signed));
         }
     }
 
     fn ingest(
         &mut self,
+        of: Option<TreeId>,
         log: LogId,
         entries: Vec<(EntryId, protocol::history::Entry)>,
         consumed_bytes: u32,
     ) {
-        let own = log.author == self.keypair.public();
-        let role = if own { Role::Owner(self.id) } else { Role::Brain };
-        let now = self.now();
+        let is_own = log.author == self.keypair.public();
+        let (now, device) = (self.now(), self.id);
         let mut refused = None;
+        let Some(holding) = self.holding_mut(of) else { return };
         for (id, entry) in entries {
             let seq = entry.seq;
-            match self.disk.ingest(id, entry, role, now) {
+            match holding.disk.ingest(id, entry, device, now) {
                 // It came from the brain, so the brain has it.
-                Ok(_) if own => self.acknowledged(log, seq, 0),
+                Ok(_) if is_own => holding.acknowledged(log, seq, 0),
                 Ok(_) => {}
                 Err(refusal) => {
                     refused = Some((seq, refusal));
@@ -305,24 +360,31 @@ impl SimDevice {
                 }
             }
         }
-        let refused = refused.map(|(seq, refusal)| self.refuse_brain(log, seq, &refusal));
-        self.sync_soon();
+        let due_ms = now.mono_ms + super::COMMIT_DELAY_MS;
+        holding.sync_due_ms.get_or_insert(due_ms);
+        let refused = refused.map(|(seq, refusal)| self.refuse_brain(of, log, seq, &refusal));
         if let Some(link) = &mut self.link {
-            link.after_sync.push(Answer::Stored { log, consumed_bytes });
-            link.after_sync.extend(refused);
-            // Nothing may be new, and the credit is to go back all the same.
-            self.disk.touch();
+            let answers = link.after_sync.entry(of).or_default();
+            answers.push(Answer::Stored { log, consumed_bytes });
+            answers.extend(refused);
         }
     }
 
-    fn refuse_brain(&mut self, log: LogId, seq: u64, refusal: &Refusal) -> Answer {
+    fn refuse_brain(
+        &mut self,
+        of: Option<TreeId>,
+        log: LogId,
+        seq: u64,
+        refusal: &Refusal,
+    ) -> Answer {
         let code = refusal.code();
         self.events.push(DeviceEvent::RefusedBrain(code));
         // The brain sends that log no more over this link, so the device calls anew: when its
-        // clock may be right again, or at once where a frame is missing.
+        // clock may be right again, or at once where a frame is missing. A shared tree is offered
+        // again.
         let wait_ms = if code == ErrorCode::ClockAhead { 5_000 } else { 0 };
         let due_ms = self.mono_ms() + wait_ms;
-        if let Some(link) = &mut self.link {
+        if let Some(link) = self.link.as_mut().filter(|_| of.is_none()) {
             link.leave_due_ms.get_or_insert(due_ms);
         }
         Answer::Refused { log, seq, error: error(code, "admit entry", refusal.to_string()) }
@@ -333,8 +395,9 @@ impl SimDevice {
             return;
         }
         let own = self.keypair.public();
-        let waits = self.disk.positions().iter().any(|position| {
-            let (stored, sealed) = self.acked.get(&position.log).copied().unwrap_or_default();
+        let waits = self.own.disk.positions().iter().any(|position| {
+            let acked = self.own.acked.get(&position.log).copied();
+            let (stored, sealed) = acked.unwrap_or_default();
             position.log.author == own && (stored < position.seq || sealed < position.sealed)
         });
         let due_ms = self.mono_ms() + PATIENCE_MS;

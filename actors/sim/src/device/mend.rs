@@ -1,10 +1,10 @@
 //! What the device does when its log cannot go on as it is.
 
-use protocol::ErrorCode;
 use protocol::clock::{ClockQuality, Hlc};
 use protocol::history::{Checkpoint, LogId};
 use protocol::session::Input;
 use protocol::wire::Refuse;
+use protocol::{ErrorCode, TreeId};
 
 use super::{DeviceEvent, SimDevice};
 
@@ -12,99 +12,116 @@ use super::{DeviceEvent, SimDevice};
 const CLOCK_NOISE_MS: u64 = 1_000;
 
 impl SimDevice {
-    /// Deals with an entry that the brain does not take.
-    pub(super) fn refused(&mut self, refuse: Refuse) {
+    /// Deals with an entry of a tree that the brain does not take.
+    pub(super) fn refused(&mut self, of: Option<TreeId>, refuse: Refuse) {
         let Refuse { log, seq, error, now_ms, .. } = refuse;
-        let is_cut = self.tree().log(&log).and_then(|state| state.cut.as_ref());
+        let Some(holding) = self.holding(of) else { return };
+        let is_cut = holding.disk.tree().log(&log).and_then(|state| state.cut.as_ref());
         if is_cut.is_some_and(|cut| seq > cut.last_seq) {
             // It was under way when the log was cut.
             return;
         }
-        let own = self.keypair.public();
+        let is_own = log.author == self.keypair.public();
         match error.code {
-            ErrorCode::ClockAhead if log.author == own => {
+            ErrorCode::ClockAhead if is_own => {
                 self.offset_ms += now_ms as i64 - self.now().wall_ms as i64;
-                self.reissue(log, seq.saturating_sub(1))
+                self.reissue(of, log, seq.saturating_sub(1))
             }
-            // An earlier life ended the log, before the disk went back in time.
-            ErrorCode::LogCut if log.author == own => self.reissue(log, seq.saturating_sub(1)),
-            code => {
-                let text = format!("the brain refused an entry with {code}");
-                self.leave(ErrorCode::GoingAway, &text);
-            }
+            // An earlier life ended the log, before the disk went back in time, or the brain did.
+            ErrorCode::LogCut if is_own => self.reissue(of, log, seq.saturating_sub(1)),
+            code => match of {
+                Some(tree) => self.leave_tree(tree),
+                None => {
+                    let text = format!("the brain refused an entry with {code}");
+                    self.leave(ErrorCode::GoingAway, &text);
+                }
+            },
         }
     }
 
-    /// Ends an own log and writes what followed again, in a new epoch.
-    fn reissue(&mut self, log: LogId, last_seq: u64) {
-        self.sync();
-        let Some((cut, lost)) = self.disk.cut(&self.keypair, log, last_seq) else {
+    /// Ends an own log of a tree and writes what followed again, in a new epoch.
+    fn reissue(&mut self, of: Option<TreeId>, log: LogId, last_seq: u64) {
+        self.sync(of);
+        let (keypair, now, epoch) = (self.keypair.clone(), self.now(), self.random.next_u64());
+        let Some(holding) = self.holding_mut(of) else { return };
+        if let Some(tree) = of.filter(|_| !holding.disk.may_write()) {
+            // It was put out. Its log ends by the brain's word.
+            return self.leave_tree(tree);
+        }
+        let Some((cut, lost)) = holding.disk.cut(&keypair, log, last_seq) else {
             return;
         };
-        if log == self.disk.log() {
-            let epoch = self.random.next_u64();
+        if log == holding.disk.log() {
             // The clock forgets the old log's timestamps: they are what was refused.
-            self.disk.open_log(LogId { epoch, ..log }, Hlc::default());
+            holding.disk.open_log(LogId { epoch, ..log }, Hlc::default());
         }
-        let now = self.now();
         for old in &lost {
-            self.disk.reissue(old, now);
+            holding.disk.reissue(old, now);
         }
-        self.disk.sync();
-        self.seal_due_ms.get_or_insert(now.mono_ms + super::SEAL_DELAY_MS);
+        holding.disk.sync();
+        holding.seal_due_ms.get_or_insert(now.mono_ms + super::SEAL_DELAY_MS);
+        let log = holding.disk.log();
         self.events.push(DeviceEvent::Reissued(lost.len() as u64));
-        self.feed(Input::CutMade(cut));
-        let log = self.disk.log();
-        let position = self.position(log);
-        self.feed(Input::Stored { log, position, consumed_bytes: 0 });
+        self.feed(of, Input::CutMade(cut));
+        self.stored(of, log, 0);
     }
 
-    /// Takes a checkpoint in place of entries that the brain keeps no longer.
-    pub(super) fn take_checkpoint(&mut self, checkpoint: &Checkpoint) {
-        self.sync();
-        let (own, log) = (self.keypair.public(), self.disk.log());
-        let before = self.position(log).seq;
-        let acked = self.acked.clone();
+    /// Takes a checkpoint in place of entries of a tree that the brain keeps no longer.
+    pub(super) fn take_checkpoint(&mut self, of: Option<TreeId>, checkpoint: &Checkpoint) {
+        self.sync(of);
+        let (own, now) = (self.keypair.public(), self.now());
+        let Some(holding) = self.holding_mut(of) else { return };
+        let log = holding.disk.log();
+        let before = holding.disk.position(log).seq;
+        let acked = holding.acked.clone();
         let stored = |log: &LogId| acked.get(log).map_or(0, |(stored, _)| *stored);
-        let Ok((again, anew)) = self.disk.merge(checkpoint, own, stored) else { return };
+        let Ok((again, anew)) = holding.disk.merge(checkpoint, stored, now) else { return };
         if anew {
-            self.acked.clear();
+            holding.acked.clear();
+            (holding.is_incomplete, holding.lacks_values) = (false, false);
         }
         for state in checkpoint.logs.iter().filter(|state| state.log.author == own) {
-            self.acknowledged(state.log, state.seq, state.sealed());
+            holding.acknowledged(state.log, state.seq, state.sealed());
         }
         // An earlier life ended it, which this disk knew nothing of.
-        let is_over = self.tree().has_ended(&log);
+        let is_over = holding.disk.tree().has_ended(&log);
         if anew || is_over || checkpoint.vector().get(&log) > before {
-            self.open_epoch();
+            self.open_epoch(of);
         }
-        let now = self.now();
+        let Some(holding) = self.holding_mut(of) else { return };
+        // Who is no member any more has nothing to say.
+        let again = if holding.disk.may_write() { again } else { Vec::new() };
         for old in &again {
-            self.disk.reissue(old, now);
+            holding.disk.reissue(old, now);
         }
-        self.disk.sync();
-        self.seal_due_ms.get_or_insert(now.mono_ms + super::SEAL_DELAY_MS);
+        holding.disk.sync();
+        holding.seal_due_ms.get_or_insert(now.mono_ms + super::SEAL_DELAY_MS);
         self.events.push(DeviceEvent::Checkpoint { anew });
         if !again.is_empty() {
             self.events.push(DeviceEvent::Reissued(again.len() as u64));
         }
-        if anew {
-            return self.leave(ErrorCode::GoingAway, "everything begins anew from a checkpoint");
+        match (anew, of) {
+            (true, Some(tree)) => return self.leave_tree(tree),
+            (true, None) => {
+                let text = "everything begins anew from a checkpoint";
+                return self.leave(ErrorCode::GoingAway, text);
+            }
+            (false, _) => {}
         }
         for state in &checkpoint.logs {
-            let (log, consumed_bytes) = (state.log, 0);
-            let position = self.position(log);
-            self.feed(Input::Stored { log, position, consumed_bytes });
+            self.stored(of, state.log, 0);
         }
-        self.after_sync();
+        self.after_sync(of);
     }
 
-    /// Goes on in a new epoch; the log so far stays as it is.
-    pub(super) fn open_epoch(&mut self) {
-        let log = LogId { epoch: self.random.next_u64(), ..self.disk.log() };
-        let last = self.disk.last_timestamp();
-        self.disk.open_log(log, last);
-        self.disk.sync();
+    /// Goes on in a new epoch of a tree; the log so far stays as it is.
+    pub(super) fn open_epoch(&mut self, of: Option<TreeId>) {
+        let epoch = self.random.next_u64();
+        let Some(holding) = self.holding_mut(of) else { return };
+        let log = LogId { epoch, ..holding.disk.log() };
+        let last = holding.disk.last_timestamp();
+        holding.disk.open_log(log, last);
+        holding.disk.sync();
     }
 
     /// Follows the brain's clock, unless the own one is said to be synchronised.

@@ -6,6 +6,7 @@ use protocol::clock::ClockQuality;
 
 use super::World;
 use crate::clock::TEN_YEARS_MS;
+use crate::fleet::Whose;
 use crate::random::Random;
 
 /// How long it is from one event to the next.
@@ -34,6 +35,13 @@ impl World {
                 self.device(n).clock().set_quality(ClockQuality::Unsynchronised);
             }
         }
+        for group in 1..=self.config.groups {
+            for n in 0..self.devices() {
+                if random.chance(700) {
+                    self.set_member(n, group, true);
+                }
+            }
+        }
         let until_ms = self.now_ms() + ms;
         while self.now_ms() < until_ms {
             self.run_for(random.within(&GAP_MS));
@@ -48,27 +56,43 @@ impl World {
                 }
                 3 => {
                     let strategy = STRATEGIES[random.below(STRATEGIES.len() as u64) as usize];
-                    if self.set_policy(n, strategy) {
+                    let whose = self.any_tree(n, random);
+                    if self.set_policy(whose, strategy) {
                         self.fired.count("policies_set");
                     }
                 }
                 4..48 => {
+                    let whose = self.any_tree(n, random);
                     for _ in 0..=random.below(BURST_MAX) {
                         let leaf = format!("leaf{}", random.below(LEAVES));
-                        self.write(n, &leaf);
+                        match whose {
+                            Whose::Device(_) => self.write(n, &leaf),
+                            Whose::Group(group) => self.write_shared(n, group, &leaf),
+                        };
                     }
                 }
                 48..66 => {
                     let leaf = format!("leaf{}", random.below(LEAVES));
-                    self.write_desired(n, &leaf);
+                    match self.any_tree(n, random) {
+                        Whose::Device(_) => self.write_desired(n, &leaf),
+                        Whose::Group(group) => self.write_to_group(group, &leaf),
+                    };
                 }
                 _ => self.one_fault(n, random),
             }
         }
     }
 
+    /// A device's tree, or one of a group.
+    fn any_tree(&self, n: usize, random: &mut Random) -> Whose {
+        match random.below(1 + u64::from(self.config.groups)) {
+            0 => Whose::Device(self.places[n].device.id()),
+            group => Whose::Group(group as u8),
+        }
+    }
+
     fn one_fault(&mut self, n: usize, random: &mut Random) {
-        match random.below(38) {
+        match random.below(39) {
             0..4 => self.cut(n),
             4..7 => self.make_half_open(n),
             7..10 => self.part(n),
@@ -85,7 +109,10 @@ impl World {
             }
             24..27 => self.set_device_clock_right(n),
             27 => {
-                let ahead = random.chance(150) && !self.oracle.any_restored();
+                // What was taken from an author while this clock was ahead with his, other members
+                // of a group refuse for as long as it is ahead of theirs.
+                let may_be_ahead = self.config.groups == 0 && !self.oracle.any_restored();
+                let ahead = random.chance(150) && may_be_ahead;
                 self.jump_brain_clock(if ahead { TEN_YEARS_MS } else { -TEN_YEARS_MS });
             }
             28 => self.brain_clock().set_right(),
@@ -96,7 +123,17 @@ impl World {
                 _ => self.store.fail_loads(1 + random.below(3) as u32),
             },
             32 => self.back_up_device(n),
-            33..37 => self.prune(n),
+            33..37 => {
+                let whose = self.any_tree(n, random);
+                self.prune_of(whose);
+            }
+            37 => {
+                if let Whose::Group(group) = self.any_tree(n, random)
+                    && self.set_member(n, group, random.chance(600))
+                {
+                    self.fired.count("members_changed");
+                }
+            }
             _ => {
                 // A device that lost what a brain ahead of time had taken refuses it from then on.
                 if random.chance(200) && !self.oracle.is_brain_ahead_at_times() {

@@ -4,6 +4,7 @@ use protocol::ErrorCode;
 
 use super::World;
 use crate::clock::SimClock;
+use crate::fleet::Whose;
 use crate::network::{LinkKind, Side};
 
 /// How long the service manager waits with a brain that ended itself.
@@ -85,7 +86,6 @@ impl World {
         self.drop_link(n, false);
         let place = &mut self.places[n];
         let lost = place.device.restore_backup(noticed);
-        place.muted = !noticed;
         self.oracle.restored(place.device.id());
         self.fired.count("devices_restored");
         self.fired.add("entries_lost_in_restore", lost);
@@ -93,10 +93,14 @@ impl World {
 
     /// Has the brain drop the beginning of a device's history, or make a snapshot to begin with.
     pub fn prune(&mut self, n: usize) {
-        let device = self.places[n].device.id();
+        self.prune_of(Whose::Device(self.places[n].device.id()));
+    }
+
+    /// Has the brain drop the beginning of a tree's history, or make a snapshot to begin with.
+    pub fn prune_of(&mut self, whose: Whose) {
         let random = &mut self.random;
         let Some(brain) = &mut self.brain else { return };
-        if brain.prune(device, |count| random.below(count as u64) as usize) {
+        if brain.prune(whose, |count| random.below(count as u64) as usize) {
             self.fired.count("histories_pruned");
         }
         self.drain();

@@ -1,6 +1,6 @@
 //! One step of the world: what is due happens, and what follows is sent and noted.
 
-use super::{World, faults};
+use super::{Complaint, World, faults};
 use crate::brain::{BrainEvent, SimBrain};
 use crate::device::DeviceEvent;
 use crate::network::{Arrival, Side};
@@ -99,7 +99,8 @@ impl World {
         let random = self.random.fork(&format!("brain {}", self.epochs));
         let (store, clock) = (self.store.clone(), self.brain_clock.clone());
         let limits = self.config.limits;
-        self.brain = Some(SimBrain::new(store, clock, random, limits, self.epochs));
+        let (epoch, groups) = (self.epochs, self.config.groups);
+        self.brain = Some(SimBrain::new(store, clock, random, limits, epoch, groups));
     }
 
     /// Carries out and notes what devices and brain have done.
@@ -113,10 +114,10 @@ impl World {
                         self.network.send(now_ms, link, Side::Caller, frame);
                     }
                     DeviceEvent::HangUp(link) => self.network.close(now_ms, link, Side::Caller),
-                    DeviceEvent::Acked { log, stored, sealed } => {
+                    DeviceEvent::Acked { whose, log, stored, sealed } => {
                         self.unsealed_max = self.unsealed_max.max(stored.saturating_sub(sealed));
-                        let id = |seq| place.device.entry_id(&log, seq);
-                        self.oracle.acked(device, log, stored, id);
+                        let id = |seq| place.device.entry_id(whose, &log, seq);
+                        self.oracle.acked(whose, log, stored, id);
                     }
                     DeviceEvent::Refused(code) => {
                         self.fired.count(faults::refused_by_brain(code));
@@ -135,14 +136,18 @@ impl World {
                             self.fired.count("begun_anew_from_checkpoint");
                         }
                     }
-                    DeviceEvent::OwnLogBehind => {
-                        place.muted = false;
-                        self.fired.count("own_log_behind");
+                    DeviceEvent::OwnLogBehind => self.fired.count("own_log_behind"),
+                    DeviceEvent::CutTaken => self.fired.count("cuts_taken"),
+                    DeviceEvent::ComesAnew(whose) => {
+                        self.oracle.comes_anew(device, whose);
+                        self.fired.count("shared_trees_anew");
+                    }
+                    DeviceEvent::Left => self.fired.count("shared_trees_left"),
+                    DeviceEvent::Differs(whose) => {
+                        let what = "leaves while their logs are the same";
+                        self.oracle.complain(Complaint::Differ { whose, device, what });
                     }
                 }
-            }
-            if place.muted && place.device.is_settled() {
-                place.muted = false;
             }
         }
         let Some(brain) = &mut self.brain else { return };
@@ -152,14 +157,17 @@ impl World {
                     self.network.send(now_ms, link, Side::Answerer, frame);
                 }
                 BrainEvent::HangUp(link) => self.network.close(now_ms, link, Side::Answerer),
-                BrainEvent::Written(device, id) => self.oracle.written(device, id),
+                BrainEvent::Written(whose, id) => self.oracle.written(whose, id),
                 BrainEvent::WriteFailed(_) => self.fired.count("operator_writes_failed"),
                 BrainEvent::Refused(_) => {}
                 BrainEvent::SessionEnded(code) => {
                     self.fired.count(faults::ended_by_brain(code));
                 }
-                BrainEvent::DeviceAcked { device, log, stored } => {
-                    self.oracle.device_acked(device, log, stored);
+                BrainEvent::DeviceAcked { link, whose, log, stored } => {
+                    if let Some(n) = self.links.get(&link) {
+                        let device = self.places[*n].device.id();
+                        self.oracle.device_acked(device, whose, log, stored);
+                    }
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Cuts that others made.
 
-use protocol::history::{Cut, LOGS_MAX, Refold};
+use protocol::history::{Cut, Refold, logs_max};
 use protocol::session::Now;
 
 use super::Twin;
@@ -24,15 +24,12 @@ impl Twin {
     /// A log may end that nothing came of yet: entries of other logs may name it as their cause.
     pub fn take_cut(&mut self, cut: Cut) -> CutAnswer {
         let brains = &self.brain.brains;
-        if self.role(&cut.log).is_none()
-            || cut.verify(|authority| brains.contains(&authority)).is_err()
-        {
+        let Some(role) = self.role(&cut.log) else { return CutAnswer::Nothing };
+        if cut.verify(|authority| brains.contains(&authority)).is_err() {
             return CutAnswer::Nothing;
         }
         match self.tree.log(&cut.log) {
-            // Nobody but the brain speaks to members: none of them has seen such a log.
-            None if self.owner.is_none() => return CutAnswer::Nothing,
-            None if self.tree.logs().len() >= LOGS_MAX => return CutAnswer::Nothing,
+            None if self.tree.logs().len() >= logs_max(role) => return CutAnswer::Nothing,
             Some(known) if known.cut.is_some() => return CutAnswer::Nothing,
             Some(known) if known.seq == cut.last_seq && known.head != cut.last_id => {
                 return CutAnswer::Nothing;

@@ -36,6 +36,18 @@ impl Twin {
         (self.commit_row(), cuts)
     }
 
+    /// Ends a log of a shared tree where it stands, if entries of it are unsigned and their author
+    /// has lost them: nobody passes those on before, and what was written having seen them waits.
+    pub fn end_lost(&mut self, log: LogId) -> Option<(TreeCommit, Cut)> {
+        let known = self.tree.log(&log).filter(|known| known.seq > known.sealed())?;
+        if self.owner.is_some() || self.brain.brains.contains(&log.author) || known.cut.is_some() {
+            return None;
+        }
+        let cut = Cut::revoke(&self.brain.keypair, self.tree.id(), log, known.seq, known.head);
+        self.tree.take_cut(cut.clone());
+        Some((self.commit_row(), cut))
+    }
+
     /// As what the author of a log takes part in the tree, if as anything.
     pub(super) fn role(&self, log: &LogId) -> Option<Role> {
         if self.brain.brains.contains(&log.author) {

@@ -233,6 +233,7 @@ impl Open {
         match self {
             Self::SignedHead(signed) => DeviceMsg::SignedHeadCame(signed),
             Self::Cut(cut) => DeviceMsg::CutCame(cut),
+            Self::LogLost(log) => DeviceMsg::LogLost(log),
             Self::Refused(refuse) => DeviceMsg::PeerRefused { connection, refuse },
             Self::Fetch { log, after, bytes_max } => {
                 DeviceMsg::Fetch { connection, log, after, bytes_max }

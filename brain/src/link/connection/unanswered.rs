@@ -22,6 +22,7 @@ const HEADS_MAX: usize = 64;
 pub(super) enum Open {
     SignedHead(SignedHead),
     Cut(Cut),
+    LogLost(LogId),
     Refused(Refuse),
     Fetch { log: LogId, after: u64, bytes_max: usize },
     FetchCheckpoint,
@@ -85,9 +86,13 @@ impl Unanswered {
         self.open.retain(|open| *open != Open::FetchCheckpoint);
     }
 
-    /// A log ended because the device does not take its entries.
+    /// A log ended: the device does not take its entries, or has lost them.
     pub(super) fn cut_made(&mut self, of: LogId) {
-        self.open.retain(|open| !matches!(open, Open::Refused(refuse) if refuse.log == of));
+        self.open.retain(|open| match open {
+            Open::Refused(refuse) => refuse.log != of,
+            Open::LogLost(log) => *log != of,
+            _ => true,
+        });
     }
 
     /// The frames, the eldest first.
@@ -110,6 +115,7 @@ impl Open {
             (Self::Refused(new), Self::Refused(old)) => new.log == old.log,
             (Self::Fetch { log: new, .. }, Self::Fetch { log: old, .. }) => new == old,
             (Self::Cut(new), Self::Cut(old)) => new == old,
+            (Self::LogLost(new), Self::LogLost(old)) => new == old,
             (Self::FetchCheckpoint, Self::FetchCheckpoint) => true,
             _ => false,
         }

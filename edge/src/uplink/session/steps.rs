@@ -124,12 +124,17 @@ impl Talk<'_> {
                 self.handle_of(of, Input::Stored { log, position, consumed_bytes: 0 })
             }
             Output::TakeCut(cut) => {
+                let log = cut.log;
                 let take = |reply| track::Msg::TakeCut(cut, reply);
                 match (track.ask(take, Self::patience(of)).await?, of) {
                     (Err(Incomplete), Some(tree)) => {
                         self.leave(tree, "a log ended below what was here")
                     }
-                    _ => Vec::new(),
+                    // What is above the end goes to nobody, and nothing waits for it.
+                    (Ok(position), _) => {
+                        self.handle_of(of, Input::Stored { log, position, consumed_bytes: 0 })
+                    }
+                    (Err(Incomplete), None) => Vec::new(),
                 }
             }
             Output::TakeCheckpoint(checkpoint) => self.take_checkpoint(of, checkpoint).await?,

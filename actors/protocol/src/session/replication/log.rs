@@ -12,6 +12,8 @@ pub(super) struct Log {
     pub(super) ours: u64,
     pub(super) id: Option<EntryId>,
     pub(super) sealed: u64,
+    /// What the peer had when its heads came.
+    pub(super) peers: u64,
     /// What the peer has, or has been sent.
     pub(super) sent: u64,
     /// The highest number that both sides have spoken of: acknowledgements stay within it.
