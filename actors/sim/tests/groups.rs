@@ -104,6 +104,27 @@ fn entries_that_saw_a_members_log_of_which_nothing_was_taken_are_taken() {
     assert_eq!(leaves(&world, 1), 6);
 }
 
+/// The brain wrote something, one member took it and wrote having seen it, and another's clock made
+/// the brain write it again.
+#[test]
+fn what_a_member_saw_of_a_log_that_ended_since_holds_up_nothing() {
+    let mut world = world(2);
+    world.part(1);
+    world.write_to_group(GROUP, "by-brain");
+    world.run_for(5_000);
+    world.part(0);
+    write_leaves(&mut world, 0, 3);
+    world.jump_brain_clock(-TEN_YEARS_MS);
+    world.jump_device_clock(1, -TEN_YEARS_MS);
+    world.rejoin(1);
+    world.run_for(20_000);
+    world.brain_clock().set_right();
+    world.set_device_clock_right(1);
+    world.rejoin(0);
+    quiet(&mut world);
+    assert_eq!((0..2).map(|n| leaves(&world, n)).collect::<Vec<_>>(), [4, 4]);
+}
+
 #[test]
 fn who_is_put_out_while_away_and_taken_in_again_agrees_with_the_others() {
     let mut world = world(3);
