@@ -1,7 +1,8 @@
 //! Whole worlds with everything that goes wrong: afterwards all are equal and nothing promised is
 //! lost.
 //!
-//! `SIM_SEEDS=100000` runs more seeds than the default, `SIM_SEED=n` exactly the one that failed.
+//! `SIM_SEEDS=100000` runs more seeds than the default, from 1 or from `SIM_FIRST=n` on, `SIM_SEED=n`
+//! exactly the one that failed.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,7 +49,10 @@ fn after_every_storm_all_hold_the_same_and_nothing_acknowledged_is_lost() {
     let started = Instant::now();
     let (first, last) = match number("SIM_SEED") {
         Some(seed) => (seed, seed),
-        None => (1, number("SIM_SEEDS").unwrap_or(SEEDS)),
+        None => {
+            let first = number("SIM_FIRST").unwrap_or(1);
+            (first, first + number("SIM_SEEDS").unwrap_or(SEEDS) - 1)
+        }
     };
     let (next, totals) = (AtomicU64::new(first), Mutex::new(Totals::default()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
