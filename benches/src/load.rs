@@ -11,9 +11,11 @@ mod coldstart;
 mod compare;
 mod conflicts;
 mod crowd;
+mod database;
 mod fanout;
 mod faults;
 mod fleet;
+mod histories;
 mod history;
 mod idle;
 mod measure;
@@ -63,6 +65,8 @@ enum Scenario {
     Fanout,
     /// Devices write long histories, and somebody reads them
     History,
+    /// A million entries of one device, and a million devices: states of any time, starts, bytes
+    Histories,
     /// A killed brain comes back over the data of its fleet
     Coldstart,
     /// Every update is a conflict: how soon it is decided, in this process
@@ -77,14 +81,15 @@ enum Scenario {
     Faults,
     /// Device actors in this process: how soon they are back after a crash, and what they take
     Twins,
-    /// All of these, one after the other
+    /// All of these but `faults` and `histories`, one after the other
     All,
     /// A process full of devices; the bench starts it itself
     #[command(hide = true)]
     Client,
 }
 
-/// What `all` runs, in this order.
+/// What `all` runs, in this order. `faults` needs a brain of its own, and `histories` takes as long
+/// as all the others together.
 const ALL: [Scenario; 11] = [
     Scenario::Idle,
     Scenario::Ack,
@@ -144,6 +149,7 @@ fn sections(
         Scenario::Storm => vec![storm::run(settings, workspace)?],
         Scenario::Fanout => vec![fanout::run(settings, workspace)?],
         Scenario::History => vec![history::run(settings, workspace)?],
+        Scenario::Histories => histories::run(settings, workspace)?,
         Scenario::Coldstart => vec![coldstart::run(settings, workspace)?],
         Scenario::Tracing => vec![tracing::run(settings, workspace)?],
         Scenario::Supervision => vec![supervision::run(settings, workspace)?],

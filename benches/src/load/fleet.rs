@@ -10,6 +10,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::brain_metrics::StoreCounts;
 use super::crowd::Crowd;
+use super::database::bytes_in;
 use super::measure::{Usage, usage};
 use super::order::{Counts, Order, Until, Writing};
 use crate::brain::Brain;
@@ -159,15 +160,11 @@ impl Fleet {
 
     /// The bytes of the database's files.
     pub(super) fn data_bytes(&self) -> anyhow::Result<u64> {
-        let mut total = 0;
-        for file in fs::read_dir(self.database())? {
-            // RocksDB may have removed it meanwhile.
-            total += file?.metadata().map_or(0, |file| file.len());
-        }
-        Ok(total)
+        bytes_in(&self.database())
     }
 }
 
-fn process(brain: &Brain) -> anyhow::Result<u32> {
+/// The number of a brain's process.
+pub(super) fn process(brain: &Brain) -> anyhow::Result<u32> {
     Ok(u32::try_from(brain.pid()?.as_raw_nonzero().get())?)
 }

@@ -1,7 +1,7 @@
 //! What can be set on the command line.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::Workspace;
 use super::compare::PeerName;
 use super::fleet::Plan;
+use super::histories::Part;
 use super::report::Format;
 
 /// The settings of all scenarios.
@@ -38,6 +39,23 @@ pub(super) struct Settings {
     /// How many updates each device writes for `history` [default: 20000]
     #[arg(long, global = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) updates: Option<u64>,
+    /// How many entries a long history has, for `histories`
+    #[arg(long, global = true, default_value_t = 1_000_000,
+        value_parser = clap::value_parser!(u64).range(1_000..))]
+    pub(super) entries: u64,
+    /// How many devices the brain has that starts, for `histories`
+    #[arg(long, global = true, default_value_t = 1_000_000,
+        value_parser = clap::value_parser!(u64).range(100..))]
+    pub(super) trees: u64,
+    /// The parts of `histories` to run
+    #[arg(
+        long = "part",
+        global = true,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "state,fleet,start,bytes"
+    )]
+    pub(super) parts: Vec<Part>,
     /// Whether devices connect over TLS [default: both, one after the other]
     #[arg(long, global = true, action = ArgAction::Set)]
     tls: Option<bool>,
@@ -153,10 +171,15 @@ impl Settings {
         self.payload.map(|bytes| bytes as usize)
     }
 
+    /// The brain that is measured.
+    pub(super) fn brain(&self) -> &Path {
+        self.brain.as_deref().unwrap_or(Path::new("brain-lab"))
+    }
+
     /// A fleet in a new folder.
     pub(super) fn fleet(&self, workspace: &Workspace, devices: usize, tls: bool) -> Plan {
         Plan {
-            binary: self.brain.clone().unwrap_or_default(),
+            binary: self.brain().to_owned(),
             folder: workspace.next("brain"),
             devices,
             devices_per_client: self.devices_per_client as usize,

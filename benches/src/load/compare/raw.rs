@@ -4,15 +4,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rocksdb::{Cache, ColumnFamily, DB, Env, Options, WriteBatch, WriteOptions};
+use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
 
 use super::peer::{Peer, Round};
 use super::rows::{HISTORY, LEAVES, LOG_ENDS, Model, PerUpdate, Rows, TREES};
 use crate::load::Settings;
+use crate::load::database::options_of;
 use crate::load::measure::{Latency, usage};
-
-/// The brain's default. The file of options does not name it.
-const BLOCK_CACHE_BYTES: usize = 64 << 20;
 
 /// A database of its own.
 pub(super) struct Raw {
@@ -114,9 +112,7 @@ fn family_of<'a>(db: &'a DB, name: &str) -> anyhow::Result<&'a ColumnFamily> {
 
 /// Opens a new database with the options that RocksDB keeps beside another.
 fn open_like(folder: &Path, like: &Path) -> anyhow::Result<DB> {
-    let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-    let (mut options, families) = Options::load_latest(like, Env::new()?, true, cache)
-        .context("the options of the brain's database cannot be read")?;
+    let (mut options, families) = options_of(like)?;
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     // The log goes where the database is, not where the model's was.
