@@ -45,6 +45,7 @@ impl From<&CommitError> for Reason {
             CommitError::DiskFull { .. } => Self::Code(ErrorCode::DiskFull),
             CommitError::Failed { .. } => Self::Code(ErrorCode::StoreFailed),
             CommitError::Superseded => Self::Superseded,
+            CommitError::Retired => Self::Code(ErrorCode::Retired),
         }
     }
 }

@@ -31,7 +31,7 @@ use protocol::{ErrorCode, ErrorSource, Layer, SyncError};
 use tracing::Span;
 
 use crate::account::Reason;
-use crate::ports::LinkEvent;
+use crate::ports::{CommitError, LinkEvent};
 use crate::supervise::{Condemned, Context, Digest, Node, NodeError};
 use crate::trace::Spans;
 use crate::traced_span;
@@ -196,7 +196,14 @@ impl<W: Whose> Node for TreeActor<W> {
             }
             DeviceMsg::Snapshot { reply } => self.snapshot(ctx, reply),
             DeviceMsg::Status { reply } => reply.send(self.status()),
+            // Whoever retired it has it stopped.
+            DeviceMsg::CommitFailed(CommitError::Retired) => {}
             DeviceMsg::CommitFailed(error) => return Err(error.into()),
+            DeviceMsg::Retired { error, reply } => {
+                self.links.tell(&LinkEvent::Close { error, retry_after_ms: None });
+                self.links = Links::default();
+                reply.send(());
+            }
             DeviceMsg::SealDue => self.seal(ctx),
             DeviceMsg::Rest => self.rest(ctx),
             DeviceMsg::Resume(links) => self.links = links,
@@ -247,6 +254,7 @@ impl<W: Whose> Node for TreeActor<W> {
             DeviceMsg::Snapshot { .. } => "snapshot",
             DeviceMsg::Status { .. } => "status",
             DeviceMsg::CommitFailed(_) => "commit_failed",
+            DeviceMsg::Retired { .. } => "retired",
             DeviceMsg::SealDue => "seal_due",
             DeviceMsg::Rest => "rest",
             DeviceMsg::Resume(_) => "resume",

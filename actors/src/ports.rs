@@ -304,6 +304,9 @@ pub enum CommitError {
     /// An earlier commit of the same loading failed: load again.
     #[error("an earlier commit of this tree failed")]
     Superseded,
+    /// The tree's device or group was retired: nothing is written for it any more.
+    #[error("whose tree this was is retired")]
+    Retired,
     /// The database failed; the process is about to end.
     #[error("the database failed: {detail}")]
     Failed {
@@ -318,6 +321,7 @@ impl CommitError {
         let code = match self {
             Self::DiskFull { .. } => ErrorCode::DiskFull,
             Self::Superseded => ErrorCode::Overloaded,
+            Self::Retired => ErrorCode::Retired,
             Self::Failed { .. } => ErrorCode::StoreFailed,
         };
         SyncError::new(code, ErrorSource::new(Layer::Store, "commit", "write"), self.to_string())

@@ -21,6 +21,7 @@ mod measured;
 mod page;
 mod problem;
 mod replay;
+mod retire;
 mod server;
 mod span;
 mod subject;
@@ -64,6 +65,7 @@ pub use fleet::FleetLine;
 pub use groups::{GroupView, MemberView, NewGroup};
 pub use problem::Problem;
 pub use replay::{ReplayLine, Verdict};
+pub use retire::TombstoneView;
 pub use server::{ApiArgs, ApiMsg, ApiServer};
 pub use tokens::{NewToken, TokenRequest};
 pub use tree::Quarantined;
@@ -120,7 +122,7 @@ struct ApiDoc;
 pub fn router(api: Api) -> Router {
     let (protected, mut document) = OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(devices::list))
-        .routes(routes!(devices::show))
+        .routes(routes!(devices::show, retire::retire_device))
         .routes(routes!(devices::state))
         .routes(routes!(devices::history))
         .routes(routes!(devices::versions))
@@ -137,7 +139,7 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(conflicts::show))
         .routes(routes!(conflicts::policy, conflicts::set_policy))
         .routes(routes!(groups::list))
-        .routes(routes!(groups::show, groups::create))
+        .routes(routes!(groups::show, groups::create, retire::delete_group))
         .routes(routes!(groups::add_member, groups::remove_member))
         .routes(routes!(groups::state))
         .routes(routes!(groups::patch_shared))

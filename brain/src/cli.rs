@@ -14,6 +14,7 @@ mod logging;
 mod output;
 mod quarantine;
 mod replay;
+mod retire;
 mod serve;
 mod token;
 mod tree;

@@ -58,6 +58,11 @@ impl Findings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// A tree is there no longer.
+    pub fn forget(&self, tree: TreeNumber) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).diverged.remove(&tree);
+    }
+
     fn note(&self, checked: &TreeChecked, now_ms: u64) {
         let mut report = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         report.checked += 1;

@@ -1,6 +1,7 @@
 //! Finding the twin of a device, or of a group.
 
 mod groups;
+mod rest;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use actors::supervise::{
 use protocol::{DeviceId, ErrorCode, ErrorSource, FleetId, Layer, SyncError};
 
 use crate::config::Supervision;
-use crate::store::{DeviceRecord, Store, not_found};
+use crate::store::{DeviceRecord, Store, Tombstone, not_found};
 
 /// So many supervisors share the twins: none is a bottleneck, and one that gives up takes only
 /// its own share along.
@@ -57,6 +58,12 @@ pub enum TwinError {
         /// The group.
         name: String,
     },
+    /// The device was retired, or the group deleted.
+    #[error("{}", tombstone.to_sync_error().message)]
+    Retired {
+        /// What is left of it.
+        tombstone: Box<Tombstone>,
+    },
     /// Its record cannot be read.
     #[error("the device's record cannot be read")]
     Read(#[from] ReadError),
@@ -75,6 +82,7 @@ impl TwinError {
         match self {
             Self::Unknown { device } => not_found(&format!("device {device}")),
             Self::UnknownGroup { name } => not_found(&format!("group {name:?}")),
+            Self::Retired { tombstone } => tombstone.to_sync_error(),
             Self::Read(error) => error.to_sync_error(),
             Self::Start(_) | Self::Ask(_) => {
                 let text = protocol::session::with_causes(self);
@@ -117,15 +125,31 @@ impl Devices {
         if let Some(address) = self.running(device) {
             return Ok(address);
         }
-        let record = self.store.device(device)?.ok_or(TwinError::Unknown { device })?;
-        self.twin_of(&record)
+        match self.store.device(device)? {
+            Some(record) => self.twin_of(&record),
+            None => Err(self.missing(device)),
+        }
     }
 
     /// The twin of a device whose record is at hand.
     pub fn twin_of(&self, record: &DeviceRecord) -> Result<Address<DeviceMsg>, TwinError> {
-        let of = || TreeOf::Device { device: record.device, keys: vec![record.key] };
+        let device = record.device;
+        let of = || TreeOf::Device { device, keys: vec![record.key] };
         let args = || self.args_of(of());
-        Ok(self.shard(record.device).ensure_child(record.device.to_string(), args)?)
+        let twin = self.shard(device).ensure_child(device.to_string(), args)?;
+        // Whoever retires it ends the twin that is there then: this one may have come after that.
+        match self.store.device(device)? {
+            Some(_) => Ok(twin),
+            None => Err(self.missing(device)),
+        }
+    }
+
+    fn missing(&self, device: DeviceId) -> TwinError {
+        match self.store.tombstone_of(device) {
+            Ok(Some(tombstone)) => TwinError::Retired { tombstone: Box::new(tombstone) },
+            Ok(None) => TwinError::Unknown { device },
+            Err(error) => error.into(),
+        }
     }
 
     fn args_of(&self, of: TreeOf) -> Arc<DeviceArgs> {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use actors::device::Clock;
+use actors::ports::ReadError;
 use actors::supervise::{Context, Node, NodeError, Reply};
 use data_encoding::HEXLOWER;
 use protocol::keys::{Certificate, Chain, Subject, Validity};
@@ -15,7 +16,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::identity::Identity;
-use crate::store::{AuditDraft, DeviceRecord, EnrolmentRecord, RegistryChange, Store};
+use crate::store::{AuditDraft, DeviceRecord, EnrolmentRecord, RegistryChange, Store, Tombstone};
 
 /// How long a device's certificate holds: longer than hardware lasts. Keys are withdrawn by
 /// revocation, since a device without a good clock cannot judge expiry.
@@ -85,7 +86,8 @@ fn enrol(
     proof: &TokenProof,
 ) -> Result<Enrolled, SyncError> {
     let now_ms = args.clock.now().wall_ms;
-    let known = args.store.device(peer.device).map_err(|error| error.to_sync_error())?;
+    let read_error = |error: ReadError| error.to_sync_error();
+    let known = args.store.device(peer.device).map_err(read_error)?;
     // A device that never got its answer, because one of the two lost power, comes again.
     let again = known
         .as_ref()
@@ -94,6 +96,12 @@ fn enrol(
     if known.as_ref().is_some_and(|known| known.key != peer.key) {
         let text = format!("device id {} belongs to another key already", peer.device);
         return Err(refuse(ErrorCode::Forbidden, text));
+    }
+    // Whoever shows a good token may know.
+    if let Some(tombstone) = args.store.tombstone_of(peer.device).map_err(read_error)? {
+        let why = tombstone.to_sync_error().message;
+        let text = format!("{why}; it joins again under another id");
+        return Err(refuse(ErrorCode::Retired, text));
     }
     let name = clean_name(&proof.name, peer.device);
     let identity = &args.identity;
@@ -166,14 +174,28 @@ fn check_token(
     }
 }
 
-/// The device whose API key this is.
-pub fn check_api_key(store: &Store, text: &str) -> Option<DeviceId> {
+/// Who has an API key.
+#[derive(Debug)]
+pub enum KeyHolder {
+    /// A device of the fleet.
+    Device(DeviceId),
+    /// One that was retired.
+    Retired(Box<Tombstone>),
+}
+
+/// Whose API key this is.
+pub fn check_api_key(store: &Store, text: &str) -> Option<KeyHolder> {
     let (device, secret) = text.strip_prefix(API_KEY_PREFIX)?.split_once('_')?;
     let device = device.parse().ok()?;
     let secret = HEXLOWER.decode(secret.as_bytes()).ok()?;
-    let record = store.device(device).ok()??;
     let digest: [u8; 32] = Sha256::digest(&secret).into();
-    bool::from(record.api_key_sha256.ct_eq(&digest)).then_some(device)
+    let fits = |known: &[u8; 32]| bool::from(known.ct_eq(&digest));
+    if let Some(record) = store.device(device).ok()? {
+        return fits(&record.api_key_sha256).then_some(KeyHolder::Device(device));
+    }
+    let tombstone = store.tombstone_of(device).ok()??;
+    let fits = tombstone.device.as_ref().is_some_and(|former| fits(&former.api_key_sha256));
+    fits.then(|| KeyHolder::Retired(Box::new(tombstone)))
 }
 
 fn clean_name(name: &str, device: DeviceId) -> String {

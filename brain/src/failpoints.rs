@@ -40,6 +40,13 @@ pub const POINTS: &[(&str, &str)] = &[
     ("store.registry_batched", "a change of the registry is in a batch that is not written"),
     ("store.evidence_batched", "evidence is in a batch that is not written"),
     ("store.evidence_pruned", "the oldest evidence is to go with a batch that is not written"),
+    ("store.burial_batched", "a tombstone is in a batch that is not written"),
+    ("removal.conflicts_gone", "some conflicts of a tree that ended are removed, others not"),
+    (
+        "removal.rows_gone",
+        "the rows of a tree that ended are removed, their room is not given back",
+    ),
+    ("removal.before_finish", "nothing is left of a tree that ended, it is still noted as doomed"),
     ("store.before_stop", "the brain was told to stop and the store still takes commits"),
     ("store.stopped", "all is written, the process has yet to end"),
     ("mark.checked", "the database holds what it had acknowledged, the mark is the old one"),

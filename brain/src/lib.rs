@@ -19,11 +19,14 @@ pub mod failpoints;
 mod files;
 pub mod identity;
 pub mod link;
+pub mod members;
 pub mod metrics;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
+pub mod removal;
 pub mod residency;
 pub mod retention;
+pub mod retirement;
 pub mod selection;
 pub mod serve;
 pub mod store;

@@ -17,7 +17,7 @@ use actors::supervise::{Context, Node, NodeError};
 use protocol::history::Genesis;
 
 use crate::config::Live;
-use crate::devices::Devices;
+use crate::devices::{Devices, TwinError};
 use crate::store::{Store, StoreHealth};
 
 pub use plan::{Beginning, Plan, Retention, plan};
@@ -171,6 +171,8 @@ impl RetentionKeeper {
         let keeper = tokio::task::spawn_blocking(move || devices.keeper_of(&of));
         let keeper = match ctx.waiting(keeper).await? {
             Ok(keeper) => keeper,
+            // Since it was looked at.
+            Err(TwinError::Retired { .. }) => return Ok(false),
             Err(error) => {
                 tracing::warn!(tree = name, %error, "a history stays as it is");
                 return Ok(false);

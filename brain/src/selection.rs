@@ -45,7 +45,13 @@ impl Selection {
             if !wanted() {
                 break;
             }
-            let flow = match self.looked_at(&record) {
+            let looked_at = self.looked_at(&record);
+            let is_whole = matches!(&looked_at, Ok(None | Some(Some(_))));
+            if !is_whole && self.store.device(record.device)?.is_none() {
+                // It was retired since the list was read.
+                continue;
+            }
+            let flow = match looked_at {
                 Ok(Some(state)) => visit(record, Ok(state)),
                 Ok(None) => ControlFlow::Continue(()),
                 Err(error) => visit(record, Err(error)),

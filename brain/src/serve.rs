@@ -28,8 +28,10 @@ use crate::files::{self, Readers};
 use crate::identity::{Identity, IdentityError};
 use crate::link::{Accounts, Connections, DeviceListener, Drain, Ingress, ListenerArgs, Presence};
 use crate::metrics::{Metrics, Sources};
+use crate::removal::{RemovalArgs, RemovalKeeper};
 use crate::residency::{ResidencyArgs, ResidencyKeeper};
 use crate::retention::{Pruned, RetentionArgs, RetentionKeeper};
+use crate::retirement::Retirement;
 use crate::store::{OpenError, RegistryChange, Store, StoreConfig, StoreHealth, folder_in};
 use crate::tls::{Certificates, TlsError, TlsFiles};
 
@@ -252,6 +254,7 @@ pub async fn start(
     let changes = ChangeFeed::default();
     store.add_hook(Arc::new(changes.clone())).map_err(OpenError::Thread)?;
     let findings = Findings::default();
+    let removed_findings = findings.clone();
     let login = Arc::new(LoginCode::default());
     let settings = Live::new(config.clone());
     let backups = Backups::new(data, store.clone(), Arc::new(identity.clone()), settings.clone());
@@ -326,6 +329,11 @@ pub async fn start(
         pruned,
         clock: Arc::new(clock.clone()),
     };
+    let removal = RemovalArgs {
+        retirement: Retirement { store: store.clone(), devices: devices.clone() },
+        conflicts: Arc::new(conflicts.clone()),
+        findings: removed_findings,
+    };
     let backup = BackupArgs { backups, clock: Arc::new(clock.clone()) };
     let keys = keepers::KeyArgs { certificates: key_certificates, settings: settings.clone() };
     let tree =
@@ -352,6 +360,7 @@ pub async fn start(
             .child(node::<keepers::KeyWatch>("keys", rules.part, keys))
             .child(node::<ConsistencyKeeper>("consistency", rules.part, consistency))
             .child(node::<RetentionKeeper>("retention", rules.part, retention))
+            .child(node::<RemovalKeeper>("removal", rules.part, removal))
             .child(node::<BackupKeeper>("backup", rules.part, backup))
             .child(node::<keepers::StoreWatch>("store", rules.part, store.clone()))
             .child(node::<keepers::JournalWatch>("journal", rules.part, crashes.clone()));

@@ -21,9 +21,11 @@ mod keys;
 mod mark;
 mod record;
 mod registry;
+mod removal;
 mod replay;
 mod rocks;
 mod space;
+mod tombstones;
 mod verify;
 #[cfg(test)]
 mod written;
@@ -47,8 +49,10 @@ pub use commit::{CommitCounts, StoreHealth, SyncReport};
 pub use history::{HistoryEntry, SnapshotInfo, TreeAt, WhichVersion};
 pub use hooks::HookCounts;
 pub use mark::write_mark;
-pub use registry::{ApiToken, DeviceRecord, EnrolmentRecord, RegistryChange};
+pub use registry::{ApiToken, BurialError, DeviceRecord, EnrolmentRecord, RegistryChange};
+pub use removal::{RemovalError, RemovalStep};
 pub use replay::Replayed;
+pub use tombstones::{Burial, FormerDevice, Tombstone};
 pub use verify::{Damage, Verified, verify};
 
 use commit::Committer;

@@ -105,6 +105,15 @@ pub fn rename_if_there(from: &Path, to: &Path) -> Result<bool, DiskError> {
     }
 }
 
+/// Removes a file where there is one, durably.
+pub fn remove_if_there(path: &Path) -> Result<(), DiskError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_dir_of(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(DiskError::new("remove", path)(error)),
+    }
+}
+
 /// Makes the names in a file's folder durable.
 fn sync_dir_of(path: &Path) -> Result<(), DiskError> {
     let dir = match path.parent() {

@@ -14,17 +14,19 @@ use protocol::{DeviceId, PublicKey};
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, DiskError};
+use crate::retired;
 
 const KEY_FILE: &str = "identity.key";
 const IDENTITY_FILE: &str = "identity.json";
 /// What goes with an identity that is set aside, in this order.
-const FILES_OF_AN_IDENTITY: [&str; 7] = [
+const FILES_OF_AN_IDENTITY: [&str; 8] = [
     KEY_FILE,
     "enrolment.json",
     "shared",
     "spool.db-wal",
     "spool.db-shm",
     "spool.db",
+    retired::FILE,
     IDENTITY_FILE,
 ];
 
@@ -148,7 +150,7 @@ pub fn open(
     let (mut copied_from, mut original) = (None, None);
     if let Some(stored) = read_stored(data_dir)? {
         if stored.binding.contradicts(&binding) {
-            copied_from = Some(set_aside(data_dir, now_ms)?);
+            copied_from = Some(set_aside(data_dir, &format!("copied-{now_ms}"))?);
             original = Some(stored.device_id);
         } else {
             let completed = stored.binding.clone().completed_by(binding.clone());
@@ -172,6 +174,23 @@ pub fn open(
     };
     let id_not_taken = asked.filter(|asked| *asked != device);
     Ok(Opened { identity: Identity { device, keypair }, copied_from, id_not_taken })
+}
+
+/// Sets an identity aside that was retired, with all that goes with it, and makes another one; says
+/// where the former now lies. Only while no agent runs.
+///
+/// `asked` is the id to take, unless it is that of the former.
+pub fn begin_anew(
+    data_dir: &Path,
+    former: DeviceId,
+    asked: Option<DeviceId>,
+    machine: &MachineIdentity,
+    now_ms: u64,
+) -> Result<(Identity, PathBuf), IdentityError> {
+    let aside = set_aside(data_dir, &format!("retired-{now_ms}"))?;
+    let asked = asked.filter(|asked| *asked != former);
+    let Opened { identity, .. } = open(data_dir, asked, machine, now_ms)?;
+    Ok((identity, aside))
 }
 
 fn read_stored(data_dir: &Path) -> Result<Option<Stored>, IdentityError> {
@@ -209,8 +228,8 @@ fn read_or_make_key(data_dir: &Path) -> Result<Keypair, IdentityError> {
 }
 
 /// The identity's own file goes last: while it is there, an interrupted move is taken up again.
-fn set_aside(data_dir: &Path, now_ms: u64) -> Result<PathBuf, IdentityError> {
-    let aside = data_dir.join(format!("copied-{now_ms}"));
+fn set_aside(data_dir: &Path, name: &str) -> Result<PathBuf, IdentityError> {
+    let aside = data_dir.join(name);
     disk::create_private_dir(&aside)?;
     fail::fail_point!("identity.aside_made");
     for name in FILES_OF_AN_IDENTITY {
@@ -273,6 +292,25 @@ mod tests {
         assert!(aside.join(KEY_FILE).exists() && aside.join("enrolment.json").exists());
         assert!(!dir.path().join("enrolment.json").exists());
         assert!(open_on(2, dir.path(), None).copied_from.is_none());
+    }
+
+    #[test]
+    fn a_retired_identity_is_set_aside_and_its_id_is_not_taken_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let asked = Some(DeviceId([7; 16]));
+        let former = open_on(1, dir.path(), asked).identity;
+        for name in ["enrolment.json", "spool.db", retired::FILE] {
+            fs::write(dir.path().join(name), b"{}").expect("written");
+        }
+        let machine = MachineIdentity::simulated(1);
+        let (anew, aside) =
+            begin_anew(dir.path(), former.device, asked, &machine, 78).expect("another identity");
+        assert_ne!(anew.device, former.device);
+        assert_ne!(anew.keypair.public(), former.keypair.public());
+        for name in ["enrolment.json", "spool.db", retired::FILE] {
+            assert!(aside.join(name).exists() && !dir.path().join(name).exists(), "{name}");
+        }
+        assert_eq!(open_on(1, dir.path(), asked).identity.device, anew.device);
     }
 
     #[test]

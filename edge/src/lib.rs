@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod overrides;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
+pub mod retired;
 pub mod sense;
 pub mod shares;
 pub mod simulate;

@@ -42,6 +42,9 @@ pub struct Status {
     pub clock_error_ms: Option<i64>,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// What the brain said when it retired this device; none where it has not.
+    #[serde(default)]
+    pub retired: Option<String>,
     /// The root hash of the tree, as hexadecimal digits; only where it was asked for.
     pub root: Option<String>,
     /// How many leaves the tree has.
@@ -80,6 +83,7 @@ impl Board {
             sessions: 0,
             clock_error_ms: None,
             last_error: None,
+            retired: None,
             root: None,
             leaves: 0,
             version: env!("CARGO_PKG_VERSION").to_owned(),

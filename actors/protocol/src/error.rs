@@ -172,6 +172,8 @@ error_codes! {
     ConstraintViolated = 66, "CONSTRAINT_VIOLATED", false;
     /// A part of a history that is not kept any more.
     HistoryPruned = 67, "HISTORY_PRUNED", false;
+    /// A device or a group that was retired: its key and its name are taken for ever.
+    Retired = 68, "RETIRED", false;
 
     /// No disk space: reads go on, writes wait.
     DiskFull = 80, "DISK_FULL", true;

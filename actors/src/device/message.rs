@@ -317,6 +317,13 @@ pub enum DeviceMsg {
     },
     /// A commit failed: what is in memory is ahead of the disk.
     CommitFailed(CommitError),
+    /// The device or the group was retired: its connections end.
+    Retired {
+        /// What they are told.
+        error: SyncError,
+        /// Once they are.
+        reply: Reply<()>,
+    },
     /// Sign the brain's log.
     SealDue,
     /// Nobody has needed the twin for a while: leave memory until somebody does.

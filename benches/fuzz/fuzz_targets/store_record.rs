@@ -10,7 +10,7 @@ use std::fmt::Debug;
 
 use actors::ports::{Evidence, ReadError, Segment, Snapshot, TreeRecord};
 use brain::store::fuzzing::{open, path_of, seal, version_of};
-use brain::store::{ApiToken, DeviceRecord, EnrolmentRecord};
+use brain::store::{ApiToken, DeviceRecord, EnrolmentRecord, FormerDevice, Tombstone};
 use fuzz::fleet::{self, DEVICE, genesis, key};
 use fuzz::{memory, must, seeds};
 use libfuzzer_sys::fuzz_target;
@@ -26,7 +26,7 @@ const KEY: &[u8] = b"\0\0\0\0\0\0\0\x01reported/a";
 
 fuzz_target!(init: seeds::write(seeds), |input: &[u8]| {
     let Some((kind, record)) = input.split_first() else { return };
-    memory::bounded(HELD_BYTES_MAX, || match kind % 10 {
+    memory::bounded(HELD_BYTES_MAX, || match kind % 11 {
         0 => check::<TreeRecord>(record),
         1 => check::<Segment>(record),
         2 => check::<Leaf>(record),
@@ -36,6 +36,7 @@ fuzz_target!(init: seeds::write(seeds), |input: &[u8]| {
         6 => check::<EnrolmentRecord>(record),
         7 => check::<ApiToken>(record),
         8 => check::<LogState>(record),
+        9 => check::<Tombstone>(record),
         _ => keys(record),
     });
 });
@@ -115,6 +116,22 @@ fn seeds() -> Vec<seeds::Seed> {
         created_ms: fleet::BASE_MS,
         expires_ms: Some(fleet::BASE_MS),
     };
+    let tombstone = Tombstone {
+        genesis: genesis(),
+        tree: Some(1),
+        version: 6,
+        root: Some([6; 32]),
+        at_ms: fleet::BASE_MS,
+        principal: "user:ada".into(),
+        reason: "scrapped".into(),
+        device: Some(FormerDevice {
+            device: DEVICE,
+            name: "crane 4".into(),
+            key: key(3).public(),
+            api_key_sha256: [7; 32],
+            enrolled_ms: fleet::BASE_MS,
+        }),
+    };
     fn both<T: Serialize>(kind: u8, value: &T) -> [seeds::Seed; 2] {
         let with = |bytes: Vec<u8>| [&[kind], bytes.as_slice()].concat();
         [
@@ -132,10 +149,11 @@ fn seeds() -> Vec<seeds::Seed> {
         both(6, &enrolment),
         both(7, &token),
         both(8, &log),
+        both(9, &tombstone),
     ]
     .into_iter()
     .flatten()
     .collect();
-    all.push(("key".to_owned(), [&[9], KEY].concat()));
+    all.push(("key".to_owned(), [&[10], KEY].concat()));
     all
 }

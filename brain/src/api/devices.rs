@@ -19,6 +19,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::etag::{etag, parse_query};
+use super::retire::{self, TombstoneView};
 use super::subject::Subject;
 use super::{Api, Problem};
 use crate::selection::Selection;
@@ -90,6 +91,9 @@ pub struct EntryAccount {
 pub struct DeviceList {
     /// The devices, by id.
     pub devices: Vec<DeviceSummary>,
+    /// What is left of devices that were retired, by id, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<TombstoneView>,
     /// What to ask for as `after` to get the next page; none on the last.
     pub next: Option<String>,
 }
@@ -130,6 +134,9 @@ pub(super) struct ListQuery {
     after: Option<String>,
     /// Those that this query means, such as `tags/site = north and online`.
     query: Option<String>,
+    /// Those that were retired, in place of those that are there; takes no query.
+    #[serde(default)]
+    retired: bool,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -159,6 +166,12 @@ pub(super) async fn list(
 ) -> Result<Json<DeviceList>, Problem> {
     let limit = query.limit.unwrap_or(100).clamp(1, PAGE_MAX);
     let after = query.after.map(|text| parse_id(&text)).transpose()?;
+    if query.retired {
+        if query.query.is_some() {
+            return Err(Problem::bad_request("what was retired has no state to look at"));
+        }
+        return retire::list(api, after, limit).await.map(Json);
+    }
     let query = parse_query(&query.query.unwrap_or_default())?;
     let selection = Selection {
         store: api.store.clone(),
@@ -191,7 +204,7 @@ pub(super) async fn list(
     .await??;
     let devices = join_all(records.into_iter().map(|summary| with_status(&api, summary))).await;
     let next = devices.last().filter(|_| more).map(|last| last.id.to_string());
-    Ok(Json(DeviceList { devices, next }))
+    Ok(Json(DeviceList { devices, retired: Vec::new(), next }))
 }
 
 /// Show one device.
@@ -205,7 +218,7 @@ pub(super) async fn show(
     let reading = api.clone();
     let summary = tokio::task::spawn_blocking(move || {
         let record = reading.store.device(device)?;
-        let record = record.ok_or_else(|| Problem::from(not_found(&format!("device {device}"))))?;
+        let record = record.ok_or_else(|| Subject::Device(device).missing(&reading.store))?;
         offline_summary(&reading, &record)
     })
     .await??;

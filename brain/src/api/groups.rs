@@ -7,9 +7,9 @@ use actors::ports::TreeNumber;
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::HeaderName;
 use axum::{Extension, Json};
-use protocol::history::{MEMBERS_PREFIX, Provenance, Tree};
+use protocol::history::Provenance;
 use protocol::state::{Path, Value, Version, VersionedState};
-use protocol::{DeviceId, PublicKey};
+use protocol::{DeviceId, ErrorCode, PublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json_;
 use utoipa::ToSchema;
@@ -21,9 +21,10 @@ use super::devices::{HistoryPage, HistoryQuery, StateQuery, history_of, parse_id
 use super::etag::{NoCondition, OnlyIf};
 use super::span::ApiSpan;
 use super::subject::Subject;
-use super::writes::{WriteAnswer, WriteQuery, parse_leaves, provenance, write_to};
+use super::writes::{WriteAnswer, WriteQuery, parse_leaves, provenance, stored, write_to};
 use super::{Api, Problem};
-use crate::store::{Store, not_found};
+use crate::members;
+use crate::store::not_found;
 use crate::why::{Reach, Why};
 
 /// The leaf that says what a group is for.
@@ -134,10 +135,24 @@ pub(super) async fn add_member(
 ) -> Result<Json<WriteAnswer>, Problem> {
     let device = parse_id(&device)?;
     let reading = api.clone();
-    let record = tokio::task::spawn_blocking(move || reading.store.device(device)).await??;
-    let missing = || Problem::from(not_found(&format!("device {device}")));
-    let key = record.ok_or_else(missing)?.key;
-    set_member(&api, &group, (device, key, true), provenance(principal, query)).await
+    let key_of = move || -> Result<_, Problem> {
+        let record = reading.store.device(device)?;
+        Ok(record.ok_or_else(|| Subject::Device(device).missing(&reading.store))?.key)
+    };
+    let key = tokio::task::spawn_blocking(key_of).await??;
+    let twin = Subject::group(&group).twin(&api).await?;
+    let provenance = provenance(principal, query);
+    let (is_current, by) = (true, provenance.clone());
+    let set = |reply| DeviceMsg::SetMember { device, key, is_current, provenance: by, reply };
+    let answer = write_to(&twin, set).await?;
+    let noted = note_groups(&api, device, provenance.clone()).await;
+    if let Err(problem) = &noted
+        && problem.is(ErrorCode::Retired)
+    {
+        // It was retired meanwhile, and has left the groups that it was in by then.
+        members::put_out(&api.devices, &group, (device, key), provenance).await?;
+    }
+    noted.map(|()| answer)
 }
 
 /// End a device's membership. What it wrote stays.
@@ -152,23 +167,16 @@ pub(super) async fn remove_member(
     _: NoCondition,
 ) -> Result<Json<WriteAnswer>, Problem> {
     let device = parse_id(&device)?;
-    let read = Subject::group(&group).read(api.clone(), move |store, number| {
-        let tree = tree(store, number)?;
-        let keys = tree.members().filter(|(_, member)| member.device == device);
-        let current = keys.filter(|(_, member)| member.is_current).map(|(key, _)| *key);
-        Ok(current.collect::<Vec<_>>())
-    });
-    let Json(keys) = read.await?;
+    let (store, name) = (api.store.clone(), group.clone());
+    let members = members::blocking(move || members::members(&store, &name)).await?;
     let provenance = provenance(principal, query);
     let mut answer = None;
-    for key in keys {
-        let member = (device, key, false);
-        answer = Some(set_member(&api, &group, member, provenance.clone()).await?);
+    for member in members.into_iter().filter(|(of, _)| *of == device) {
+        let out = members::put_out(&api.devices, &group, member, provenance.clone()).await?;
+        answer = Some(Json(stored(out)));
     }
-    if answer.is_none() {
-        // An earlier request may not have come so far.
-        note_groups(&api, device, provenance).await?;
-    }
+    // An earlier request may not have come so far.
+    note_groups(&api, device, provenance).await?;
     answer.ok_or_else(|| not_found(&format!("member {device} of group {group:?}")).into())
 }
 
@@ -276,29 +284,10 @@ pub(super) async fn set_policy(
     write_to(&twin, |reply| DeviceMsg::SetPolicy { of, policy, provenance, trace, reply }).await
 }
 
-async fn set_member(
-    api: &Api,
-    group: &str,
-    (device, key, is_current): (DeviceId, PublicKey, bool),
-    provenance: Provenance,
-) -> Result<Json<WriteAnswer>, Problem> {
-    let twin = Subject::group(group).twin(api).await?;
-    let by = provenance.clone();
-    let set = |reply| DeviceMsg::SetMember { device, key, is_current, provenance: by, reply };
-    let answer = write_to(&twin, set).await?;
-    note_groups(api, device, provenance).await?;
-    Ok(answer)
-}
-
 /// Has the device's own tree say which groups it is in.
 async fn note_groups(api: &Api, device: DeviceId, provenance: Provenance) -> Result<(), Problem> {
     let own = Subject::Device(device).twin(api).await?;
     Ok(crate::link::note_groups(&api.store, &own, device, true, provenance).await?)
-}
-
-fn tree(store: &Store, number: TreeNumber) -> Result<Tree, Problem> {
-    let missing = || Problem::from(not_found(&format!("leaves below {MEMBERS_PREFIX}/")));
-    Ok(store.replica(number)?.ok_or_else(missing)?.1)
 }
 
 fn view(api: &Api, name: String, number: TreeNumber) -> Result<GroupView, Problem> {

@@ -32,6 +32,11 @@ impl Problem {
         SyncError::new(ErrorCode::BadRequest, origin, text).into()
     }
 
+    /// Whether it is of this kind.
+    pub(super) fn is(&self, code: ErrorCode) -> bool {
+        self.error.code == code
+    }
+
     /// A credential that is missing or wrong.
     pub fn unauthenticated(text: &str) -> Self {
         let origin = ErrorSource::new(Layer::Api, "auth", "check token");
@@ -117,7 +122,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
             StatusCode::FORBIDDEN
         }
         E::NotFound | E::UnknownTree => StatusCode::NOT_FOUND,
-        E::HistoryPruned => StatusCode::GONE,
+        E::HistoryPruned | E::Retired => StatusCode::GONE,
         E::TooLarge | E::DecompressionBomb => StatusCode::PAYLOAD_TOO_LARGE,
         E::VersionStale | E::VersionFuture | E::VersionForked | E::Equivocation | E::LogCut => {
             StatusCode::CONFLICT
@@ -154,6 +159,9 @@ fn guidance(code: ErrorCode) -> &'static str {
         }
         E::HistoryPruned => {
             "how much is kept follows from the settings below `history`; ask for a later version"
+        }
+        E::Retired => {
+            "a device enrols again, as another device; a group is made under another name"
         }
         E::Corrupt => "stop the brain and restore the data folder from a backup",
         E::Overloaded | E::TimedOut | E::StoreFailed | E::GoingAway => "try again in a few seconds",

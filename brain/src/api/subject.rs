@@ -38,13 +38,15 @@ impl Subject {
         match self {
             Self::Device(device) => {
                 if api.store.device(*device)?.is_none() {
-                    return Err(self.missing());
+                    return Err(self.missing(&api.store));
                 }
                 let (kind, fleet) = (TreeKind::Device, api.identity.fleet);
                 let genesis = Genesis { kind, fleet, name: device.to_string() };
                 Ok(api.store.tree_number(genesis.tree_id())?)
             }
-            Self::Group(name) => api.store.group(name)?.map(Some).ok_or_else(|| self.missing()),
+            Self::Group(name) => {
+                api.store.group(name)?.map(Some).ok_or_else(|| self.missing(&api.store))
+            }
         }
     }
 
@@ -56,8 +58,10 @@ impl Subject {
     ) -> Result<Json<T>, Problem> {
         let answer = tokio::task::spawn_blocking(move || {
             let missing = || Problem::from(not_found(&format!("state of {self}")));
-            let tree = self.tree(&api)?.ok_or_else(missing)?;
-            read(&api.store, tree)
+            let found = self.tree(&api)?.ok_or_else(missing);
+            let read = found.and_then(|tree| read(&api.store, tree));
+            // It may have been retired while it was read.
+            read.map_err(|problem| self.retired(&api.store).unwrap_or(problem))
         });
         answer.await?.map(Json)
     }
@@ -72,8 +76,21 @@ impl Subject {
         found.await?.map_err(|error: TwinError| error.into())
     }
 
-    fn missing(&self) -> Problem {
-        not_found(&self.to_string()).into()
+    /// The answer where it is not there, or not there any more. Blocks.
+    pub(super) fn missing(&self, store: &Store) -> Problem {
+        self.retired(store).unwrap_or_else(|| not_found(&self.to_string()).into())
+    }
+
+    /// What its tombstone says, where it has one. Blocks.
+    fn retired(&self, store: &Store) -> Option<Problem> {
+        let tombstone = match self {
+            Self::Device(device) => store.tombstone_of(*device),
+            Self::Group(name) => store.tombstone_of_group(name),
+        };
+        match tombstone {
+            Ok(tombstone) => tombstone.map(|tombstone| tombstone.to_sync_error().into()),
+            Err(error) => Some(error.into()),
+        }
     }
 }
 

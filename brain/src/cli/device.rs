@@ -14,6 +14,7 @@ use ureq::http::Method;
 use super::client::{Client, ClientArgs};
 use super::conflict;
 use super::output::{self, Output};
+use super::retire::{self, Retire};
 use super::tree::encode;
 
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -25,6 +26,9 @@ pub(super) enum DeviceCommand {
         /// Those that a query means, such as 'tags/site = north and online'
         #[arg(long)]
         query: Option<String>,
+        /// Those that were retired, with the version that they ended at
+        #[arg(long, conflicts_with = "query")]
+        retired: bool,
         #[command(flatten)]
         view: View,
     },
@@ -98,6 +102,14 @@ pub(super) enum DeviceCommand {
         device: String,
         #[command(flatten)]
         view: View,
+    },
+    /// Take a device out of the fleet for good: its key opens nothing any more, and what the brain has
+    /// of it is removed, but for its last version
+    Retire {
+        /// Its id, the beginning of its id, or its name
+        device: String,
+        #[command(flatten)]
+        retire: Retire,
     },
     /// Set leaves below desired/, such as sense/thermal/period_ms=2000; PATH= removes one
     Set {
@@ -228,7 +240,10 @@ pub(super) struct View {
 pub(super) fn run(client: &ClientArgs, command: DeviceCommand) -> anyhow::Result<()> {
     let client = Client::new(client)?;
     match command {
-        DeviceCommand::List { query, view } => {
+        DeviceCommand::List { retired: true, view, .. } => {
+            repeat(view, || retire::list(&client, view.output))
+        }
+        DeviceCommand::List { query, view, .. } => {
             repeat(view, || list(&client, query.as_deref().unwrap_or_default(), view.output))
         }
         DeviceCommand::Show { device, version, at, happened_at, view } => {
@@ -273,6 +288,7 @@ pub(super) fn run(client: &ClientArgs, command: DeviceCommand) -> anyhow::Result
             let id = resolve(&client, &device)?;
             repeat(view, || delta(&client, &id, view.output))
         }
+        DeviceCommand::Retire { device, retire } => retire::device(&client, &device, &retire),
         DeviceCommand::Set { device, leaves, reason, condition, wait, output } => {
             let id = resolve(&client, &device)?;
             let body = parse_leaves("desired", &leaves)?;
@@ -455,7 +471,10 @@ pub(super) fn resolve(client: &Client, given: &str) -> anyhow::Result<String> {
     };
     match devices.iter().filter(fits).collect::<Vec<_>>()[..] {
         [one] => Ok(one.id.to_string()),
-        [] => bail!("no device is called {given:?}; `brain device list` shows them"),
+        [] => bail!(
+            "no device is called {given:?}; `brain device list` shows them, and with --retired those \
+             that were retired"
+        ),
         [..] => bail!("{given:?} fits more than one device; give more of the id"),
     }
 }

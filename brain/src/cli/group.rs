@@ -10,6 +10,7 @@ use super::client::{Client, ClientArgs};
 use super::conflict;
 use super::device::{Condition, View, history, parse_leaves, print_written, repeat, resolve, show};
 use super::output::{self, Output};
+use super::retire::{self, Retire};
 use super::tree::encode;
 
 #[derive(Debug, clap::Subcommand)]
@@ -28,6 +29,14 @@ pub(super) enum GroupCommand {
         description: String,
         #[command(flatten)]
         change: Change,
+    },
+    /// Delete a group: its members are put out, its tree is removed, but for its last version, and no
+    /// other group can have its name
+    Delete {
+        /// The group
+        group: String,
+        #[command(flatten)]
+        retire: Retire,
     },
     /// Make devices members of a group: they share its tree from then on
     Add {
@@ -144,6 +153,7 @@ pub(super) fn run(client: &ClientArgs, command: GroupCommand) -> anyhow::Result<
             print_written(&client.call(Method::PUT, &target, body)?, change.output);
             Ok(())
         }
+        GroupCommand::Delete { group, retire } => retire::group(client, &group, &retire),
         GroupCommand::Add { group, devices, change } => {
             set_members(&client, Method::PUT, &at(&group), &devices, &change)
         }

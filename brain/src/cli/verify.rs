@@ -46,11 +46,13 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<()> {
 }
 
 fn print(verified: &Verified) {
-    let Verified { records, trees, entries, signatures, snapshots, damage, .. } = verified;
+    let Verified { records, trees, entries, signatures, snapshots, tombstones, damage, .. } =
+        verified;
     let all: u64 = records.values().sum();
     println!("{all} records match their checksums");
     println!("{trees} trees are what their {entries} entries come to, with {snapshots} snapshots");
     println!("{signatures} signatures hold");
+    println!("{tombstones} tombstones stand for devices and groups that are gone");
     if !damage.is_empty() {
         let rows = damage
             .iter()

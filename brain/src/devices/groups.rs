@@ -15,14 +15,18 @@ pub(super) const GROUPS_MAX: usize = 1_000;
 impl Devices {
     /// The twin of a group. Blocks.
     pub fn group(&self, name: &str) -> Result<Address<DeviceMsg>, TwinError> {
-        if self.store.group(name)?.is_none() {
+        let is_there = self.store.group(name)?.is_some();
+        if !is_there && self.store.tombstone_of_group(name)?.is_none() {
             return Err(TwinError::UnknownGroup { name: name.to_owned() });
         }
         self.group_to_be(name)
     }
 
-    /// The twin of a group that may not be there yet: its first entry makes it.
+    /// The twin of a group that may not be there yet: its first entry makes it. Blocks.
     pub fn group_to_be(&self, name: &str) -> Result<Address<DeviceMsg>, TwinError> {
+        if let Some(tombstone) = self.store.tombstone_of_group(name)? {
+            return Err(TwinError::Retired { tombstone: Box::new(tombstone) });
+        }
         let args = || self.args_of(TreeOf::Group { name: name.to_owned() });
         Ok(self.groups.ensure_child(name, args)?)
     }

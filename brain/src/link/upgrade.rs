@@ -6,7 +6,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request};
 use tokio_tungstenite::tungstenite::http::StatusCode;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use crate::enrolment::check_api_key;
+use crate::enrolment::{KeyHolder, check_api_key};
 use crate::store::Store;
 
 /// Where enrolled devices connect.
@@ -36,8 +36,12 @@ pub(super) fn check(request: &Request, store: &Store) -> Result<Admitted, ErrorR
         LINK_PATH => {
             let key = request.headers().get(API_KEY_HEADER).and_then(|key| key.to_str().ok());
             let unknown = || refuse(StatusCode::UNAUTHORIZED, "X-API-Key is missing or wrong");
-            let device = key.and_then(|key| check_api_key(store, key)).ok_or_else(unknown)?;
-            Ok(Admitted::Link(device))
+            match key.and_then(|key| check_api_key(store, key)).ok_or_else(unknown)? {
+                KeyHolder::Device(device) => Ok(Admitted::Link(device)),
+                KeyHolder::Retired(tombstone) => {
+                    Err(refuse(StatusCode::GONE, &tombstone.to_sync_error().to_string()))
+                }
+            }
         }
         _ => Err(refuse(StatusCode::NOT_FOUND, "connect to /v1/link or /v1/enrol")),
     }

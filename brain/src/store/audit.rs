@@ -65,11 +65,7 @@ impl AuditRow {
     /// The row that follows another.
     fn after(before: Option<&Self>, mut done: AuditDraft) -> Self {
         for text in [&mut done.principal, &mut done.operation, &mut done.target, &mut done.reason] {
-            let mut end = text.len().min(TEXT_BYTES_MAX);
-            while !text.is_char_boundary(end) {
-                end -= 1;
-            }
-            text.truncate(end);
+            shorten(text);
         }
         let number = before.map_or(1, |before| before.number + 1);
         let before = before.map_or([0; 32], |before| before.hash);
@@ -90,6 +86,15 @@ impl AuditRow {
         };
         writer.hash()
     }
+}
+
+/// Cuts what is longer than a text may be.
+pub(super) fn shorten(text: &mut String) {
+    let mut end = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
 }
 
 /// The end of the list, as the writer knows it.

@@ -132,19 +132,18 @@ impl Store {
     ) -> Result<(Vec<(TreeNumber, TreeRecord)>, Option<TreeNumber>), ReadError> {
         let from = keys::tree(after.saturating_add(1));
         let (mut found, mut last, mut looked) = (Vec::new(), after, 0);
-        for row in self.rocks.scan::<TreeRecord>(TREES, &from, Direction::Forward).take(count) {
+        for row in self.rocks.keyed::<TreeRecord>(TREES, &from).take(count) {
             looked += 1;
-            // A row that cannot be read does not say which one it is.
-            last += 1;
-            let (key, record) = match row {
-                Ok(row) => row,
-                // The consistency check names it.
-                Err(ReadError::Corrupt { .. }) => continue,
-                Err(error) => return Err(error),
+            let (key, record) = row?;
+            let Ok(number) = key.as_ref().try_into().map(TreeNumber::from_be_bytes) else {
+                continue;
             };
-            if let Ok(number) = key.as_ref().try_into().map(TreeNumber::from_be_bytes) {
-                last = number;
-                found.push((number, record));
+            last = number;
+            match record {
+                Ok(record) => found.push((number, record)),
+                // The consistency check names it.
+                Err(ReadError::Corrupt { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok((found, (looked == count).then_some(last)))

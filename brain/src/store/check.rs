@@ -1,10 +1,8 @@
 //! Whether a tree is what its history comes to.
 
-use actors::ports::{ReadError, TreeNumber, TreeRecord};
-use rocksdb::Direction;
-
 use super::rocks::TREES;
 use super::{Store, keys};
+use actors::ports::{ReadError, TreeNumber, TreeRecord};
 
 /// What a look at a tree came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,31 +23,29 @@ impl Store {
         count: usize,
     ) -> Result<Vec<TreeChecked>, ReadError> {
         let from = keys::tree(after.saturating_add(1));
-        let rows = self.rocks.scan::<TreeRecord>(TREES, &from, Direction::Forward).take(count);
-        let mut checked: Vec<TreeChecked> = Vec::new();
-        for row in rows {
-            let (key, record) = match row {
-                Ok(row) => row,
-                // The error names the row; numbers have no gaps.
-                Err(error @ ReadError::Corrupt { .. }) => {
-                    let number = checked.last().map_or(after, |last| last.number) + 1;
-                    let (name, differs) = (String::new(), Some(error.to_string()));
-                    checked.push(TreeChecked { number, name, differs });
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
+        let mut checked = Vec::new();
+        for row in self.rocks.keyed::<TreeRecord>(TREES, &from).take(count) {
+            let (key, record) = row?;
             let Ok(number) = key.as_ref().try_into().map(TreeNumber::from_be_bytes) else {
                 continue;
             };
-            let differs = match self.differs(number) {
+            let name = record.as_ref().map(|record| record.genesis.name.clone());
+            let name = name.unwrap_or_default();
+            let differs = match record.and_then(|_| self.differs(number)) {
                 Ok(differs) => differs,
                 Err(error @ ReadError::Corrupt { .. }) => Some(error.to_string()),
                 Err(error) => return Err(error),
             };
-            checked.push(TreeChecked { number, name: record.genesis.name, differs });
+            // One that was retired meanwhile is no finding.
+            let differs = differs.filter(|_| self.is_there(number));
+            checked.push(TreeChecked { number, name, differs });
         }
         Ok(checked)
+    }
+
+    /// Whether a tree has a row, readable or not.
+    fn is_there(&self, number: TreeNumber) -> bool {
+        self.rocks.has_below(TREES, &keys::tree(number)).unwrap_or(true)
     }
 
     /// What differs between a tree's leaves and its history since the last snapshot.

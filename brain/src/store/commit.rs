@@ -1,14 +1,17 @@
 //! The one writer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use actors::ports::{CommitDone, CommitError, DeadLetter, Evidence, TreeCommit, TreeNumber};
+use actors::ports::{
+    CommitDone, CommitError, DeadLetter, Evidence, ReadError, TreeCommit, TreeNumber,
+};
 use parking::Slot;
+use protocol::history::Genesis;
 use rocksdb::WriteBatch;
 use tokio::sync::watch;
 
@@ -19,6 +22,7 @@ use super::mark::MarkFile;
 use super::registry::RegistryChange;
 use super::rocks::{self, Rocks};
 use super::space::DiskSpace;
+use super::tombstones::{self, Burial};
 use super::{base, dead_letters, groups, keys};
 
 mod parking;
@@ -73,6 +77,7 @@ type OnSync = Box<dyn Fn(SyncReport) + Send + Sync>;
 enum Job {
     Tree(Box<TreeCommit>, CommitDone),
     Registry(Vec<RegistryChange>, CommitDone),
+    Bury(Box<Burial>, CommitDone),
     Evidence(Evidence),
     DeadLetter(Box<DeadLetter>),
     Flush(Sender<()>),
@@ -128,6 +133,7 @@ impl Committer {
             conflicts: Ledger::default(),
             audit,
             hooks,
+            buried: HashSet::new(),
         };
         let commits = thread::Builder::new().name("store-commit".into()).spawn(move || {
             writer.run(&queue);
@@ -146,6 +152,10 @@ impl Committer {
 
     pub(super) fn registry(&self, changes: Vec<RegistryChange>, done: CommitDone) {
         self.send(Job::Registry(changes, done));
+    }
+
+    pub(super) fn bury(&self, burial: Burial, done: CommitDone) {
+        self.send(Job::Bury(Box::new(burial), done));
     }
 
     pub(super) fn evidence(&self, evidence: Evidence) {
@@ -204,9 +214,16 @@ impl Committer {
 }
 
 impl Job {
+    /// Whether it reads what the jobs before it wrote, so that it has a batch to itself.
+    fn is_alone(&self) -> bool {
+        matches!(self, Self::Bury(..))
+    }
+
     fn fail(self, error: &CommitError) {
         match self {
-            Job::Tree(_, done) | Job::Registry(_, done) => done(Err(error.clone())),
+            Job::Tree(_, done) | Job::Registry(_, done) | Job::Bury(_, done) => {
+                done(Err(error.clone()));
+            }
             Job::DeadLetter(letter) => {
                 tracing::error!(tree = letter.tree.name, %error, "a dead letter could not be kept");
             }
@@ -226,14 +243,21 @@ struct Writer {
     conflicts: Ledger,
     audit: Audit,
     hooks: Arc<Hooks>,
+    /// Trees that ended since the start: whoever still has one in memory writes nothing more.
+    buried: HashSet<TreeNumber>,
 }
 
 impl Writer {
     fn run(mut self, queue: &Receiver<Job>) {
-        while let Ok(first) = queue.recv() {
+        let mut next = None;
+        while let Some(first) = next.take().or_else(|| queue.recv().ok()) {
             let mut group = vec![first];
-            while group.len() < GROUP_COMMITS_MAX {
+            while group.len() < GROUP_COMMITS_MAX && !group[0].is_alone() {
                 match queue.try_recv() {
+                    Ok(job) if job.is_alone() => {
+                        next = Some(job);
+                        break;
+                    }
                     Ok(job) => group.push(job),
                     Err(_) => break,
                 }
@@ -261,6 +285,16 @@ impl Writer {
                 (Job::DeadLetter(letter), None) => {
                     dead_letters::add(&self.rocks, &mut batch, &letter);
                 }
+                (Job::Bury(burial, done), None) => match self.bury(&mut batch, *burial) {
+                    Ok(true) => waiting.push((None, done)),
+                    Ok(false) => done(Ok(())),
+                    Err(error) => done(Err(error)),
+                },
+                (Job::Registry(changes, done), None)
+                    if changes.iter().any(|change| change.is_of_retired(&self.rocks)) =>
+                {
+                    done(Err(CommitError::Retired));
+                }
                 (Job::Registry(changes, done), None) => {
                     for change in changes {
                         match change {
@@ -275,7 +309,9 @@ impl Writer {
                 }
                 (Job::Tree(commit, done), None) => {
                     let tree = (commit.number, commit.generation);
-                    if self.is_superseded(tree) {
+                    if self.is_buried(&commit) {
+                        done(Err(CommitError::Retired));
+                    } else if self.is_superseded(tree) {
                         done(Err(CommitError::Superseded));
                     } else {
                         entries += self.add_tree(&mut batch, &commit);
@@ -349,6 +385,28 @@ impl Writer {
             changed
         });
         refusal
+    }
+
+    /// Adds a burial; false where there is nothing to bury.
+    fn bury(&mut self, batch: &mut WriteBatch, burial: Burial) -> Result<bool, CommitError> {
+        let failed = |error: ReadError| CommitError::Failed { detail: error.to_string() };
+        let Some(tree) = tombstones::add(&self.rocks, batch, burial).map_err(failed)? else {
+            return Ok(false);
+        };
+        fail::fail_point!("store.burial_batched");
+        self.buried.extend(tree);
+        Ok(true)
+    }
+
+    /// Whether a commit is of a tree that ended, or begins one anew in the place of a tombstone.
+    fn is_buried(&mut self, commit: &TreeCommit) -> bool {
+        let begins = commit.record.version == 0
+            || commit.segments.iter().any(|segment| segment.first_version == 1);
+        let Genesis { kind, name, .. } = &commit.record.genesis;
+        if begins && tombstones::is_buried(&self.rocks, *kind, name) {
+            self.buried.insert(commit.number);
+        }
+        self.buried.contains(&commit.number)
     }
 
     fn is_superseded(&mut self, (tree, generation): (TreeNumber, u64)) -> bool {

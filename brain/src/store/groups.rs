@@ -2,9 +2,9 @@
 //! change, in the same batch.
 
 use actors::ports::{ReadError, TreeCommit, TreeNumber};
-use protocol::DeviceId;
 use protocol::history::{TreeKind, member_of};
 use protocol::state::Value;
+use protocol::{DeviceId, PublicKey};
 use rocksdb::{Direction, WriteBatch};
 
 use super::Store;
@@ -21,9 +21,7 @@ pub(super) fn add(rocks: &Rocks, batch: &mut WriteBatch, commit: &TreeCommit) {
     }
     for (path, leaf) in &commit.leaves {
         let Some((device, key)) = member_of(path) else { continue };
-        let mut row = device.0.to_vec();
-        row.extend_from_slice(&key.0);
-        row.extend_from_slice(genesis.name.as_bytes());
+        let row = membership(device, key, &genesis.name);
         let candidates = leaf.iter().flat_map(|leaf| &leaf.candidates);
         let mut values = candidates.filter_map(|candidate| candidate.value.as_ref());
         match values.any(|value| Value::as_bool(value) == Some(true)) {
@@ -31,6 +29,11 @@ pub(super) fn add(rocks: &Rocks, batch: &mut WriteBatch, commit: &TreeCommit) {
             false => rocks.delete(batch, MEMBERSHIPS, &row),
         }
     }
+}
+
+/// Where it is kept that a device is a member of a group with a key.
+pub(super) fn membership(device: DeviceId, key: PublicKey, group: &str) -> Vec<u8> {
+    [&device.0[..], &key.0[..], group.as_bytes()].concat()
 }
 
 impl Store {

@@ -3,13 +3,16 @@
 use std::sync::mpsc;
 
 use actors::ports::{CommitError, ReadError};
+use protocol::history::TreeKind;
 use protocol::keys::Chain;
-use protocol::{DeviceId, PublicKey};
+use protocol::{DeviceId, PublicKey, SyncError};
 use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
 
 use super::rocks::{API_TOKENS, DEAD_LETTERS, DEVICES, ENROLMENTS, Rocks};
-use super::{AuditDraft, Store, StoreHealth, dead_letters};
+use super::{
+    AuditDraft, Burial, RemovalStep, Store, StoreHealth, Tombstone, dead_letters, tombstones,
+};
 
 /// A device of the fleet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,9 +78,17 @@ pub enum RegistryChange {
     Done(Box<AuditDraft>),
     /// Forgets the dead letter with this digest, for the tree of this name.
     DeadLetterGone([u8; 8], String),
+    /// Removes some of what a retired device or a deleted group left.
+    Removal(RemovalStep),
 }
 
 impl RegistryChange {
+    /// Whether it would bring back what was retired.
+    pub(super) fn is_of_retired(&self, rocks: &Rocks) -> bool {
+        let Self::Device(record) = self else { return false };
+        tombstones::is_buried(rocks, TreeKind::Device, &record.device.to_string())
+    }
+
     pub(super) fn add_to(&self, batch: &mut WriteBatch, rocks: &Rocks) {
         match self {
             Self::Device(device) => rocks.put(batch, DEVICES, &device.device.0, device),
@@ -90,8 +101,34 @@ impl RegistryChange {
             Self::DeadLetterGone(digest, tree) => {
                 rocks.delete(batch, DEAD_LETTERS, &dead_letters::key(*digest, tree));
             }
+            Self::Removal(step) => step.add_to(batch, rocks),
         }
     }
+}
+
+/// Why there is no tombstone.
+#[derive(Debug, thiserror::Error)]
+pub enum BurialError {
+    /// What is to be buried cannot be read.
+    #[error("what is to be retired cannot be read")]
+    Read(#[from] ReadError),
+    /// The tombstone was not written.
+    #[error("the tombstone was not written")]
+    Commit(#[from] CommitError),
+}
+
+impl BurialError {
+    /// The error as clients see it.
+    pub fn to_sync_error(&self) -> SyncError {
+        match self {
+            Self::Read(error) => error.to_sync_error(),
+            Self::Commit(error) => error.to_sync_error(),
+        }
+    }
+}
+
+fn gone() -> CommitError {
+    CommitError::Failed { detail: "the commit thread is gone".into() }
 }
 
 impl Store {
@@ -103,8 +140,22 @@ impl Store {
             let _ = done.send(result);
         });
         self.committer.registry(changes, done);
-        let gone = CommitError::Failed { detail: "the commit thread is gone".into() };
-        wait.recv().unwrap_or(Err(gone))
+        wait.recv().unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Puts a tombstone in the place of a device or of a group, durably; none where there is neither.
+    /// From then on nothing is written for its tree any more. One that is there already stays as it
+    /// is. Blocks.
+    pub fn bury(&self, burial: Burial) -> Result<Option<Tombstone>, BurialError> {
+        let genesis = burial.genesis.clone();
+        let (done, wait) = mpsc::channel();
+        let done = Box::new(move |result| {
+            // Nobody waits any more when the caller's thread is gone.
+            let _ = done.send(result);
+        });
+        self.committer.bury(burial, done);
+        wait.recv().unwrap_or_else(|_| Err(gone()))?;
+        Ok(self.tombstone(&genesis)?)
     }
 
     /// A device.

@@ -1,5 +1,7 @@
 //! The database: column families, options, and typed reads.
 
+mod rows;
+
 use std::collections::BTreeMap;
 use std::path::Path as FsPath;
 
@@ -9,8 +11,9 @@ use protocol::state::Path;
 use protocol::{EntryId, FleetId};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    Direction, IteratorMode, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
+    DBCompressionType, Direction, IteratorMode, Options, ReadOptions, ReadTier, WriteBatch,
+    WriteOptions,
 };
 use serde::de::DeserializeOwned;
 
@@ -20,7 +23,7 @@ use crate::files;
 /// The format of the database. Another one is refused.
 const FORMAT: u32 = 4;
 
-/// `format`, `fleet`.
+/// `format`, `fleet`, and in `last_tree` the highest number that a tree had which is gone.
 pub(super) const META: &str = "meta";
 /// Tree id to the store's number of it.
 pub(super) const TREE_IDS: &str = "tree_ids";
@@ -68,8 +71,14 @@ pub(super) const MEMBERSHIPS: &str = "memberships";
 /// A running number to a row of the audit list.
 pub(super) const AUDIT: &str = "audit";
 
-/// All of them.
-pub(super) const FAMILIES: [&str; 20] = [
+/// Kind and name of a tree to the [`Tombstone`](super::Tombstone) in its place.
+pub(super) const TOMBSTONES: &str = "tombstones";
+/// The same to the number that the tree had, where what it left is still being removed.
+pub(super) const DOOMED: &str = "doomed";
+
+/// All of them. One that a database lacks, since a release made it that did not know of it, is made
+/// when it is opened to write, and is empty where it is opened to read.
+pub(super) const FAMILIES: [&str; 22] = [
     META,
     TREE_IDS,
     TREES,
@@ -90,7 +99,12 @@ pub(super) const FAMILIES: [&str; 20] = [
     GROUPS,
     MEMBERSHIPS,
     AUDIT,
+    TOMBSTONES,
+    DOOMED,
 ];
+
+/// Where [`META`] has the highest number of a tree that is gone.
+pub(super) const LAST_TREE: &[u8] = b"last_tree";
 
 /// How much all memtables together may take: what a crash has to replay and a full disk to hold.
 const MEMTABLES_BYTES: usize = 64 << 20;
@@ -145,31 +159,17 @@ impl Rocks {
         let folder = &config.folder;
         let error = |source| OpenError::Database { folder: folder.clone(), source };
         let cache = Cache::new_lru_cache(config.block_cache_bytes);
-        let families =
-            FAMILIES.map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
         let mut options = database_options(config);
+        let there = DB::list_cf(&options, folder).map_err(error)?;
+        let families = FAMILIES.into_iter().filter(|name| there.iter().any(|known| known == name));
+        let families =
+            families.map(|name| ColumnFamilyDescriptor::new(name, family_options(&cache)));
         // A writer may remove a file at any time; one that is open stays.
         options.set_max_open_files(-1);
         let db = DB::open_cf_descriptors_read_only(&options, folder, families, false);
         let rocks = Self { db: db.map_err(error)? };
         rocks.check_identity(folder, fleet)?;
         Ok(rocks)
-    }
-
-    /// Whether each record of a family matches its checksum, with its key. An error without a key
-    /// is the database's own, and the last: what comes after it cannot be read.
-    pub(super) fn checked(
-        &self,
-        family: &'static str,
-    ) -> impl Iterator<Item = (Option<Box<[u8]>>, Result<(), ReadError>)> {
-        let rows = self.db.iterator_cf(self.family(family), IteratorMode::Start);
-        rows.map(move |row| match row {
-            Ok((key, value)) => {
-                let checked = record::check(family, &key, &value).map(drop);
-                (Some(key), checked)
-            }
-            Err(error) => (None, Err(read_error(error))),
-        })
     }
 
     fn check_identity(&self, folder: &FsPath, fleet: FleetId) -> Result<(), OpenError> {
@@ -259,52 +259,30 @@ impl Rocks {
         family: &'static str,
         key: &[u8],
     ) -> Result<Option<T>, ReadError> {
-        let family_handle = self.family(family);
-        let found = self.db.get_pinned_cf_opt(family_handle, key, &reach.options());
+        let Some(handle) = self.db.cf_handle(family) else { return Ok(None) };
+        let found = self.db.get_pinned_cf_opt(handle, key, &reach.options());
         let found = found.map_err(read_error)?;
         found.map(|record| record::open(family, key, &record)).transpose()
     }
 
-    /// The records from `from` on, upwards or downwards, with their keys.
-    pub(super) fn scan<'a, T: DeserializeOwned>(
-        &'a self,
-        family: &'static str,
-        from: &[u8],
-        direction: Direction,
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, T), ReadError>> + use<'a, T> {
-        self.scan_from(Reach::Disk, family, from, direction)
-    }
-
-    fn scan_from<'a, T: DeserializeOwned>(
-        &'a self,
-        reach: Reach,
-        family: &'static str,
-        from: &[u8],
-        direction: Direction,
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, T), ReadError>> + use<'a, T> {
-        let mode = IteratorMode::From(from, direction);
-        self.db.iterator_cf_opt(self.family(family), reach.options(), mode).map(move |row| {
-            let (key, value) = row.map_err(read_error)?;
-            let value = record::open(family, &key, &value)?;
-            Ok((key, value))
-        })
-    }
-
-    /// Every record of a family, with its key.
-    pub(super) fn scan_all<T: DeserializeOwned>(
-        &self,
-        family: &'static str,
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, T), ReadError>> {
-        self.scan(family, &[], Direction::Forward)
-    }
-
-    /// The largest tree number in use; 0 where there is none.
+    /// The largest tree number in use, now or before; 0 where there is none.
     pub(super) fn last_tree_number(&self) -> Result<TreeNumber, ReadError> {
+        let gone = self.get::<TreeNumber>(META, LAST_TREE)?.unwrap_or(0);
         let mut rows = self.db.iterator_cf(self.family(TREES), IteratorMode::End);
-        let Some(row) = rows.next() else { return Ok(0) };
+        let Some(row) = rows.next() else { return Ok(gone) };
         let (key, _) = row.map_err(read_error)?;
         let number = key.as_ref().try_into().map(TreeNumber::from_be_bytes);
-        number.map_err(|_| ReadError::Corrupt { family: TREES, detail: "key of odd length".into() })
+        let damaged = |_| ReadError::Corrupt { family: TREES, detail: "key of odd length".into() };
+        Ok(number.map_err(damaged)?.max(gone))
+    }
+
+    /// Has the disk give back what was deleted from the key `from` on and before the key `to`, as far
+    /// as that lies in files of its own level. Blocks.
+    pub(super) fn compact(&self, family: &'static str, from: &[u8], to: &[u8]) {
+        let mut options = CompactOptions::default();
+        // Others may go on meanwhile.
+        options.set_exclusive_manual_compaction(false);
+        self.db.compact_range_cf_opt(self.family(family), Some(from), Some(to), &options);
     }
 
     /// The next free number of evidence.

@@ -4,6 +4,8 @@
 //! the first entry on: hashes, chains, signatures, snapshots, leaves and the row of the tree have
 //! to agree. The database is opened to read only, beside a running brain if need be.
 
+mod tombstones;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use actors::ports::{Base, ConflictRecord, ReadError, Segment, Snapshot, TreeNumber, TreeRecord};
@@ -16,8 +18,8 @@ use serde::Serialize;
 
 use super::mark::MarkFile;
 use super::rocks::{
-    AUDIT, BASES, CONFLICT_IDS, CONFLICTS, FAMILIES, HISTORY, LEAVES, LOG_ENDS, Reach, Rocks,
-    SNAPSHOTS, TREE_IDS, TREES, unpack,
+    AUDIT, BASES, CONFLICT_IDS, CONFLICTS, DOOMED, FAMILIES, HISTORY, LEAVES, LOG_ENDS, Reach,
+    Rocks, SNAPSHOTS, TOMBSTONES, TREE_IDS, TREES, unpack,
 };
 use super::{AuditChecked, OpenError, StoreConfig, audit, keys};
 
@@ -48,6 +50,8 @@ pub struct Verified {
     pub signatures: u64,
     /// How many snapshots are what the entries before them come to.
     pub snapshots: u64,
+    /// How many tombstones there are of devices and groups.
+    pub tombstones: u64,
     /// How many damages were found.
     pub damages: u64,
     /// The first of them.
@@ -98,6 +102,7 @@ pub fn verify(
     }
     progress(trees.len() as u64, trees.len() as u64);
     check_conflicts(&rocks, &mut verified);
+    tombstones::check(&rocks, &mut verified);
     // What cannot be read is named already.
     if let Ok(AuditChecked { broken_at: Some(number), .. }) = audit::check(&rocks) {
         verified.found(AUDIT, format!("row {number}"), "it is not what was written, or is missing");
@@ -122,6 +127,10 @@ fn check_records(rocks: &Rocks, family: &'static str, verified: &mut Verified) {
 
 /// A record's key, for people.
 fn name(family: &'static str, key: &[u8]) -> String {
+    if [TOMBSTONES, DOOMED].contains(&family) {
+        // A letter for the kind comes first.
+        return String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned();
+    }
     let Some((tree, rest)) = key.split_first_chunk::<8>() else { return HEXLOWER.encode(key) };
     let tree = TreeNumber::from_be_bytes(*tree);
     match (family, rest.first_chunk::<8>()) {

@@ -100,6 +100,8 @@ fn requests(id: &str, state: Value) -> Vec<(&'static str, &'static str, String, 
             Nobodys,
         ),
         ("DELETE", "/api/v1/quarantine/messages/{id}", letter.into(), json!(null), Nobodys),
+        ("DELETE", "/api/v1/groups/{group}", "/api/v1/groups/north".into(), json!(null), Nobodys),
+        ("DELETE", "/api/v1/devices/{id}", of_device(""), json!(null), Nobodys),
     ]
 }
 

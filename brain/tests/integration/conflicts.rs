@@ -26,7 +26,11 @@ async fn write(device: &mut LightDevice, leaves: &[(&str, Leaf)]) {
 }
 
 /// Two lives of a device that write the same leaf, the second without knowing of the first.
-async fn fork(brain: &Brain, policy: Option<Value>, values: [u64; 2]) -> [LightDevice; 2] {
+pub(crate) async fn fork(
+    brain: &Brain,
+    policy: Option<Value>,
+    values: [u64; 2],
+) -> [LightDevice; 2] {
     let mut first = device(brain).await;
     first.connect().await.expect("connects");
     if let Some(policy) = policy {
@@ -54,7 +58,7 @@ fn conflicts(brain: &Brain, device: &LightDevice) -> Vec<Value> {
 }
 
 /// The one conflict of a device, once it has come so far.
-fn conflict(brain: &Brain, device: &LightDevice, status: &str) -> Value {
+pub(crate) fn conflict(brain: &Brain, device: &LightDevice, status: &str) -> Value {
     let began = Instant::now();
     loop {
         let found = conflicts(brain, device);

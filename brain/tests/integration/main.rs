@@ -26,6 +26,7 @@ mod page;
 mod queries;
 mod reload;
 mod retention;
+mod retirement;
 mod seals;
 mod stopping;
 mod store;

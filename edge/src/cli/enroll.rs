@@ -1,11 +1,14 @@
 //! `edge enroll`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use edge::clock::{Clock, Signs};
 use edge::config::Config;
 use edge::enrolment::{Enrolment, Request};
+use edge::identity::Identity;
+use edge::local_api::ask_status;
+use edge::retired::Retired;
 use edge::sense::BoardSource;
 use edge::{identity, uplink};
 use serde_json::{Value, json};
@@ -58,16 +61,42 @@ pub(super) fn run(config: &Config, arguments: &Arguments, output: Output) -> any
     let request = Request::new(server, &arguments.token()?, name)?;
     let signs = Signs { trusted: config.clock.trusted, ..Signs::default() };
     let clock = Clock::new(signs, 0);
-    let opened = identity::open(data_dir, config.device_id()?, &machine, clock.wall_ms())?;
-    if let Some(enrolment) = Enrolment::load(data_dir)?.filter(|_| !arguments.force) {
+    let asked = config.device_id()?;
+    let opened = identity::open(data_dir, asked, &machine, clock.wall_ms())?;
+    let mut identity = opened.identity;
+    let begin_anew = |former: &Identity| -> anyhow::Result<Identity> {
+        check_no_agent(data_dir)?;
+        let now_ms = clock.wall_ms();
+        let (anew, aside) = identity::begin_anew(data_dir, former.device, asked, &machine, now_ms)?;
+        eprintln!(
+            "edge: device {} was retired; this is device {} from now on, and what was the former's is \
+             in {}",
+            former.device,
+            anew.device,
+            aside.display()
+        );
+        Ok(anew)
+    };
+    if Retired::load(data_dir)?.is_some() {
+        identity = begin_anew(&identity)?;
+    } else if let Some(enrolment) = Enrolment::load(data_dir)?.filter(|_| !arguments.force) {
         bail!(
-            "this device belongs to fleet {} already; use --force, or another --data-dir",
+            "this device belongs to fleet {} already; use --force to give that up, also where the \
+             fleet has retired it, or another --data-dir",
             enrolment.fleet
         );
     }
-    let identity = opened.identity;
-    let enrolment =
-        block_on(1, 2, async { Ok(uplink::enrol(&identity, &request, &clock).await?) })?;
+    let enrol = |identity: &Identity| {
+        block_on(1, 2, async { Ok(uplink::enrol(identity, &request, &clock).await) })
+    };
+    let enrolment = match enrol(&identity)? {
+        // The agent may never have been told.
+        Err(error) if error.is_retired() => {
+            identity = begin_anew(&identity)?;
+            enrol(&identity)??
+        }
+        enrolled => enrolled?,
+    };
     enrolment.store(data_dir)?;
     let rows = [
         ("device_id", identity.device.to_string()),
@@ -78,6 +107,18 @@ pub(super) fn run(config: &Config, arguments: &Arguments, output: Output) -> any
     match output {
         Output::Json => println!("{}", serde_json::Value::from_iter(rows)),
         Output::Table => print_table(&rows),
+    }
+    Ok(())
+}
+
+/// Files that an agent has open cannot be set aside.
+fn check_no_agent(data_dir: &Path) -> anyhow::Result<()> {
+    if block_on(1, 1, async { Ok(ask_status(data_dir).await.is_ok()) })? {
+        bail!(
+            "the agent of {} runs as the device that was retired: stop it (`systemctl stop \
+             fleet-edge`), run this again, and start it",
+            data_dir.display()
+        );
     }
     Ok(())
 }

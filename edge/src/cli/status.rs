@@ -18,7 +18,7 @@ pub(super) fn run(config: &Config, output: Output) -> anyhow::Result<()> {
 fn rows(status: &Status) -> Vec<(&'static str, String)> {
     let none = || "-".to_owned();
     let link = if status.online { "online" } else { "offline" };
-    vec![
+    let mut rows = vec![
         ("device", status.device_id.to_string()),
         ("name", status.name.clone().unwrap_or_else(none)),
         ("fleet", status.fleet.map_or_else(|| "not enrolled".to_owned(), |id| id.to_string())),
@@ -29,5 +29,10 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
         ("root", status.root.clone().unwrap_or_else(none)),
         ("last error", status.last_error.clone().unwrap_or_else(none)),
         ("version", status.version.clone()),
-    ]
+    ];
+    if let Some(said) = &status.retired {
+        let advice = "stop the agent and run `edge enroll` to join as another device";
+        rows.insert(0, ("retired", format!("{said}; {advice}")));
+    }
+    rows
 }

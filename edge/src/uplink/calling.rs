@@ -8,6 +8,7 @@ use protocol::history::VersionVector;
 use protocol::session::handshake::{Caller, Intent};
 use protocol::session::{Replica, Session, with_causes};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinError;
 use tokio::time::{Instant, sleep};
 use url::Url;
 
@@ -16,11 +17,16 @@ use super::session::{Around, End, Outlook, converse};
 use super::{Args, Backoff, ServerChoice, enrol};
 use crate::config::Secret;
 use crate::enrolment::{Enrolment, EnrolmentError};
+use crate::retired::{Retired, RetiredError};
 use crate::tls::{self, TlsError};
 use crate::track;
 
 /// How often a device without a fleet looks whether `edge enroll` has given it one.
 const ENROLMENT_POLL: Duration = Duration::from_secs(2);
+
+/// How long a device that was retired waits before it calls again. Somebody may have gone back to a
+/// backup from before.
+const RETIRED_AGAIN_AFTER: Duration = Duration::from_secs(60 * 60);
 
 /// Why a call did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +39,16 @@ enum CallError {
     Randomness(#[from] getrandom::Error),
     #[error(transparent)]
     Track(#[from] AskError),
+}
+
+impl CallError {
+    /// What the brain said, where it has retired the device.
+    fn retired(&self) -> Option<String> {
+        match self {
+            Self::Dial(error) => error.is_retired().then(|| error.to_string()),
+            Self::Tls(_) | Self::Randomness(_) | Self::Track(_) => None,
+        }
+    }
 }
 
 /// The task that keeps a session up.
@@ -55,6 +71,7 @@ impl Calling {
             let server = choice.next().clone();
             self.args.board.update(|status| status.server = Some(server.to_string()));
             let call = self.call(&server, &mut choice, &mut enrolment, wanted.clone()).await;
+            let retired = call.as_ref().map_or_else(CallError::retired, Outlook::retired);
             let (lasted, retry_after_ms) = match call {
                 Ok(Outlook { end: End::Stopped, .. }) => return Ok(()),
                 Ok(Outlook { end: End::ServerChanged, .. }) => continue,
@@ -69,7 +86,11 @@ impl Calling {
                 tracing::warn!(server = %given_up, "new address is given up for the former");
             }
             let retry_after = retry_after_ms.map(|ms| Duration::from_millis(ms.into()));
-            let wait = backoff.next(lasted.unwrap_or_default(), retry_after, random()?);
+            let mut wait = backoff.next(lasted.unwrap_or_default(), retry_after, random()?);
+            if let Some(said) = retired {
+                self.note_retired(said).await;
+                wait = RETIRED_AGAIN_AFTER.mul_f64(1.0 + random()? / 10.0);
+            }
             tracing::debug!(wait_ms = wait.as_millis() as u64, "waiting before the next call");
             tokio::select! {
                 () = sleep(wait) => {}
@@ -102,7 +123,8 @@ impl Calling {
                         let text = with_causes(&error);
                         tracing::warn!(error = text, "enrolment failed");
                         self.args.board.update(|status| status.last_error = Some(text));
-                        let wait = backoff.next(Duration::ZERO, None, random()?);
+                        let again = error.is_retired().then_some(RETIRED_AGAIN_AFTER);
+                        let wait = backoff.next(Duration::ZERO, again, random()?);
                         next_request = Instant::now() + wait;
                     }
                 }
@@ -125,7 +147,17 @@ impl Calling {
         let (fleet, issuer) = (enrolment.fleet, enrolment.issuer().map(|(_, key)| key));
         let tell = |reply| track::Msg::Enrolled(fleet, issuer, reply);
         self.args.track.ask(tell, track::PATIENCE).await??;
+        let dir = self.args.data_dir.clone();
+        let retired = match tokio::task::spawn_blocking(move || Retired::load(&dir)).await? {
+            Ok(retired) => retired.map(|retired| retired.said),
+            Err(error) => {
+                // The brain says it again.
+                tracing::warn!(%error, "whether the device is retired is not known");
+                None
+            }
+        };
         self.args.board.update(|status| {
+            status.retired = retired;
             status.enrolled = true;
             status.fleet = Some(enrolment.fleet);
             status.name = Some(enrolment.name.clone());
@@ -183,6 +215,7 @@ impl Calling {
             if welcomed.await.is_err() {
                 return;
             }
+            self.note_not_retired().await;
             let Some(kept) = choice.succeeded() else { return };
             tracing::info!(server = %kept, "new address is kept");
             enrolment.server = kept.clone();
@@ -195,6 +228,41 @@ impl Calling {
         };
         let (outlook, ()) = tokio::join!(converse(connection.socket, session, around), keep);
         Ok(outlook)
+    }
+
+    /// Shows that the brain has retired this device, and keeps that.
+    async fn note_retired(&self, said: String) {
+        if self.args.board.status().retired.is_some() {
+            return;
+        }
+        tracing::error!(
+            said,
+            "device is retired: it calls once an hour; `edge enroll` makes it another"
+        );
+        self.args.board.update(|status| status.retired = Some(said.clone()));
+        let retired = Retired { told_ms: self.args.clock.wall_ms(), said };
+        let dir = self.args.data_dir.clone();
+        self.keep_in_mind(tokio::task::spawn_blocking(move || retired.store(&dir)).await);
+    }
+
+    /// The brain has welcomed it: whatever was said before holds no longer.
+    async fn note_not_retired(&self) {
+        if self.args.board.status().retired.is_none() {
+            return;
+        }
+        tracing::info!("device is retired no longer");
+        self.args.board.update(|status| status.retired = None);
+        let dir = self.args.data_dir.clone();
+        self.keep_in_mind(tokio::task::spawn_blocking(move || Retired::lift(&dir)).await);
+    }
+
+    fn keep_in_mind(&self, kept: Result<Result<(), RetiredError>, JoinError>) {
+        let failed = match kept {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => with_causes(&error),
+            Err(error) => with_causes(&error),
+        };
+        tracing::error!(error = failed, "whether the device is retired is not stored");
     }
 
     fn ended(&self, outlook: Outlook) -> (Option<Duration>, Option<u32>) {

@@ -97,6 +97,11 @@ impl DialError {
             _ => None,
         }
     }
+
+    /// Whether the brain has retired the device.
+    pub fn is_retired(&self) -> bool {
+        matches!(self, Self::Status { status, .. } if *status == StatusCode::GONE.as_u16())
+    }
 }
 
 /// Opens a connection to `path` of `server`.
@@ -179,6 +184,7 @@ fn advice(status: u16) -> &'static str {
         Ok(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             "the API key is not accepted: enrol the device again"
         }
+        Ok(StatusCode::GONE) => "the device was retired: `edge enroll` makes it another device",
         Ok(StatusCode::NOT_FOUND) => "that is not a brain's device listener: check host and port",
         Ok(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) => {
             "it is busy, try again later"

@@ -52,6 +52,13 @@ pub enum EnrolError {
     Randomness(#[from] getrandom::Error),
 }
 
+impl EnrolError {
+    /// Whether the brain has retired the device: it joins as another one only.
+    pub fn is_retired(&self) -> bool {
+        matches!(self, Self::Refused { error } if error.code == protocol::ErrorCode::Retired)
+    }
+}
+
 /// Presents the token of `request` and returns what the brain gives for it.
 pub async fn enrol(
     identity: &Identity,
@@ -142,6 +149,7 @@ fn advice(error: &SyncError) -> &'static str {
         protocol::ErrorCode::BadToken => {
             "; ask for a new token with `brain enroll-token create` and run `edge enroll` again"
         }
+        protocol::ErrorCode::Retired => "; `edge enroll` makes it another device",
         protocol::ErrorCode::WrongFleet | protocol::ErrorCode::BadCertificate => {
             "; the token belongs to another fleet than this server"
         }

@@ -59,6 +59,18 @@ pub(super) struct Outlook {
     pub(super) end: End,
 }
 
+impl Outlook {
+    /// What the brain said, where it has retired the device.
+    pub(super) fn retired(&self) -> Option<String> {
+        match &self.end {
+            End::Closed(Ended { error, by_peer: true, .. }) => {
+                (error.code == ErrorCode::Retired).then(|| error.to_string())
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Why a conversation ended.
 #[derive(Debug)]
 pub(super) enum End {

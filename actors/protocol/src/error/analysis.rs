@@ -127,6 +127,7 @@ impl ErrorCode {
             E::UnknownTree => (State, NotDone, Connection, &[R::UpdateSoftware, R::ReportBug]),
             E::TreeFull => (State, Blocked, Tree, &[R::MakeRoom]),
             E::DeadLettered => (Operation, Blocked, Request, &[R::ReplayDeadLetter, R::ReportBug]),
+            E::Retired => (State, Blocked, Tree, &[R::EnrolAgain, R::CorrectRequest]),
             E::NotFound | E::HistoryPruned => (State, NotDone, Request, &[R::CorrectRequest]),
             E::VersionStale | E::VersionFuture | E::VersionForked | E::PreconditionFailed => {
                 (State, NotDone, Request, &[R::ReadAgain])

@@ -78,7 +78,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let text = "the API key is not that of the device that calls";
             return Err(denied(ErrorCode::Unauthenticated, text).into());
         }
-        let record = self.ingress.store.device(peer.device).map_err(|e| e.to_sync_error())?;
+        let store = &self.ingress.store;
+        let record = store.device(peer.device).map_err(|e| e.to_sync_error())?;
+        if record.is_none()
+            && let Some(tombstone) =
+                store.tombstone_of(peer.device).map_err(|e| e.to_sync_error())?
+        {
+            // Since it showed its API key.
+            return Err(tombstone.to_sync_error().into());
+        }
         let record = record.filter(|record| record.key == peer.key).ok_or_else(|| {
             denied(ErrorCode::Unauthenticated, "this key does not speak for the device")
         })?;

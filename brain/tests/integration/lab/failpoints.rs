@@ -43,6 +43,7 @@ fn work(point: &str) -> (Work, u64) {
         }
         "store.before_stop" | "store.stopped" => (Work::Stop, 1),
         "store.identity_made" => (Work::Init, 0),
+        "store.burial_batched" => (Work::Serve, 2),
         "store.registry_batched" | "store.evidence_batched" | "store.evidence_pruned" => {
             (Work::Serve, 2)
         }
@@ -53,6 +54,7 @@ fn work(point: &str) -> (Work, u64) {
             "file" | "mark" => (Work::Serve, 4),
             "store" => (Work::Serve, 60),
             "enrolment" | "api" => (Work::Serve, 3),
+            "removal" => (Work::Serve, 2),
             _ => panic!("say where {point} is met"),
         },
     }
@@ -66,8 +68,10 @@ struct World {
     rogue: LightDevice,
     /// The numbers of enrolment tokens that were handed out.
     tokens: BTreeSet<u64>,
-    /// Devices that were told that they have joined.
+    /// Devices that were told that they have joined, and that nobody has retired.
     joined: BTreeSet<String>,
+    /// Devices that are retired, as whoever asked for it was told.
+    retired: BTreeSet<String>,
     /// A device that had no answer when the brain died: its token and seed.
     joining: Option<(String, [u8; 32])>,
 }
@@ -107,6 +111,13 @@ async fn what_was_acknowledged_survives_deaths_at_every_failpoint() {
     );
 }
 
+/// A device that has joined, and that nobody counts on.
+async fn device_of(brain: &Brain) -> anyhow::Result<LightDevice> {
+    let token = brain.enrolment_token(1)?;
+    let membership = Membership::enrol(&way(brain), &token, random()).await?;
+    Ok(LightDevice::new(membership, way(brain)))
+}
+
 impl World {
     async fn new() -> Self {
         let brain = Brain::start(BRAIN_LAB).expect("the brain starts");
@@ -116,8 +127,8 @@ impl World {
         }
         let mut rogue = device(&brain).await;
         rogue.write("desired/not_its_own", count(1)).expect("a valid path");
-        let (tokens, joined) = (BTreeSet::new(), BTreeSet::new());
-        Self { brain, devices, rogue, tokens, joined, joining: None }
+        let (tokens, joined, retired) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Self { brain, devices, rogue, tokens, joined, retired, joining: None }
     }
 
     /// Has the brain die at a place.
@@ -158,6 +169,8 @@ impl World {
             // What the brain cannot answer any more is judged when it is back.
             let _ = match point.split_once('.').map_or(point, |(part, _)| part) {
                 "enrolment" | "api" => self.have_a_device_join().await,
+                "removal" => self.have_a_device_retired().await,
+                _ if point == "store.burial_batched" => self.have_a_device_retired().await,
                 _ if point.starts_with("store.registry") => self.have_a_device_join().await,
                 _ if point.starts_with("store.evidence") => self.have_an_entry_refused().await,
                 _ => {
@@ -187,6 +200,25 @@ impl World {
         Ok(())
     }
 
+    /// One that has written, and has a conflict with an earlier life of its own.
+    async fn have_a_device_retired(&mut self) -> anyhow::Result<()> {
+        let mut first = device_of(&self.brain).await?;
+        let mut second = LightDevice::new(first.membership.clone(), first.way.clone());
+        for (life, n) in [(&mut first, 1), (&mut second, 2)] {
+            life.write("reported/limit", count(n))?;
+            life.connect().await?;
+            life.offer().await?;
+            life.run_until(|device| device.stored() == 1, Duration::from_secs(5)).await?;
+            life.disconnect();
+        }
+        let id = first.membership.device.to_string();
+        let target = format!("/api/v1/devices/{id}?reason=test");
+        if self.brain.call("DELETE", &target, None)?.0 == 200 {
+            self.retired.insert(id);
+        }
+        Ok(())
+    }
+
     async fn have_an_entry_refused(&mut self) -> anyhow::Result<()> {
         self.rogue.connect().await?;
         self.rogue.offer().await?;
@@ -209,6 +241,11 @@ impl World {
                 let promised = tokens.chain(self.joined.iter().map(|id| format!("device {id}")));
                 let gone = promised.filter(|what| !listed.contains(what));
                 complaints.extend(gone.map(|what| Complaint::Forgotten { what }));
+                let back =
+                    self.retired.iter().filter(|id| listed.contains(&format!("device {id}")));
+                complaints.extend(back.map(|id| Complaint::Forgotten {
+                    what: format!("that device {id} is retired"),
+                }));
             }
         }
         if let Some((token, seed)) = self.joining.take()
