@@ -6,6 +6,7 @@
 
 mod groups;
 mod link;
+mod repair;
 mod seat;
 
 use std::collections::{BTreeMap, VecDeque};
