@@ -344,6 +344,9 @@ impl Store {
             ),
             None => (Tree::new(record.genesis.clone()), 0, 0, StateSource::Brain),
         };
+        if at == version {
+            return Ok((tree, at, committed_ms, source));
+        }
         self.each_entry(number, at, |change| {
             if change.version > version {
                 return false;
@@ -352,7 +355,7 @@ impl Store {
             committed_ms = change.committed_ms;
             source = change.entry.provenance.source;
             tree.apply(&change.entry, change.id);
-            true
+            at < version
         })?;
         Ok((tree, at, committed_ms, source))
     }
@@ -397,25 +400,22 @@ impl Store {
         Ok((tree, last.0, last.1, last.2))
     }
 
-    /// Hands out the entries above version `after`, oldest first, until `visit` says stop.
+    /// Hands out the entries above version `after`, with which a commit ended, oldest first, until
+    /// `visit` says stop.
     pub(super) fn each_entry(
         &self,
         number: TreeNumber,
         after: Version,
         mut visit: impl FnMut(HistoryEntry) -> bool,
     ) -> Result<(), ReadError> {
-        let first = match self.segment_with(number, after + 1)? {
-            Some(segment) => segment.first_version,
-            None => after + 1,
-        };
-        let from = keys::versioned(number, first);
+        let from = keys::versioned(number, after + 1);
         for row in self.rocks.scan::<Segment>(HISTORY, &from, Direction::Forward) {
             let (key, segment) = row?;
             if keys::version_of(number, &key).is_none() {
                 break;
             }
             for change in entries_of(segment)? {
-                if change.version > after && !visit(change) {
+                if !visit(change) {
                     return Ok(());
                 }
             }

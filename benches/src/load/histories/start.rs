@@ -113,7 +113,7 @@ fn round(home: &Home, number: u32, is_cold: bool) -> anyhow::Result<(Times, Memo
         if is_cold {
             forget_pages(&home.database())?;
         }
-        if (number + turn) % 2 == 0 {
+        if (number + turn).is_multiple_of(2) {
             let began = Instant::now();
             let db = database::open(&home.database())?;
             times.open_ms = began.elapsed().as_secs_f64() * 1e3;
