@@ -192,6 +192,7 @@ pub fn router(api: Api) -> Router {
         .route("/app.js", get(page::script))
         .route("/app.css", get(page::style))
         .fallback(problem::no_route)
+        .layer(middleware::from_fn(problem::in_request))
         .layer(middleware::from_fn(page::security_headers))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(api.metrics.clone(), measured::measure))

@@ -13,6 +13,7 @@ mod init;
 mod logging;
 mod output;
 mod quarantine;
+mod refused;
 mod replay;
 mod serve;
 mod token;
@@ -22,9 +23,11 @@ mod verify;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use client::ClientArgs;
+use output::Output;
+use refused::Refused;
 
 /// The fleet brain: keeps the state of a fleet's devices, and what they are to do.
 #[derive(Debug, Parser)]
@@ -166,7 +169,11 @@ struct DataDir {
 
 /// Runs the command line: 0 is success, 1 a failure, 2 a wrong call.
 pub(crate) fn run() -> ExitCode {
-    let command = Cli::parse().command;
+    let matches = Cli::command().get_matches();
+    let command = match Cli::from_arg_matches(&matches) {
+        Ok(Cli { command }) => command,
+        Err(error) => error.format(&mut Cli::command()).exit(),
+    };
     if !matches!(command, Command::Serve(_) | Command::Dev(_)) {
         // Whoever reads only the beginning of a list has not made a mistake.
         sigpipe::reset();
@@ -200,7 +207,19 @@ pub(crate) fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("brain: {error:#}");
+            if let Some(refused) = error.downcast_ref::<Refused>()
+                && wants_json(&matches)
+            {
+                println!("{}", refused.problem());
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether the answer is for a program.
+fn wants_json(matches: &ArgMatches) -> bool {
+    let here = matches.try_get_one::<Output>("output").ok().flatten();
+    let below = matches.subcommand().is_some_and(|(_, below)| wants_json(below));
+    here == Some(&Output::Json) || below
 }

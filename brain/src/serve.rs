@@ -417,7 +417,7 @@ impl Running {
         let failed = async move {
             let failed = |health: &StoreHealth| matches!(health, StoreHealth::Failed { .. });
             match health.wait_for(failed).await.map(|health| health.clone()) {
-                Ok(StoreHealth::Failed { detail }) => detail,
+                Ok(StoreHealth::Failed { detail, .. }) => detail,
                 _ => std::future::pending().await,
             }
         };

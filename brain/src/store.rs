@@ -29,12 +29,12 @@ mod verify;
 mod written;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use actors::ports::{
-    CommitDone, DeadLetter, Evidence, LoadedTree, Origin, ReadError, Snapshot, TreeCommit,
-    TreeNumber, TreeRecord, TreeStore,
+    CommitDone, DeadLetter, Evidence, LoadedTree, Origin, ReadError, RecordDamage, Snapshot,
+    TreeCommit, TreeNumber, TreeRecord, TreeStore,
 };
 use protocol::history::{Entry, Genesis};
 use protocol::state::Version;
@@ -49,6 +49,7 @@ pub use hooks::HookCounts;
 pub use mark::write_mark;
 pub use registry::{ApiToken, DeviceRecord, EnrolmentRecord, RegistryChange};
 pub use replay::Replayed;
+pub(crate) use rocks::fault_of;
 pub use verify::{Damage, Verified, verify};
 
 use commit::Committer;
@@ -293,6 +294,7 @@ impl TreeStore for Store {
         if let Some(number) = self.tree_number(genesis.tree_id())? {
             return self.read_tree(number, Reach::Disk)?.ok_or_else(|| ReadError::Corrupt {
                 family: rocks::TREES,
+                damage: RecordDamage::Missing,
                 detail: format!("tree {number} is named but has no row"),
             });
         }

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use actors::ports::{CommitError, ReadError};
+use actors::ports::{CommitError, ReadError, StoreFault};
 use protocol::keys::Chain;
 use protocol::{DeviceId, PublicKey};
 use rocksdb::WriteBatch;
@@ -103,7 +103,8 @@ impl Store {
             let _ = done.send(result);
         });
         self.committer.registry(changes, done);
-        let gone = CommitError::Failed { detail: "the commit thread is gone".into() };
+        let (fault, detail) = (StoreFault::Stopped, "the commit thread is gone".into());
+        let gone = CommitError::Failed { fault, detail };
         wait.recv().unwrap_or(Err(gone))
     }
 

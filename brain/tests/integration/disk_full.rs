@@ -55,6 +55,9 @@ async fn a_full_disk_refuses_writes_keeps_reading_and_goes_on_when_there_is_room
         brain.call("PATCH", &desired, Some(&json!({ "a": 1 }))).expect("answers");
     assert_eq!((status, &problem["error"]["code"]), (507, &json!("DISK_FULL")), "{problem}");
     assert_eq!(problem["error"]["recoverable"], true);
+    assert_eq!(problem["error"]["source"]["layer"], "store", "{problem}");
+    let causes = problem["causes"].as_array().expect("causes");
+    assert_eq!(causes.last().map(|cause| &cause["layer"]), Some(&json!("hardware")), "{problem}");
     assert!(write(&mut device, 2).await.is_err(), "the device gets no acknowledgement");
     let code = device.ended.as_ref().map(|ended| ended.error.code);
     assert_eq!(code, Some(ErrorCode::DiskFull), "and is told why");
