@@ -42,6 +42,9 @@ pub struct Status {
     pub clock_error_ms: Option<i64>,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// What needs somebody, because it does not mend itself.
+    #[serde(default)]
+    pub alert: Option<String>,
     /// The root hash of the tree, as hexadecimal digits; only where it was asked for.
     pub root: Option<String>,
     /// How many leaves the tree has.
@@ -80,6 +83,7 @@ impl Board {
             sessions: 0,
             clock_error_ms: None,
             last_error: None,
+            alert: None,
             root: None,
             leaves: 0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
