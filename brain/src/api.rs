@@ -9,6 +9,7 @@ mod conflicts;
 mod constraints;
 mod dead_letters;
 mod devices;
+mod errors;
 mod etag;
 mod fleet;
 #[cfg(feature = "fuzzing")]
@@ -47,6 +48,7 @@ use crate::backup::Backups;
 use crate::clock::SystemClock;
 use crate::consistency::Findings;
 use crate::devices::Devices;
+use crate::errors::Errors;
 use crate::identity::Identity;
 use crate::link::{Accounts, Presence};
 use crate::metrics::Metrics;
@@ -103,6 +105,8 @@ pub struct Api {
     pub changes: ChangeFeed,
     /// Which trees are not what their histories come to.
     pub findings: Findings,
+    /// What the brain noticed by itself.
+    pub errors: Errors,
     /// Who makes backups.
     pub backups: Backups,
     /// The one-time code of the page, where one was given out.
@@ -166,6 +170,9 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(dead_letters::show, dead_letters::discard))
         .routes(routes!(dead_letters::replay))
         .routes(routes!(tree::crashes))
+        .routes(routes!(errors::list))
+        .routes(routes!(errors::show))
+        .routes(routes!(errors::events))
         .routes(routes!(health::metrics))
         .split_for_parts();
     #[cfg(feature = "chaos")]

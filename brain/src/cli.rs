@@ -7,6 +7,7 @@ mod conflict;
 mod constraint;
 mod dev;
 mod device;
+mod error;
 mod fleet;
 mod group;
 mod init;
@@ -74,6 +75,13 @@ enum Command {
         client: ClientArgs,
         #[command(flatten)]
         args: tree::CrashesArgs,
+    },
+    /// See the errors that the brain noticed and nobody asked for
+    Error {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(subcommand)]
+        command: error::ErrorCommand,
     },
     /// See and release what failed too often: actors, and messages that killed theirs
     Quarantine {
@@ -186,6 +194,7 @@ pub(crate) fn run() -> ExitCode {
         Command::EnrollToken { client, command } => token::run(&client, command),
         Command::Tree { client, view, command } => tree::tree(&client, command, &view),
         Command::Crashes { client, args } => tree::crashes(&client, &args),
+        Command::Error { client, command } => error::run(&client, command),
         Command::Quarantine { client, command } => quarantine::run(&client, command),
         Command::Verify(args) => verify::run(&args),
         Command::Backup { command } => backup::run(command),

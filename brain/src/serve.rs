@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actors::device::{BrainAuthor, Clock};
+use actors::ports::Evidence;
 use actors::supervise::{
     Child, ChildPolicy, CrashJournal, CrashSink, Env, JournalError, JournalLimits, Root, RootError,
     Supervisor,
@@ -24,6 +25,7 @@ use crate::conflicts::{ConflictKeeper, Conflicts};
 use crate::consistency::{ConsistencyArgs, ConsistencyKeeper, Findings};
 use crate::devices::Devices;
 use crate::enrolment::{Enrolment, EnrolmentArgs};
+use crate::errors::{ErrorWatch, ErrorWatchArgs, Errors};
 use crate::files::{self, Readers};
 use crate::identity::{Identity, IdentityError};
 use crate::link::{Accounts, Connections, DeviceListener, Drain, Ingress, ListenerArgs, Presence};
@@ -251,7 +253,11 @@ pub async fn start(
     sources.observe(&meters);
     let changes = ChangeFeed::default();
     store.add_hook(Arc::new(changes.clone())).map_err(OpenError::Thread)?;
-    let findings = Findings::default();
+    let (findings, errors) = (Findings::default(), Errors::default());
+    let of_evidence = errors.clone();
+    store.on_evidence(move |Evidence { device, at_ms, error, .. }| {
+        of_evidence.happened(error, Some(device.to_string()), *at_ms);
+    });
     let login = Arc::new(LoginCode::default());
     let settings = Live::new(config.clone());
     let backups = Backups::new(data, store.clone(), Arc::new(identity.clone()), settings.clone());
@@ -272,6 +278,7 @@ pub async fn start(
         presence: presence.clone(),
         changes,
         findings: findings.clone(),
+        errors: errors.clone(),
         backups: backups.clone(),
         login: login.clone(),
     };
@@ -313,6 +320,13 @@ pub async fn start(
         certificates: config.api_tls.then_some(certificates),
         routes,
     };
+    let error_watch = ErrorWatchArgs {
+        store: store.clone(),
+        findings: findings.clone(),
+        tree: env.tree.clone(),
+        errors,
+        clock: shared_clock.clone(),
+    };
     let consistency = ConsistencyArgs {
         store: store.clone(),
         settings: settings.clone(),
@@ -351,6 +365,7 @@ pub async fn start(
             .child(node::<ResidencyKeeper>("residency", rules.part, residency))
             .child(node::<keepers::KeyWatch>("keys", rules.part, keys))
             .child(node::<ConsistencyKeeper>("consistency", rules.part, consistency))
+            .child(node::<ErrorWatch>("errors", rules.part, error_watch))
             .child(node::<RetentionKeeper>("retention", rules.part, retention))
             .child(node::<BackupKeeper>("backup", rules.part, backup))
             .child(node::<keepers::StoreWatch>("store", rules.part, store.clone()))

@@ -44,6 +44,10 @@ fn layers(causes: &Value) -> Vec<&str> {
     causes.filter_map(|cause| cause["layer"].as_str()).collect()
 }
 
+/// Method, path and body of a request; the status that it is answered with; and the error's code,
+/// layer, component and operation.
+type Asked = (&'static str, String, Option<Value>, u16, [&'static str; 4]);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_error_says_where_it_arose() {
     let brain = brain();
@@ -71,7 +75,7 @@ async fn every_error_says_where_it_arose() {
         state
     };
     let (own, other) = (format!("/api/v1/devices/{id}"), format!("/api/v1/devices/{nobody}"));
-    let table: Vec<(&str, String, Option<Value>, u16, [&str; 4])> = vec![
+    let table: Vec<Asked> = vec![
         (
             "GET",
             "/api/v1/devices/xyz".into(),
@@ -199,6 +203,45 @@ async fn every_error_says_where_it_arose() {
     assert_eq!(problem["error"]["code"], "UNAUTHENTICATED");
     let place = json!({ "layer": "api", "component": "auth", "operation": "check token" });
     assert_eq!(problem["error"]["source"], place);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_brain_finds_by_itself_is_one_error_with_its_subject_until_it_passes() {
+    let mut brain = brain();
+    let mut device = device(&brain).await;
+    let id = device.membership.device;
+    device.connect().await.expect("connects");
+    device.write("reported/count", count(1)).expect("valid");
+    device.offer().await.expect("offers");
+    device.run_until(|device| device.stored() == 1, SOON).await.expect("stored");
+    drop(device);
+    brain.stop().expect("stops");
+    damage(brain.data(), "history");
+    brain.restart().expect("starts");
+    brain.wait_ready().expect("ready");
+    let noticed = wait(&brain, "the damage is noticed", |brain| {
+        let errors = brain.get("/api/v1/errors?status=open").ok()?;
+        errors.as_array()?.iter().find(|error| error["code"] == "CORRUPT").cloned()
+    });
+    assert_eq!(noticed["subject"], json!(id), "{noticed}");
+    let place = json!({ "layer": "store", "component": "consistency",
+        "operation": "compare with history" });
+    assert_eq!(noticed["source"], place);
+    let one = format!("/api/v1/errors/{}", noticed["id"]);
+    let later = wait(&brain, "another look", |brain| {
+        let report = brain.get("/api/v1/consistency").ok()?;
+        (report["rounds"].as_u64() >= Some(3)).then(|| brain.get(&one).expect("the error"))
+    });
+    assert_eq!(later, noticed, "what lasts is noticed once");
+    let (status, problem) = brain.call("GET", "/api/v1/errors/99", None).expect("answers");
+    assert_eq!(status, 404);
+    check(&problem);
+    let listed = printed(&brain, &["error", "list", "--subject", &id.to_string()]);
+    assert_eq!(listed, json!([noticed]));
+    let number = noticed["id"].to_string();
+    let shown = command(&brain, &["error", "show", &number]).output().expect("runs");
+    let said = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(said.contains("(CORRUPT)") && said.contains("open, noticed 1 times"), "{said}");
 }
 
 /// Flips a bit of the first record of a family, as a disk does.
