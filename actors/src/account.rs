@@ -207,6 +207,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ports::StoreFault;
 
     /// What happens to a link's entries.
     #[derive(Debug, Clone)]
@@ -218,7 +219,7 @@ mod tests {
     }
 
     fn event() -> impl Strategy<Value = Event> {
-        let failed = || CommitError::Failed { detail: "x".into() };
+        let failed = || CommitError::Failed { fault: StoreFault::Disk, detail: "x".into() };
         let full = CommitError::DiskFull { available_bytes: 1, reserve_bytes: 2 };
         let fails = prop_oneof![
             4 => Just(None),

@@ -25,13 +25,14 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::error::Cause;
 use protocol::history::LogId;
 use protocol::trace::{EntryTrace, TraceContext};
 use protocol::{ErrorCode, ErrorSource, Layer, SyncError};
 use tracing::Span;
 
 use crate::account::Reason;
-use crate::ports::{CommitError, LinkEvent};
+use crate::ports::{CommitError, LinkEvent, ReadError};
 use crate::supervise::{Condemned, Context, Digest, Node, NodeError};
 use crate::trace::Spans;
 use crate::traced_span;
@@ -386,6 +387,18 @@ impl<W: Whose> TreeActor<W> {
     fn twin_mut(&mut self) -> &mut Twin {
         self.twin.as_mut().expect("loading is the first message of every incarnation")
     }
+}
+
+/// The error of a change whose commit failed.
+fn not_stored(failed: &CommitError, operation: &str) -> SyncError {
+    let text = "the change is not stored";
+    failed.to_sync_error().within(Cause::new(Layer::Brain, "device", operation, text))
+}
+
+/// The error of a history that could not be read.
+fn not_read(failed: &ReadError, operation: &str) -> SyncError {
+    let text = "the history cannot be read";
+    failed.to_sync_error().within(Cause::new(Layer::Brain, "device", operation, text))
 }
 
 fn error(code: ErrorCode, operation: &str, message: impl Into<String>) -> SyncError {

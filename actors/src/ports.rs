@@ -3,6 +3,8 @@
 //! Shells implement these over RocksDB and sockets, tests over memory. The record types are what
 //! crosses the border, so that the actors never see a database key.
 
+mod failure;
+
 use std::collections::BTreeMap;
 
 use protocol::conflict::{Conflict, Resolution};
@@ -13,14 +15,13 @@ use protocol::history::{
 use protocol::state::{Path, State, StateSource, Version, VersionedState};
 use protocol::trace::EntryTrace;
 use protocol::wire::{Batch, LogPosition};
-use protocol::{
-    ConflictId, DeviceId, EntryId, ErrorCode, ErrorSource, Layer, PublicKey, Signature, SyncError,
-    TreeId,
-};
+use protocol::{ConflictId, DeviceId, EntryId, PublicKey, Signature, SyncError, TreeId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::trace::Spans;
+
+pub use failure::{CommitError, ReadError, RecordDamage, StoreFault, disk_full};
 
 /// A store's own short name of a tree.
 pub type TreeNumber = u64;
@@ -287,85 +288,6 @@ impl TreeCommit {
         self.conflicts.extend(later.conflicts);
         self.prune = later.prune.or(self.prune);
         self
-    }
-}
-
-/// Why a commit did not happen.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CommitError {
-    /// Too little disk space is left; reads go on and writes are taken again when there is more.
-    #[error("{available_bytes} bytes of disk are left, {reserve_bytes} are kept free")]
-    DiskFull {
-        /// What is left.
-        available_bytes: u64,
-        /// What is kept.
-        reserve_bytes: u64,
-    },
-    /// An earlier commit of the same loading failed: load again.
-    #[error("an earlier commit of this tree failed")]
-    Superseded,
-    /// The tree's device or group was retired: nothing is written for it any more.
-    #[error("whose tree this was is retired")]
-    Retired,
-    /// The database failed; the process is about to end.
-    #[error("the database failed: {detail}")]
-    Failed {
-        /// What it said.
-        detail: String,
-    },
-}
-
-impl CommitError {
-    /// The error as peers and clients see it.
-    pub fn to_sync_error(&self) -> SyncError {
-        let code = match self {
-            Self::DiskFull { .. } => ErrorCode::DiskFull,
-            Self::Superseded => ErrorCode::Overloaded,
-            Self::Retired => ErrorCode::Retired,
-            Self::Failed { .. } => ErrorCode::StoreFailed,
-        };
-        SyncError::new(code, ErrorSource::new(Layer::Store, "commit", "write"), self.to_string())
-    }
-}
-
-/// Why stored data could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// A record is damaged.
-    #[error("damaged record in {family}: {detail}")]
-    Corrupt {
-        /// Which kind of record.
-        family: &'static str,
-        /// Its key and what is wrong.
-        detail: String,
-    },
-    /// It is of a time before the history begins, which was pruned.
-    #[error(
-        "the history begins with version {version}, of {at_ms} ms; what came before was pruned"
-    )]
-    Pruned {
-        /// The oldest version that is kept.
-        version: Version,
-        /// When it was committed, in milliseconds since the Unix epoch.
-        at_ms: u64,
-    },
-    /// The database failed.
-    #[error("the database failed: {detail}")]
-    Failed {
-        /// What it said.
-        detail: String,
-    },
-}
-
-impl ReadError {
-    /// The error as peers and clients see it.
-    pub fn to_sync_error(&self) -> SyncError {
-        let code = match self {
-            Self::Corrupt { .. } => ErrorCode::Corrupt,
-            Self::Pruned { .. } => ErrorCode::HistoryPruned,
-            Self::Failed { .. } => ErrorCode::StoreFailed,
-        };
-        SyncError::new(code, ErrorSource::new(Layer::Store, "read", "get"), self.to_string())
     }
 }
 

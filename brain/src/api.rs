@@ -9,6 +9,7 @@ mod conflicts;
 mod constraints;
 mod dead_letters;
 mod devices;
+mod errors;
 mod etag;
 mod fleet;
 #[cfg(feature = "fuzzing")]
@@ -48,6 +49,7 @@ use crate::backup::Backups;
 use crate::clock::SystemClock;
 use crate::consistency::Findings;
 use crate::devices::Devices;
+use crate::errors::Errors;
 use crate::identity::Identity;
 use crate::link::{Accounts, Presence};
 use crate::metrics::Metrics;
@@ -105,6 +107,8 @@ pub struct Api {
     pub changes: ChangeFeed,
     /// Which trees are not what their histories come to.
     pub findings: Findings,
+    /// What the brain noticed by itself.
+    pub errors: Errors,
     /// Who makes backups.
     pub backups: Backups,
     /// The one-time code of the page, where one was given out.
@@ -168,6 +172,9 @@ pub fn router(api: Api) -> Router {
         .routes(routes!(dead_letters::show, dead_letters::discard))
         .routes(routes!(dead_letters::replay))
         .routes(routes!(tree::crashes))
+        .routes(routes!(errors::list))
+        .routes(routes!(errors::show))
+        .routes(routes!(errors::events))
         .routes(routes!(health::metrics))
         .split_for_parts();
     #[cfg(feature = "chaos")]
@@ -194,6 +201,7 @@ pub fn router(api: Api) -> Router {
         .route("/app.js", get(page::script))
         .route("/app.css", get(page::style))
         .fallback(problem::no_route)
+        .layer(middleware::from_fn(problem::in_request))
         .layer(middleware::from_fn(page::security_headers))
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(api.metrics.clone(), measured::measure))

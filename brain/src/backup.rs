@@ -22,12 +22,14 @@ mod restore;
 use std::io;
 use std::path::PathBuf;
 
-use protocol::{BrainId, FleetId};
+use actors::ports::disk_full;
+use protocol::error::Cause;
+use protocol::{BrainId, ErrorCode, ErrorSource, FleetId, Layer, SyncError};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::identity::IdentityError;
-use crate::store::OpenError;
+use crate::store::{OpenError, fault_of};
 
 pub use create::Backups;
 pub use folder::BackupFile;
@@ -181,6 +183,44 @@ pub enum BackupError {
 }
 
 impl BackupError {
+    /// The error as clients see it: without the files that it is about.
+    pub fn to_sync_error(&self) -> SyncError {
+        let error = |code, text: String| {
+            SyncError::new(code, ErrorSource::new(Layer::Brain, "backup", "back up"), text)
+        };
+        let making = |text| Cause::new(Layer::Brain, "backup", "back up", text);
+        match self {
+            Self::NoRecipients | Self::BadRecipient { .. } => {
+                error(ErrorCode::BadRequest, self.to_string())
+            }
+            Self::Busy => error(ErrorCode::Overloaded, self.to_string()),
+            Self::NotFound { .. } => error(ErrorCode::NotFound, self.to_string()),
+            Self::NoRoom { available_bytes, needed_bytes, .. } => {
+                let text = format!("{available_bytes} bytes are left, {needed_bytes} are needed");
+                error(ErrorCode::DiskFull, text).because(disk_full())
+            }
+            Self::File { source, .. } => {
+                let cause = source.kind().to_string();
+                error(ErrorCode::StoreFailed, "a file of the backup cannot be used".to_owned())
+                    .because(Cause::new(Layer::Hardware, "disk", "use file", cause))
+            }
+            Self::Checkpoint(source) => {
+                error(ErrorCode::StoreFailed, "the database cannot be copied".to_owned())
+                    .because(fault_of(source).cause("copy"))
+            }
+            Self::Read(source) => source.to_sync_error().within(making("the backup is not made")),
+            Self::BadKey { .. }
+            | Self::Encrypted { .. }
+            | Self::Damaged { .. }
+            | Self::NotIntact { .. }
+            | Self::NotEmpty { .. }
+            | Self::Identity(_)
+            | Self::Open(_) => {
+                error(ErrorCode::StoreFailed, "the backup cannot be used".to_owned())
+            }
+        }
+    }
+
     fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { path, source }

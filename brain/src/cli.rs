@@ -7,12 +7,14 @@ mod conflict;
 mod constraint;
 mod dev;
 mod device;
+mod error;
 mod fleet;
 mod group;
 mod init;
 mod logging;
 mod output;
 mod quarantine;
+mod refused;
 mod replay;
 mod retire;
 mod serve;
@@ -23,9 +25,11 @@ mod verify;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use client::ClientArgs;
+use output::Output;
+use refused::Refused;
 
 /// The fleet brain: keeps the state of a fleet's devices, and what they are to do.
 #[derive(Debug, Parser)]
@@ -72,6 +76,13 @@ enum Command {
         client: ClientArgs,
         #[command(flatten)]
         args: tree::CrashesArgs,
+    },
+    /// See the errors that the brain noticed and nobody asked for
+    Error {
+        #[command(flatten)]
+        client: ClientArgs,
+        #[command(subcommand)]
+        command: error::ErrorCommand,
     },
     /// See and release what failed too often: actors, and messages that killed theirs
     Quarantine {
@@ -167,7 +178,11 @@ struct DataDir {
 
 /// Runs the command line: 0 is success, 1 a failure, 2 a wrong call.
 pub(crate) fn run() -> ExitCode {
-    let command = Cli::parse().command;
+    let matches = Cli::command().get_matches();
+    let command = match Cli::from_arg_matches(&matches) {
+        Ok(Cli { command }) => command,
+        Err(error) => error.format(&mut Cli::command()).exit(),
+    };
     if !matches!(command, Command::Serve(_) | Command::Dev(_)) {
         // Whoever reads only the beginning of a list has not made a mistake.
         sigpipe::reset();
@@ -180,6 +195,7 @@ pub(crate) fn run() -> ExitCode {
         Command::EnrollToken { client, command } => token::run(&client, command),
         Command::Tree { client, view, command } => tree::tree(&client, command, &view),
         Command::Crashes { client, args } => tree::crashes(&client, &args),
+        Command::Error { client, command } => error::run(&client, command),
         Command::Quarantine { client, command } => quarantine::run(&client, command),
         Command::Verify(args) => verify::run(&args),
         Command::Backup { command } => backup::run(command),
@@ -201,7 +217,19 @@ pub(crate) fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("brain: {error:#}");
+            if let Some(refused) = error.downcast_ref::<Refused>()
+                && wants_json(&matches)
+            {
+                println!("{}", refused.problem());
+            }
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether the answer is for a program.
+fn wants_json(matches: &ArgMatches) -> bool {
+    let here = matches.try_get_one::<Output>("output").ok().flatten();
+    let below = matches.subcommand().is_some_and(|(_, below)| wants_json(below));
+    here == Some(&Output::Json) || below
 }

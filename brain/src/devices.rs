@@ -14,6 +14,7 @@ use actors::supervise::{
     Address, AskError, Child, ChildPolicy, DynamicSupervisor, SetPolicy, StartChildError,
     Supervisor, TreeView,
 };
+use protocol::error::Cause;
 use protocol::{DeviceId, ErrorCode, ErrorSource, FleetId, Layer, SyncError};
 
 use crate::config::Supervision;
@@ -83,7 +84,11 @@ impl TwinError {
             Self::Unknown { device } => not_found(&format!("device {device}")),
             Self::UnknownGroup { name } => not_found(&format!("group {name:?}")),
             Self::Retired { tombstone } => tombstone.to_sync_error(),
-            Self::Read(error) => error.to_sync_error(),
+            Self::Read(error) => {
+                let text = "the device's record cannot be read";
+                let cause = Cause::new(Layer::Brain, "devices", "reach twin", text);
+                error.to_sync_error().within(cause)
+            }
             Self::Start(_) | Self::Ask(_) => {
                 let text = protocol::session::with_causes(self);
                 SyncError::new(ErrorCode::Overloaded, origin, text)

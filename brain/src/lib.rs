@@ -14,6 +14,7 @@ pub mod conflicts;
 pub mod consistency;
 pub mod devices;
 pub mod enrolment;
+pub mod errors;
 #[cfg(any(test, feature = "failpoints"))]
 pub mod failpoints;
 mod files;

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actors::device::{BrainAuthor, Clock};
+use actors::ports::Evidence;
 use actors::supervise::{
     Child, ChildPolicy, CrashJournal, CrashSink, Env, JournalError, JournalLimits, Root, RootError,
     Supervisor,
@@ -24,6 +25,7 @@ use crate::conflicts::{ConflictKeeper, Conflicts};
 use crate::consistency::{ConsistencyArgs, ConsistencyKeeper, Findings};
 use crate::devices::Devices;
 use crate::enrolment::{Enrolment, EnrolmentArgs};
+use crate::errors::{ErrorWatch, ErrorWatchArgs, Errors};
 use crate::files::{self, Readers};
 use crate::identity::{Identity, IdentityError};
 use crate::link::{Accounts, Connections, DeviceListener, Drain, Ingress, ListenerArgs, Presence};
@@ -253,8 +255,12 @@ pub async fn start(
     sources.observe(&meters);
     let changes = ChangeFeed::default();
     store.add_hook(Arc::new(changes.clone())).map_err(OpenError::Thread)?;
-    let findings = Findings::default();
+    let (findings, errors) = (Findings::default(), Errors::default());
     let removed_findings = findings.clone();
+    let of_evidence = errors.clone();
+    store.on_evidence(move |Evidence { device, at_ms, error, .. }| {
+        of_evidence.happened(error, Some(device.to_string()), *at_ms);
+    });
     let login = Arc::new(LoginCode::default());
     let settings = Live::new(config.clone());
     let backups = Backups::new(data, store.clone(), Arc::new(identity.clone()), settings.clone());
@@ -275,6 +281,7 @@ pub async fn start(
         presence: presence.clone(),
         changes,
         findings: findings.clone(),
+        errors: errors.clone(),
         backups: backups.clone(),
         login: login.clone(),
     };
@@ -315,6 +322,13 @@ pub async fn start(
         socket: api_socket,
         certificates: config.api_tls.then_some(certificates),
         routes,
+    };
+    let error_watch = ErrorWatchArgs {
+        store: store.clone(),
+        findings: findings.clone(),
+        tree: env.tree.clone(),
+        errors,
+        clock: shared_clock.clone(),
     };
     let consistency = ConsistencyArgs {
         store: store.clone(),
@@ -359,6 +373,7 @@ pub async fn start(
             .child(node::<ResidencyKeeper>("residency", rules.part, residency))
             .child(node::<keepers::KeyWatch>("keys", rules.part, keys))
             .child(node::<ConsistencyKeeper>("consistency", rules.part, consistency))
+            .child(node::<ErrorWatch>("errors", rules.part, error_watch))
             .child(node::<RetentionKeeper>("retention", rules.part, retention))
             .child(node::<RemovalKeeper>("removal", rules.part, removal))
             .child(node::<BackupKeeper>("backup", rules.part, backup))
@@ -426,7 +441,7 @@ impl Running {
         let failed = async move {
             let failed = |health: &StoreHealth| matches!(health, StoreHealth::Failed { .. });
             match health.wait_for(failed).await.map(|health| health.clone()) {
-                Ok(StoreHealth::Failed { detail }) => detail,
+                Ok(StoreHealth::Failed { detail, .. }) => detail,
                 _ => std::future::pending().await,
             }
         };

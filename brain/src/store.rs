@@ -31,12 +31,12 @@ mod verify;
 mod written;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use actors::ports::{
-    CommitDone, DeadLetter, Evidence, LoadedTree, Origin, ReadError, Snapshot, TreeCommit,
-    TreeNumber, TreeRecord, TreeStore,
+    CommitDone, DeadLetter, Evidence, LoadedTree, Origin, ReadError, RecordDamage, Snapshot,
+    TreeCommit, TreeNumber, TreeRecord, TreeStore,
 };
 use protocol::history::{Entry, Genesis};
 use protocol::state::Version;
@@ -52,6 +52,7 @@ pub use mark::write_mark;
 pub use registry::{ApiToken, BurialError, DeviceRecord, EnrolmentRecord, RegistryChange};
 pub use removal::{RemovalError, RemovalStep};
 pub use replay::Replayed;
+pub(crate) use rocks::fault_of;
 pub use tombstones::{Burial, FormerDevice, Tombstone};
 pub use verify::{Damage, Verified, verify};
 
@@ -171,6 +172,8 @@ pub enum OpenError {
     Thread(#[source] std::io::Error),
 }
 
+type OnEvidence = Box<dyn Fn(&Evidence) + Send + Sync>;
+
 /// The store, open. Cheap to clone; the database closes with the last clone.
 #[derive(Clone)]
 pub struct Store {
@@ -178,6 +181,7 @@ pub struct Store {
     committer: Arc<Committer>,
     states: Arc<cache::StateCache>,
     hooks: Arc<hooks::Hooks>,
+    on_evidence: Arc<OnceLock<OnEvidence>>,
     generations: Arc<AtomicU64>,
     tree_numbers: Arc<AtomicU64>,
 }
@@ -210,6 +214,7 @@ impl Store {
             rocks,
             committer: Arc::new(committer),
             hooks,
+            on_evidence: Arc::default(),
             states: Arc::new(cache::StateCache::new(config.state_cache_bytes)),
             generations: Arc::new(AtomicU64::new(1)),
             tree_numbers: Arc::new(AtomicU64::new(last_tree + 1)),
@@ -230,6 +235,13 @@ impl Store {
     /// on the store's thread and must not block.
     pub fn on_sync(&self, tell: impl Fn(SyncReport) + Send + Sync + 'static) {
         self.committer.on_sync(Box::new(tell));
+    }
+
+    /// Has `tell` told of all evidence that is to be kept from now on, unless somebody is told
+    /// already. It must not block.
+    pub fn on_evidence(&self, tell: impl Fn(&Evidence) + Send + Sync + 'static) {
+        // Whoever asked first is told.
+        let _ = self.on_evidence.set(Box::new(tell));
     }
 
     /// Hits and misses of the cache of states since the start.
@@ -297,6 +309,7 @@ impl TreeStore for Store {
         if let Some(number) = self.tree_number(genesis.tree_id())? {
             return self.read_tree(number, Reach::Disk)?.ok_or_else(|| ReadError::Corrupt {
                 family: rocks::TREES,
+                damage: RecordDamage::Missing,
                 detail: format!("tree {number} is named but has no row"),
             });
         }
@@ -338,6 +351,9 @@ impl TreeStore for Store {
     }
 
     fn keep_evidence(&self, evidence: Evidence) {
+        if let Some(tell) = self.on_evidence.get() {
+            tell(&evidence);
+        }
         self.committer.evidence(evidence);
     }
 }

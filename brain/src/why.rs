@@ -3,11 +3,14 @@
 //! Everything here is looked up when it is asked for: the entry that set the value, what it took
 //! the place of, the sides of a conflict, and what a device has made of what is desired.
 
+mod causes;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use actors::ports::{ReadError, TreeNumber, TreeRecord};
 use protocol::clock::ClockQuality;
 use protocol::conflict::Contender;
+use protocol::error::Cause;
 use protocol::history::Tree;
 use protocol::state::{Path, StateSource, Value, Version};
 use protocol::{ConflictId, EntryId, PublicKey};
@@ -36,6 +39,10 @@ pub struct Why {
     pub conflict: Option<Disagreement>,
     /// For a leaf below `desired/`: what the device has made of it.
     pub device: Option<DeviceSide>,
+    /// For a leaf that tells of a failure: how that came about, from here down to the hardware.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    pub causes: Vec<Cause>,
 }
 
 /// A change of the leaf.
@@ -126,6 +133,10 @@ pub enum Hold {
     ApplyError {
         /// What it said.
         message: String,
+        /// How that came about, from here down to the hardware, as far as the device tells it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[schema(value_type = Vec<Object>)]
+        causes: Vec<Cause>,
     },
     /// A constraint does not allow it.
     Constraint {
@@ -178,6 +189,7 @@ pub fn why(
             before: None,
             conflict: None,
             device: None,
+            causes: Vec::new(),
         }));
     };
     let find = |contender: Contender<'_>| {
@@ -225,6 +237,11 @@ pub fn why(
         before: before.map(|before| Change::of(before, path)),
         conflict,
         device,
+        causes: shown
+            .value
+            .as_deref()
+            .map(|value| causes::of_leaf(path, value))
+            .unwrap_or_default(),
     }))
 }
 
@@ -305,7 +322,9 @@ fn device_side(
         if let Some(message) = value("reported/apply_errors").filter(|_| !is_held) {
             let message =
                 message.as_str().map_or_else(|| message.to_json().to_string(), str::to_owned);
-            held_by.push(Hold::ApplyError { message });
+            let told = value("reported/apply_causes");
+            let causes = told.map(|told| causes::of_apply_error(&told)).unwrap_or_default();
+            held_by.push(Hold::ApplyError { message, causes });
         }
         if let Some(path) = at("desired")
             && tree.decision(&path).is_some_and(|shown| shown.waits_for_a_person())

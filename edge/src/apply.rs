@@ -10,11 +10,12 @@
 //! | `hooks/<name>` | runs the program of that name |
 //!
 //! What was applied is reported under `reported/applied/`, what failed under
-//! `reported/apply_errors/`. What was applied is looked at again and again: where it does not hold any
+//! `reported/apply_errors/`, and how that came about under `reported/apply_causes/`. What was applied is looked at again and again: where it does not hold any
 //! more, because somebody changed it by hand, it is applied anew, and `reported/drift/` says when.
 
 mod hook;
 mod plan;
+mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ use url::Url;
 pub use hook::HookError;
 pub use plan::{Step, applied_before, outcome, plan, stale_reports};
 use plan::{drifts, held_back, lifted, never_holds, plan_again};
+pub use report::Failure;
 
 use crate::clock::Clock;
 use crate::enrolment::{ServerError, parse_server};
@@ -201,10 +203,12 @@ impl Apply {
                 changes.extend(held_back(&step, constraint));
                 continue;
             }
-            let result = self.apply(&step).await.map_err(|error| with_causes(&error));
+            let result = self.apply(&step).await.map_err(|error| Failure::of(&error, &step.path));
             match &result {
                 Ok(()) => tracing::info!(path = step.path, "applied"),
-                Err(error) => tracing::warn!(path = step.path, error, "not applied"),
+                Err(failure) => {
+                    tracing::warn!(path = step.path, error = failure.text, "not applied")
+                }
             }
             if !again.contains(&step.path) {
                 // Another value may hold.

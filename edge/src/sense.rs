@@ -4,6 +4,7 @@
 //! goes to [`track`](crate::track) as one draft. Sensors that a board lacks are named once.
 
 mod detector;
+mod faults;
 mod readings;
 mod settings;
 
@@ -310,6 +311,7 @@ fn read(
             usage.faults
         }
     };
+    sample.add(&faults::path_of(group), faults::report(group, &faults), Band::Exact);
     (sample.into_readings(), faults)
 }
 

@@ -45,6 +45,9 @@ pub struct Status {
     /// What the brain said when it retired this device; none where it has not.
     #[serde(default)]
     pub retired: Option<String>,
+    /// What needs somebody, because it does not mend itself.
+    #[serde(default)]
+    pub alert: Option<String>,
     /// The root hash of the tree, as hexadecimal digits; only where it was asked for.
     pub root: Option<String>,
     /// How many leaves the tree has.
@@ -84,6 +87,7 @@ impl Board {
             clock_error_ms: None,
             last_error: None,
             retired: None,
+            alert: None,
             root: None,
             leaves: 0,
             version: env!("CARGO_PKG_VERSION").to_owned(),

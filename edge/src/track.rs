@@ -11,7 +11,6 @@ mod cut;
 mod keeper;
 mod mend;
 mod queue;
-mod refusal;
 mod replica;
 mod traces;
 
@@ -33,7 +32,6 @@ use protocol::{EntryId, FleetId, PublicKey, TreeId};
 pub use account::QueueAccount;
 pub use checkpoint::Merged;
 pub use keeper::Track;
-pub use refusal::{End, Resolution, resolve};
 pub use replica::{Ingested, Limits, Measured, PROVISIONAL_FLEET, Replica, genesis};
 
 use crate::clock::Clock;

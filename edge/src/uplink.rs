@@ -10,6 +10,7 @@ mod calling;
 mod choice;
 mod dial;
 mod enrol;
+mod schedule;
 mod session;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ pub use backoff::Backoff;
 pub use choice::ServerChoice;
 pub use dial::DialError;
 pub use enrol::{EnrolError, enrol};
+pub use schedule::{Next, Schedule};
 
 use crate::clock::Clock;
 use crate::config::Secret;

@@ -107,6 +107,22 @@ impl Fault {
         }
     }
 
+    /// What kind of fault it is, without what changes from one read to the next.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Fault::Denied => "not permitted",
+            Fault::NoData => "driver has no data",
+            Fault::Io { .. } => "kernel gave an error",
+            Fault::Broken => "driver reports a broken sensor",
+            Fault::TooLong { .. } => "longer than any file of its kind",
+            Fault::NotText => "not text",
+            Fault::Malformed { .. } => "not of the documented form",
+            Fault::FieldAbsent { .. } => "a field is absent",
+            Fault::OutOfRange { .. } => "not a possible measurement",
+            Fault::Contradiction { .. } => "more is available than there is",
+        }
+    }
+
     pub(crate) fn malformed(expected: &'static str, raw: &str) -> Fault {
         /// Enough to recognise the text, and little enough for a log line.
         const RAW_CHARS_MAX: usize = 48;

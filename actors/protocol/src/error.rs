@@ -4,13 +4,18 @@
 //! answer, a command line) it becomes a [`SyncError`]: a code from a closed list, a message for
 //! people, where it arose, and whether trying again can help.
 
+mod action;
 mod analysis;
+mod cause;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use action::{LogEnd, RecoveryAction};
 pub use analysis::{ErrorAnalysis, ErrorClass, Impact, RecoveryOption, Scope};
+use cause::Trail;
+pub use cause::{Cause, ParseCauseError};
 
 /// An error as peers and API clients see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -25,12 +30,16 @@ pub struct SyncError {
     pub origin: ErrorSource,
     /// Whether the same request may succeed later, unchanged.
     pub recoverable: bool,
+    /// What other places know of it.
+    #[serde(skip)]
+    trail: Option<Box<Trail>>,
 }
 
 impl SyncError {
     /// An error of `code` with the code's usual recoverability.
     pub fn new(code: ErrorCode, origin: ErrorSource, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), origin, recoverable: code.recoverable() }
+        let (message, recoverable) = (message.into(), code.recoverable());
+        Self { code, message, origin, recoverable, trail: None }
     }
 }
 
@@ -68,6 +77,35 @@ pub enum Layer {
     Brain,
     /// REST, page and command line.
     Api,
+}
+
+impl Layer {
+    /// Every layer, from the metal up.
+    pub const ALL: &[Layer] =
+        &[Self::Hardware, Self::Edge, Self::Protocol, Self::Store, Self::Brain, Self::Api];
+
+    /// The name in answers and reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hardware => "hardware",
+            Self::Edge => "edge",
+            Self::Protocol => "protocol",
+            Self::Store => "store",
+            Self::Brain => "brain",
+            Self::Api => "api",
+        }
+    }
+
+    /// The layer of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|layer| layer.as_str() == name)
+    }
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 macro_rules! error_codes {

@@ -32,8 +32,8 @@ pub mod trace;
 pub mod wire;
 
 pub use error::{
-    ErrorAnalysis, ErrorClass, ErrorCode, ErrorSource, Impact, Layer, RecoveryOption, Scope,
-    SyncError,
+    ErrorAnalysis, ErrorClass, ErrorCode, ErrorSource, Impact, Layer, RecoveryAction,
+    RecoveryOption, Scope, SyncError,
 };
 pub use id::{
     BrainId, ConflictId, DeviceId, EntryId, FleetId, PublicKey, Signature, SiteId, TreeId,

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actors::ports::{
-    CommitDone, CommitError, DeadLetter, Evidence, LoadedTree, ReadError, Snapshot, TreeCommit,
-    TreeNumber, TreeRecord, TreeStore,
+    CommitDone, CommitError, DeadLetter, Evidence, LoadedTree, ReadError, Snapshot, StoreFault,
+    TreeCommit, TreeNumber, TreeRecord, TreeStore,
 };
 use protocol::history::{Entry, Genesis};
 use protocol::state::Version;
@@ -222,7 +222,7 @@ impl Inner {
 
     fn commit(&mut self, commit: &TreeCommit) -> Result<(), CommitError> {
         if let Some(detail) = self.broken.clone() {
-            return Err(CommitError::Failed { detail });
+            return Err(CommitError::Failed { fault: StoreFault::Disk, detail });
         }
         if self.is_superseded(commit) {
             return Err(CommitError::Superseded);
@@ -254,7 +254,8 @@ impl Inner {
         if let Some(left) = self.loads_to_fail.checked_sub(1) {
             self.loads_to_fail = left;
             self.fired.count("loads_failed");
-            return Err(ReadError::Failed { detail: "injected read failure".to_owned() });
+            let detail = "injected read failure".to_owned();
+            return Err(ReadError::Failed { fault: StoreFault::Disk, detail });
         }
         let generation = self.next_generation;
         self.next_generation += 1;

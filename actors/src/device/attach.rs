@@ -5,7 +5,9 @@ use protocol::session::Now;
 use protocol::{ErrorCode, SyncError};
 
 use super::commits::pass_on;
-use super::{Attached, DeviceMsg, Link, Links, TreeActor, TreeOf, Verdict, Whose, error};
+use super::{
+    Attached, DeviceMsg, Link, Links, TreeActor, TreeOf, Verdict, Whose, error, not_stored,
+};
 use crate::ports::LinkEvent;
 use crate::supervise::{Context, Reply};
 
@@ -43,7 +45,7 @@ impl<W: Whose> TreeActor<W> {
                     Ok(()) => {
                         pass_on(&address, DeviceMsg::Settled { connection, attached, reply });
                     }
-                    Err(error) => reply.send(Err(error.to_sync_error())),
+                    Err(failed) => reply.send(Err(not_stored(&failed, "attach"))),
                 }),
             );
         }

@@ -1,7 +1,7 @@
 //! How a twin's changes become durable, and who hears of it.
 
 use super::links::News;
-use super::{DISK_FULL_RETRY_MS, DeviceMsg, TreeActor, Whose};
+use super::{DISK_FULL_RETRY_MS, DeviceMsg, TreeActor, Whose, not_stored};
 use crate::account::{InFlight, Outcome, Reason};
 use crate::ports::{CommitDone, CommitError, ConflictChange, LinkEvent, TreeCommit};
 use crate::supervise::{Address, Context};
@@ -58,7 +58,7 @@ impl<W: Whose> TreeActor<W> {
                 if let Err(error) = &result {
                     let retry_after_ms = Some(DISK_FULL_RETRY_MS);
                     for ear in to {
-                        let error = error.to_sync_error();
+                        let error = not_stored(error, "commit");
                         ear.deliver(LinkEvent::Close { error, retry_after_ms });
                     }
                     pass_on(&address, DeviceMsg::CommitFailed(error.clone()));

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::commits::settling;
 use super::links::News;
 use super::writes::save_error;
-use super::{DeviceMsg, TreeActor, Whose, WriteOutcome, error};
+use super::{DeviceMsg, TreeActor, Whose, WriteOutcome, error, not_stored};
 use crate::account::{Outcome, Reason};
 use crate::ports::{CommitDone, CommitError, DeadLetter, Letter, LinkEvent};
 use crate::supervise::{Condemned, Context, Digest, Reply};
@@ -176,7 +176,7 @@ impl<W: Whose> TreeActor<W> {
             Some(commit) => {
                 let news = News::all(vec![LinkEvent::stored(result.position, 0)]);
                 let answer = Box::new(move |committed: Result<(), CommitError>| {
-                    let committed = committed.map_err(|error| error.to_sync_error());
+                    let committed = committed.map_err(|error| not_stored(&error, "replay letter"));
                     reply.send(committed.and(answer));
                 });
                 self.commit(ctx, commit, news, &Spans::default(), Some(answer));
@@ -189,6 +189,7 @@ impl<W: Whose> TreeActor<W> {
 /// Answers that a message was put aside, once it is kept.
 fn refused(reply: Reply<Result<WriteOutcome, SyncError>>, refusal: SyncError) -> CommitDone {
     Box::new(move |kept: Result<(), CommitError>| {
-        reply.send(Err(kept.map_or_else(|error| error.to_sync_error(), |()| refusal)));
+        reply
+            .send(Err(kept.map_or_else(|error| not_stored(&error, "replay letter"), |()| refusal)));
     })
 }

@@ -7,7 +7,7 @@ use protocol::{DeviceId, ErrorCode, PublicKey, SyncError};
 
 use super::links::News;
 use super::twin::Written;
-use super::{DeviceMsg, TreeActor, Whose, WriteOutcome, error};
+use super::{DeviceMsg, TreeActor, Whose, WriteOutcome, error, not_stored};
 use crate::ports::{CommitError, LinkEvent};
 use crate::supervise::{Context, Reply};
 use crate::trace::Spans;
@@ -41,7 +41,9 @@ impl<W: Whose> TreeActor<W> {
         let at = None;
         let outcome = WriteOutcome { version, entry: Some(id), at, delta };
         let answer = Box::new(move |result: Result<(), CommitError>| {
-            reply.send(result.map(|()| outcome).map_err(|error| error.to_sync_error()));
+            reply.send(
+                result.map(|()| outcome).map_err(|error| not_stored(&error, "change members")),
+            );
         });
         self.commit(ctx, commit, News::all(news), &Spans::default(), Some(answer));
         let is_member = |(_, member): (_, &Member)| member.device == device && member.is_current;

@@ -8,7 +8,9 @@ use protocol::state::Version;
 use protocol::{ErrorCode, SyncError};
 
 use super::links::News;
-use super::{DeviceMsg, REFUSED_RETRY_MS, TreeActor, Unprunable, Whose, error};
+use super::{
+    DeviceMsg, REFUSED_RETRY_MS, TreeActor, Unprunable, Whose, error, not_read, not_stored,
+};
 use crate::ports::{Base, CommitError, LinkEvent, Origin, ReadError, Snapshot};
 use crate::supervise::{Context, NodeError, Reply};
 use crate::trace::Spans;
@@ -31,7 +33,7 @@ impl<W: Whose> TreeActor<W> {
             }
             // Damage of the past is no reason to fail: the present is whole.
             Err(error) => {
-                reply.send(Err(error.to_sync_error()));
+                reply.send(Err(not_read(&error, "prune")));
                 return Ok(());
             }
         };
@@ -42,7 +44,7 @@ impl<W: Whose> TreeActor<W> {
         let origins = match self.read_origins(ctx, &snapshot).await? {
             Ok(origins) => origins,
             Err(error) => {
-                reply.send(Err(error.to_sync_error()));
+                reply.send(Err(not_read(&error, "prune")));
                 return Ok(());
             }
         };
@@ -59,7 +61,7 @@ impl<W: Whose> TreeActor<W> {
         // A session that still has some of it to send asks for the checkpoint in its place.
         let news = News::all(vec![LinkEvent::Pruned(base.floor.clone())]);
         let answer = move |result: Result<(), CommitError>| {
-            reply.send(result.map(|()| Ok(base)).map_err(|error| error.to_sync_error()));
+            reply.send(result.map(|()| Ok(base)).map_err(|error| not_stored(&error, "prune")));
         };
         self.commit(ctx, commit, news, &Spans::default(), Some(Box::new(answer)));
         Ok(())
@@ -83,7 +85,7 @@ impl<W: Whose> TreeActor<W> {
                     }
                 }
             }
-            Err(damaged) => close(damaged.to_sync_error()),
+            Err(damaged) => close(not_read(&damaged, "read checkpoint")),
         };
         self.links.send(connection, event);
         Ok(())

@@ -10,7 +10,7 @@ use tracing::Span;
 
 use super::links::News;
 use super::twin::{SaveError, Written};
-use super::{DeviceMsg, TreeActor, Whose, WriteOutcome, error};
+use super::{DeviceMsg, TreeActor, Whose, WriteOutcome, error, not_stored};
 use crate::ports::{CommitError, LinkEvent};
 use crate::supervise::{Context, Reply};
 use crate::trace::{self, Spans};
@@ -45,7 +45,7 @@ impl<W: Whose> TreeActor<W> {
         let at = Some((position.log, position.seq));
         let outcome = WriteOutcome { version, entry: Some(id), at, delta };
         let answer = Box::new(move |result: Result<(), CommitError>| {
-            reply.send(result.map(|()| outcome).map_err(|error| error.to_sync_error()));
+            reply.send(result.map(|()| outcome).map_err(|error| not_stored(&error, "write")));
         });
         let mut news = Vec::new();
         let (log, seq) = (position.log, position.seq);
@@ -68,7 +68,9 @@ impl<W: Whose> TreeActor<W> {
             return reply.send(Ok(None));
         };
         let answer = move |result: Result<(), CommitError>| {
-            reply.send(result.map(|()| Some(resolution)).map_err(|error| error.to_sync_error()));
+            reply.send(
+                result.map(|()| Some(resolution)).map_err(|error| not_stored(&error, "resolve")),
+            );
         };
         // Whoever asks is who would be told.
         self.queue(ctx, commit, Box::new(answer));
@@ -86,7 +88,7 @@ impl<W: Whose> TreeActor<W> {
         }
         let commit = self.twin_mut().snapshot();
         let answer = Box::new(move |result: Result<(), CommitError>| {
-            reply.send(result.map(|()| version).map_err(|error| error.to_sync_error()));
+            reply.send(result.map(|()| version).map_err(|error| not_stored(&error, "snapshot")));
         });
         self.commit(ctx, commit, News::default(), &Spans::default(), Some(answer));
     }

@@ -58,6 +58,13 @@ pub struct JournalError {
     source: io::Error,
 }
 
+impl JournalError {
+    /// What kind of error the system gave.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+}
+
 /// The crash journal. Clones are the same.
 #[derive(Clone)]
 pub struct CrashJournal {

@@ -7,13 +7,14 @@ use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use protocol::{ErrorCode, ErrorSource, Layer, SyncError};
+use protocol::Layer;
+use protocol::error::Cause;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::auth::Principal;
 use super::{Api, BODY_BYTES_MAX, Problem};
-use crate::store::{AuditChecked, AuditDraft, AuditRow, RegistryChange, StoreHealth};
+use crate::store::{AuditChecked, AuditDraft, AuditRow, RegistryChange};
 
 /// The longest page of the list.
 const PAGE_MAX: usize = 1_000;
@@ -29,10 +30,10 @@ pub(super) async fn note(
         return next.run(request).await;
     }
     // What could not be noted is not begun.
-    match api.store.health() {
-        StoreHealth::Ok => {}
-        StoreHealth::DiskFull => return unwritable(ErrorCode::DiskFull),
-        StoreHealth::Failed { .. } => return unwritable(ErrorCode::StoreFailed),
+    if let Some(refusal) = api.store.health().refusal() {
+        let text = "nothing is changed while it cannot be noted who changed it";
+        let noting = Cause::new(Layer::Api, "audit", "note request", text);
+        return Problem::from(refusal.within(noting)).into_response();
     }
     let pattern = request.extensions().get::<MatchedPath>();
     let pattern = pattern.map_or("?", MatchedPath::as_str);
@@ -81,7 +82,7 @@ async fn finish(
         Ok(Ok(())) => response,
         Ok(Err(error)) => {
             tracing::error!(%error, "a request was carried out and not noted");
-            Problem::from(error.to_sync_error()).into_response()
+            Problem::from(error).into_response()
         }
         Err(error) => Problem::from(error).into_response(),
     }
@@ -106,14 +107,12 @@ async fn entry_of(response: Response) -> (Response, Option<protocol::EntryId>) {
             let response = Response::from_parts(parts, Body::from(bytes));
             (response, written.and_then(|written| written.entry))
         }
-        Err(error) => (Problem::internal(error.to_string()).into_response(), None),
+        Err(error) => {
+            tracing::error!(%error, "an answer is not made whole");
+            let problem = Problem::internal("read answer", "the answer is not made whole");
+            (problem.into_response(), None)
+        }
     }
-}
-
-fn unwritable(code: ErrorCode) -> Response {
-    let origin = ErrorSource::new(Layer::Api, "audit", "note request");
-    let text = "nothing is changed while it cannot be noted who changed it";
-    Problem::from(SyncError::new(code, origin, text)).into_response()
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -134,9 +134,7 @@ pub(super) async fn log_in(
     let (token, record) = new_api_token("user:admin", now_ms, Some(LOGIN_TOKEN_VALID_MS));
     let store = api.store.clone();
     let change = vec![RegistryChange::ApiToken(record)];
-    tokio::task::spawn_blocking(move || store.change_registry(change))
-        .await?
-        .map_err(|error| error.to_sync_error())?;
+    tokio::task::spawn_blocking(move || store.change_registry(change)).await??;
     Ok(Json(LoggedIn { token, expires_ms: now_ms + LOGIN_TOKEN_VALID_MS }))
 }
 

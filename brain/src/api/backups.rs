@@ -7,7 +7,6 @@ use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use protocol::{ErrorCode, ErrorSource, Layer, SyncError};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use utoipa::ToSchema;
@@ -86,18 +85,4 @@ pub(super) async fn fetch(
         (header::CONTENT_LENGTH, bytes.to_string()),
     ];
     Ok((headers, Body::from_stream(chunks)).into_response())
-}
-
-impl From<BackupError> for Problem {
-    fn from(error: BackupError) -> Self {
-        let code = match &error {
-            BackupError::NoRecipients | BackupError::BadRecipient { .. } => ErrorCode::BadRequest,
-            BackupError::Busy => ErrorCode::Overloaded,
-            BackupError::NotFound { .. } => ErrorCode::NotFound,
-            BackupError::NoRoom { .. } => ErrorCode::DiskFull,
-            _ => ErrorCode::StoreFailed,
-        };
-        let origin = ErrorSource::new(Layer::Brain, "backup", "back up");
-        SyncError::new(code, origin, protocol::session::with_causes(&error)).into()
-    }
 }

@@ -159,7 +159,7 @@ fn leaves_of(tree: &Tree, asked: Option<Path>) -> Result<Vec<Path>, Problem> {
     };
     if paths.len() > LEAVES_MAX {
         let text = format!("{} leaves are too many at once; give a longer path", paths.len());
-        return Err(Problem::bad_request(text));
+        return Err(Problem::bad_request("choose leaves", text));
     }
     Ok(paths)
 }
@@ -199,9 +199,9 @@ pub(super) async fn show(
     State(api): State<Api>,
     UrlPath(id): UrlPath<String>,
 ) -> Result<Json<ConflictView>, Problem> {
-    let id = id
-        .parse()
-        .map_err(|error: protocol::id::ParseIdError| Problem::bad_request(error.to_string()))?;
+    let id = id.parse().map_err(|error: protocol::id::ParseIdError| {
+        Problem::bad_request("parse id", error.to_string())
+    })?;
     let record = tokio::task::spawn_blocking(move || api.store.conflict(id)).await??;
     let record = record.ok_or_else(|| Problem::from(not_found(&format!("conflict {id}"))))?;
     Ok(Json(record.into()))
@@ -252,18 +252,22 @@ pub(super) async fn set_policy(
 
 /// A policy as it is written into trees.
 pub(super) fn parse_policy(body: &str) -> Result<String, Problem> {
-    let policy =
-        ConflictPolicy::parse(body).map_err(|error| Problem::bad_request(error.to_string()))?;
-    let text =
-        serde_json::to_string(&policy).map_err(|error| Problem::internal(error.to_string()))?;
+    let policy = ConflictPolicy::parse(body)
+        .map_err(|error| Problem::bad_request("parse policy", error.to_string()))?;
+    let text = serde_json::to_string(&policy).map_err(|error| {
+        tracing::error!(%error, "a policy does not become JSON");
+        Problem::internal("write policy", "the policy does not become JSON")
+    })?;
     // Written out again it may be longer.
-    ConflictPolicy::parse(&text).map_err(|error| Problem::bad_request(error.to_string()))?;
+    ConflictPolicy::parse(&text)
+        .map_err(|error| Problem::bad_request("parse policy", error.to_string()))?;
     Ok(text)
 }
 
 pub(super) fn parse_path(text: &str) -> Result<Path, Problem> {
     let text = text.trim_end_matches('/');
-    Path::new(text).map_err(|error| Problem::bad_request(format!("path {text:?}: {error}")))
+    Path::new(text)
+        .map_err(|error| Problem::bad_request("parse path", format!("path {text:?}: {error}")))
 }
 
 impl From<ConflictRecord> for ConflictView {

@@ -107,7 +107,9 @@ async fn write(
     span: &ApiSpan,
     body: &str,
 ) -> Result<Json<WriteAnswer>, Problem> {
-    let bad = |error: &dyn std::fmt::Display| Problem::bad_request(error.to_string());
+    let bad = |error: &dyn std::fmt::Display| {
+        Problem::bad_request("parse constraints", error.to_string())
+    };
     let constraints = Constraints::parse(body).map_err(|error| bad(&error))?;
     let policy = serde_json::to_string(&constraints).map_err(|error| bad(&error))?;
     // Written out again it may be longer.

@@ -58,8 +58,7 @@ pub struct DeadLetterContent {
     responses((status = 200, body = [DeadLetterView])))]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<Vec<DeadLetterView>>, Problem> {
     let letters = tokio::task::spawn_blocking(move || api.store.dead_letters()).await?;
-    let letters = letters.map_err(|error| error.to_sync_error())?;
-    Ok(Json(letters.iter().map(view).collect()))
+    Ok(Json(letters?.iter().map(view).collect()))
 }
 
 /// One of them, with what is in it.
@@ -116,18 +115,17 @@ async fn find(api: &Api, id: &str) -> Result<DeadLetter, Problem> {
         Some((digest, name.to_owned()))
     });
     let (digest, name) = parsed.ok_or_else(|| {
-        Problem::bad_request(format!("{id:?} is no id; see `brain quarantine list`"))
+        Problem::bad_request("parse id", format!("{id:?} is no id; see `brain quarantine list`"))
     })?;
     let store = api.store.clone();
     let found = tokio::task::spawn_blocking(move || store.dead_letter(digest, &name)).await?;
-    let found = found.map_err(|error| error.to_sync_error())?;
-    Ok(found.ok_or_else(|| not_found(&format!("dead letter {id}")))?)
+    Ok(found?.ok_or_else(|| not_found(&format!("dead letter {id}")))?)
 }
 
 async fn forget(api: &Api, letter: &DeadLetter) -> Result<(), Problem> {
     let (store, change) = (api.store.clone(), RegistryChange::discard(letter));
     let changed = tokio::task::spawn_blocking(move || store.change_registry(vec![change])).await?;
-    Ok(changed.map_err(|error| error.to_sync_error())?)
+    Ok(changed?)
 }
 
 fn view(letter: &DeadLetter) -> DeadLetterView {

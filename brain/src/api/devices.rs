@@ -315,8 +315,9 @@ pub(super) async fn snapshots(
 
 /// The id in a path.
 pub(super) fn parse_id(text: &str) -> Result<DeviceId, Problem> {
-    text.parse()
-        .map_err(|error: protocol::id::ParseIdError| Problem::bad_request(error.to_string()))
+    text.parse().map_err(|error: protocol::id::ParseIdError| {
+        Problem::bad_request("parse id", error.to_string())
+    })
 }
 
 /// Reads the tree of a device off the runtime.
@@ -331,7 +332,7 @@ pub(super) async fn read_tree<T: Send + 'static>(
 pub(super) fn which_version(query: StateQuery) -> Result<WhichVersion, Problem> {
     let time = |name: &str, text: &str| {
         let parsed = text.parse::<Timestamp>().map_err(|error| {
-            Problem::bad_request(format!("{name} is not an RFC 3339 time: {error}"))
+            Problem::bad_request("parse time", format!("{name} is not an RFC 3339 time: {error}"))
         })?;
         Ok::<u64, Problem>(u64::try_from(parsed.as_millisecond()).unwrap_or(0))
     };
@@ -340,7 +341,7 @@ pub(super) fn which_version(query: StateQuery) -> Result<WhichVersion, Problem> 
         (Some(version), None, None) => Ok(WhichVersion::At(version)),
         (None, Some(at), None) => Ok(WhichVersion::CommittedBy(time("at", &at)?)),
         (None, None, Some(at)) => Ok(WhichVersion::HappenedBy(time("happened_at", &at)?)),
-        _ => Err(Problem::bad_request("give one of version, at and happened_at")),
+        _ => Err(Problem::bad_request("choose version", "give one of version, at and happened_at")),
     }
 }
 

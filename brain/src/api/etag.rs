@@ -32,10 +32,13 @@ impl<S: Sync> FromRequestParts<S> for OnlyIf {
         let version = parts.headers.get(header::IF_MATCH).map(version_of).transpose()?.flatten();
         let given = UrlQuery::<Parameters>::try_from_uri(&parts.uri);
         let UrlQuery(Parameters { r#if: text }) =
-            given.map_err(|error| Problem::bad_request(error.to_string()))?;
+            given.map_err(|error| Problem::bad_request("parse query", error.to_string()))?;
         let query = text.map(|text| parse_query(&text)).transpose()?;
         if query.as_ref().is_some_and(|query| query.looks_at().at_name) {
-            return Err(Problem::bad_request("a condition of a write cannot ask for a name"));
+            return Err(Problem::bad_request(
+                "check condition",
+                "a condition of a write cannot ask for a name",
+            ));
         }
         Ok(Self(Precondition { version, query }))
     }
@@ -51,14 +54,17 @@ impl<S: Sync> FromRequestParts<S> for NoCondition {
         let OnlyIf(condition) = OnlyIf::from_request_parts(parts, state).await?;
         match condition == Precondition::default() {
             true => Ok(Self),
-            false => Err(Problem::bad_request("this request takes no condition")),
+            false => {
+                Err(Problem::bad_request("check condition", "this request takes no condition"))
+            }
         }
     }
 }
 
 /// The query in a text.
 pub(super) fn parse_query(text: &str) -> Result<Query, Problem> {
-    text.parse().map_err(|error| Problem::bad_request(format!("query {text:?}: {error}")))
+    text.parse()
+        .map_err(|error| Problem::bad_request("parse query", format!("query {text:?}: {error}")))
 }
 
 fn version_of(given: &axum::http::HeaderValue) -> Result<Option<Version>, Problem> {
@@ -68,7 +74,10 @@ fn version_of(given: &axum::http::HeaderValue) -> Result<Option<Version>, Proble
     }
     let version = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     let version = version.unwrap_or(text).parse().map_err(|_| {
-        Problem::bad_request("If-Match takes one version, as the ETag of the state gave it")
+        Problem::bad_request(
+            "parse condition",
+            "If-Match takes one version, as the ETag of the state gave it",
+        )
     })?;
     Ok(Some(version))
 }

@@ -66,7 +66,7 @@ pub(super) async fn state(
     let query = parse_query(&query.unwrap_or_default())?;
     let which = which_version(StateQuery { version: None, at, happened_at })?;
     if which != WhichVersion::Latest && query.looks_at().at_presence {
-        return Err(Problem::bad_request("who was online is known of now only"));
+        return Err(Problem::bad_request("check query", "who was online is known of now only"));
     }
     let selection = Selection {
         now_ms: api.clock.now().wall_ms,

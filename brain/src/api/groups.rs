@@ -109,11 +109,11 @@ pub(super) async fn create(
             "{name:?} is no name for a group: it takes up to 64 small letters, digits, '-', '_' \
              and '.', and begins with a letter or a digit"
         );
-        return Err(Problem::bad_request(text));
+        return Err(Problem::bad_request("check name", text));
     }
     let path = Path::new(DESCRIPTION).expect("a path");
     let value = Value::from(description);
-    value.check().map_err(|error| Problem::bad_request(error.to_string()))?;
+    value.check().map_err(|error| Problem::bad_request("check description", error.to_string()))?;
     let changes = vec![(path, Some(value))];
     let (provenance, trace) = (provenance(principal, query), span.context());
     let only_if = Precondition::default();

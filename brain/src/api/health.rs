@@ -33,7 +33,7 @@ pub(super) async fn ready(State(api): State<Api>) -> impl IntoResponse {
     let (ready, store) = match api.store.health() {
         StoreHealth::Ok => (true, "ok".to_owned()),
         StoreHealth::DiskFull => (false, "disk full: writes are refused, reads go on".to_owned()),
-        StoreHealth::Failed { detail } => (false, format!("failed: {detail}")),
+        StoreHealth::Failed { fault, .. } => (false, format!("failed: {fault}")),
     };
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, store }))

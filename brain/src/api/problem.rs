@@ -1,10 +1,21 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
+mod guidance;
+mod request;
+
+use actors::ports::{CommitError, ReadError};
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use protocol::error::Cause;
 use protocol::{ErrorAnalysis, ErrorCode, ErrorSource, Layer, SyncError};
 use serde::Serialize;
+
+use crate::backup::BackupError;
+use crate::devices::TwinError;
+use guidance::guidance;
+
+pub(super) use request::in_request;
 
 /// An answer that says what went wrong.
 #[derive(Debug)]
@@ -20,15 +31,17 @@ struct Body<'a> {
     status: u16,
     detail: &'a str,
     error: &'a SyncError,
+    /// From the request inwards to where it arose and what was found below.
+    causes: Vec<Cause>,
     #[serde(flatten)]
     analysis: ErrorAnalysis,
     guidance: &'static str,
 }
 
 impl Problem {
-    /// A request that names no valid operation.
-    pub fn bad_request(text: impl Into<String>) -> Self {
-        let origin = ErrorSource::new(Layer::Api, "request", "parse");
+    /// A request that names no valid operation: what was looked at when that was noticed, and why.
+    pub fn bad_request(operation: &str, text: impl Into<String>) -> Self {
+        let origin = ErrorSource::new(Layer::Api, "request", operation);
         SyncError::new(ErrorCode::BadRequest, origin, text).into()
     }
 
@@ -43,9 +56,9 @@ impl Problem {
         SyncError::new(ErrorCode::Unauthenticated, origin, text).into()
     }
 
-    /// A bug or a worker that is gone.
-    pub fn internal(text: impl Into<String>) -> Self {
-        let origin = ErrorSource::new(Layer::Api, "request", "handle");
+    /// A bug, or a worker that is gone.
+    pub fn internal(operation: &str, text: &str) -> Self {
+        let origin = ErrorSource::new(Layer::Api, "request", operation);
         SyncError::new(ErrorCode::Internal, origin, text).into()
     }
 }
@@ -56,21 +69,40 @@ impl From<SyncError> for Problem {
     }
 }
 
-impl From<actors::ports::ReadError> for Problem {
-    fn from(error: actors::ports::ReadError) -> Self {
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        let text = "what the request needs cannot be read";
+        let reading = Cause::new(Layer::Brain, "reader", "read for request", text);
+        error.to_sync_error().within(reading).into()
+    }
+}
+
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        let text = "the change is not stored";
+        let changing = Cause::new(Layer::Brain, "registry", "change", text);
+        error.to_sync_error().within(changing).into()
+    }
+}
+
+impl From<TwinError> for Problem {
+    fn from(error: TwinError) -> Self {
         error.to_sync_error().into()
     }
 }
 
-impl From<crate::devices::TwinError> for Problem {
-    fn from(error: crate::devices::TwinError) -> Self {
+impl From<BackupError> for Problem {
+    fn from(error: BackupError) -> Self {
+        // Where it lies is for those who run the brain.
+        tracing::warn!(error = protocol::session::with_causes(&error), "a backup is not made");
         error.to_sync_error().into()
     }
 }
 
 impl From<tokio::task::JoinError> for Problem {
     fn from(error: tokio::task::JoinError) -> Self {
-        Self::internal(format!("a reading task ended: {error}"))
+        tracing::error!(%error, "the work for a request ended early");
+        Self::internal("work", "the work for the request ended early")
     }
 }
 
@@ -82,6 +114,7 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             detail: &self.error.message,
             error: &self.error,
+            causes: self.error.causes(),
             analysis: self.error.code.analysis(),
             guidance: guidance(self.error.code),
         };
@@ -96,9 +129,14 @@ impl IntoResponse for Problem {
             let bearer = header::HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
         }
+        response.extensions_mut().insert(Told(self.error));
         response
     }
 }
+
+/// The error that an answer tells of, for whoever knows more about the request.
+#[derive(Debug, Clone)]
+struct Told(SyncError);
 
 /// The answer where no route is.
 pub(super) async fn no_route() -> Problem {
@@ -136,41 +174,5 @@ fn status_of(code: ErrorCode) -> StatusCode {
         E::DeadLettered | E::ConstraintViolated => StatusCode::UNPROCESSABLE_ENTITY,
         E::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         E::Corrupt | E::FormatNewer | E::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-/// What a person can do about it.
-fn guidance(code: ErrorCode) -> &'static str {
-    use ErrorCode as E;
-    match code {
-        E::Unauthenticated => {
-            "send `Authorization: Bearer TOKEN`; `brain init` wrote one to admin.token"
-        }
-        E::NotFound => "check the id with `brain device list`",
-        E::DiskFull => "free disk space; writes are taken again by themselves",
-        E::VersionStale | E::VersionFuture | E::VersionForked | E::PreconditionFailed => {
-            "read the current version and try again"
-        }
-        E::Forbidden => {
-            "desired/ and tags/ are written here; a device writes the rest of its tree itself"
-        }
-        E::ConstraintViolated => {
-            "see what holds with `brain constraint show`, and change that first"
-        }
-        E::HistoryPruned => {
-            "how much is kept follows from the settings below `history`; ask for a later version"
-        }
-        E::Retired => {
-            "a device enrols again, as another device; a group is made under another name"
-        }
-        E::Corrupt => "stop the brain and restore the data folder from a backup",
-        E::Overloaded | E::TimedOut | E::StoreFailed | E::GoingAway => "try again in a few seconds",
-        E::Quarantined => {
-            "see why with `brain quarantine list`; `brain quarantine release PATH` ends it at once"
-        }
-        E::DeadLettered => {
-            "it is kept: `brain quarantine list` shows it, `brain quarantine replay ID` tries again"
-        }
-        _ => "see /api/v1/docs",
     }
 }

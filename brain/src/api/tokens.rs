@@ -38,12 +38,12 @@ impl TokenRequest {
     pub(super) fn check(&self) -> Result<(), Problem> {
         if self.uses == 0 || !(1..=VALID_SECONDS_MAX).contains(&self.valid_seconds) {
             let text = format!("uses is at least 1, valid_seconds 1 to {VALID_SECONDS_MAX}");
-            return Err(Problem::bad_request(text));
+            return Err(Problem::bad_request("check token", text));
         }
         let bytes = self.label.len();
         if bytes > LABEL_BYTES_MAX {
             let text = format!("label has {bytes} bytes; {LABEL_BYTES_MAX} are allowed");
-            return Err(Problem::bad_request(text));
+            return Err(Problem::bad_request("check token", text));
         }
         Ok(())
     }
@@ -100,9 +100,7 @@ pub(super) async fn create(
     let (number, expires_ms) = (record.number, record.expires_ms);
     let store = api.store.clone();
     let change = vec![RegistryChange::Enrolment(record)];
-    tokio::task::spawn_blocking(move || store.change_registry(change))
-        .await?
-        .map_err(|error| error.to_sync_error())?;
+    tokio::task::spawn_blocking(move || store.change_registry(change)).await??;
     fail::fail_point!("api.enrolment_token_stored");
     Ok(Json(NewToken { number, token: token.to_text(), expires_ms }))
 }

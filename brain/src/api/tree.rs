@@ -6,6 +6,7 @@ use actors::supervise::{CrashQuery, CrashRecord, Dead, Fault, NodeInfo, Rules, S
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use protocol::error::Cause;
 use protocol::{ErrorCode, ErrorSource, Layer, SyncError};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -147,14 +148,17 @@ pub(super) async fn crashes(
 ) -> Result<Json<Vec<CrashRecord>>, Problem> {
     let limit = filter.limit.unwrap_or(CRASHES);
     if !(1..=CRASHES_MAX).contains(&limit) {
-        return Err(Problem::bad_request(format!("limit is 1 to {CRASHES_MAX}")));
+        return Err(Problem::bad_request("check limit", format!("limit is 1 to {CRASHES_MAX}")));
     }
     let query = CrashQuery { path: filter.path, since_ms: filter.since_ms, limit };
     let read = tokio::task::spawn_blocking(move || api.crashes.read(&query)).await?;
     read.map(Json).map_err(|error| {
         let fault = Fault::of(&error);
         tracing::error!(%fault, "crashes cannot be read");
-        Problem::internal(fault.to_string())
+        let origin = ErrorSource::new(Layer::Brain, "crash journal", "read");
+        let text = "what failed cannot be read";
+        let disk = Cause::new(Layer::Hardware, "disk", "read", error.kind().to_string());
+        SyncError::new(ErrorCode::Internal, origin, text).because(disk).into()
     })
 }
 
@@ -167,7 +171,7 @@ fn below_root(api: &Api, path: &str) -> Result<NodeInfo, Problem> {
     })?;
     if !path.contains('/') {
         let text = "the root ends with the process: restart the service instead";
-        return Err(Problem::bad_request(text));
+        return Err(Problem::bad_request("choose node", text));
     }
     Ok(node)
 }
@@ -178,5 +182,8 @@ fn done(done: bool, node: &NodeInfo, what: &str) -> Result<StatusCode, Problem> 
     }
     let status = serde_json::to_value(node.status).unwrap_or_default();
     let status = status.as_str().unwrap_or_default();
-    Err(Problem::bad_request(format!("{} is {status} and cannot be {what}", node.path)))
+    Err(Problem::bad_request(
+        "order node",
+        format!("{} is {status} and cannot be {what}", node.path),
+    ))
 }

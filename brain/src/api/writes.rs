@@ -157,7 +157,7 @@ pub(super) async fn patch_tags(
     let changes = parse_leaves("tags", leaves)?;
     if changes.iter().any(|(path, _)| path.below(GROUPS_PREFIX).is_some()) {
         let text = "groups are no tags to set; see /api/v1/groups/{group}/members/{device}";
-        return Err(Problem::bad_request(text));
+        return Err(Problem::bad_request("check tags", text));
     }
     let provenance = provenance(principal, query);
     let trace = span.context();
@@ -219,7 +219,7 @@ pub(super) async fn restore(
     span: ApiSpan,
 ) -> Result<(StatusCode, Json<WriteAnswer>), Problem> {
     if version.is_none() && at.is_none() {
-        return Err(Problem::bad_request("say where to: version or at"));
+        return Err(Problem::bad_request("choose version", "say where to: version or at"));
     }
     let which = which_version(StateQuery { version, at, happened_at: None })?;
     let Json((version, desired)) = read_tree(api.clone(), &id, move |store, tree| {
@@ -315,8 +315,9 @@ pub(super) fn provenance(Principal(principal): Principal, query: WriteQuery) -> 
 pub(super) fn parse_desired(leaves: BTreeMap<String, Json_>) -> Result<TreeState, Problem> {
     let mut desired = TreeState::new();
     for (path, value) in parse_leaves("desired", leaves)? {
-        let value =
-            value.ok_or_else(|| Problem::bad_request(format!("{path} is null; leave it out")))?;
+        let value = value.ok_or_else(|| {
+            Problem::bad_request("parse leaves", format!("{path} is null; leave it out"))
+        })?;
         desired.insert(path, value);
     }
     Ok(desired)
@@ -329,14 +330,14 @@ pub(super) fn parse_leaves(
 ) -> Result<Vec<Change>, Problem> {
     let mut changes = Vec::with_capacity(leaves.len());
     for (text, json) in leaves {
-        let path = Path::new(&format!("{segment}/{text}"))
-            .map_err(|error| Problem::bad_request(format!("path {text:?}: {error}")))?;
+        let path = Path::new(&format!("{segment}/{text}")).map_err(|error| {
+            Problem::bad_request("parse leaves", format!("path {text:?}: {error}"))
+        })?;
         let value = match json {
             Json_::Null => None,
-            json => Some(
-                Value::from_json(&json)
-                    .map_err(|error| Problem::bad_request(format!("value of {text:?}: {error}")))?,
-            ),
+            json => Some(Value::from_json(&json).map_err(|error| {
+                Problem::bad_request("parse leaves", format!("value of {text:?}: {error}"))
+            })?),
         };
         changes.push((path, value));
     }

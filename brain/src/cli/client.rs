@@ -4,13 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use ureq::http::{Method, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use url::Url;
+
+use super::refused::refused;
 
 const TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -203,9 +205,5 @@ fn send(
         return Ok(response);
     }
     let problem: Value = response.body_mut().read_json().unwrap_or_default();
-    let text = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
-    match (text("title"), text("detail"), text("guidance")) {
-        (title, _, _) if title.is_empty() => bail!("{url} answered {}", response.status()),
-        (title, detail, guidance) => Err(anyhow!("{detail} ({title}); {guidance}")),
-    }
+    Err(refused(url, response.status(), problem))
 }

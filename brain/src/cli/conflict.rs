@@ -102,6 +102,7 @@ fn row(leaf: &Why) -> [String; 7] {
 
 fn print_leaf(leaf: &Why) {
     println!("{} = {}", leaf.path, value(leaf.value.as_ref()));
+    leaf.causes.iter().for_each(|cause| println!("  from {cause}"));
     if let Some(change) = &leaf.set_by {
         print_change("set by", change);
     }
@@ -130,6 +131,9 @@ fn print_leaf(leaf: &Why) {
         }
         for held in &device.held_by {
             println!("  held back: {}", hold(held));
+            if let Hold::ApplyError { causes, .. } = held {
+                causes.iter().for_each(|cause| println!("    from {cause}"));
+            }
         }
     }
 }
@@ -152,7 +156,7 @@ pub(super) fn hold(hold: &Hold) -> String {
             format!("an override at the device holds until {}", output::time(*until))
         }
         Hold::Override { until: None, .. } => "an override at the device holds".to_owned(),
-        Hold::ApplyError { message } => format!("the device could not apply it: {message}"),
+        Hold::ApplyError { message, .. } => format!("the device could not apply it: {message}"),
         Hold::Constraint { name } => format!("constraint {name:?} does not allow it"),
         Hold::Conflict { id } => format!("conflict {id} waits for a person"),
         Hold::Physical { measured } => {

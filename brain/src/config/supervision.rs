@@ -17,7 +17,7 @@ pub struct Supervision {
     /// The brain's parts together: who fails takes along what was started after it.
     pub root: SetPolicy,
     /// Each single part: connections, device listener, API, conflict keeper, enrolment, residency,
-    /// keys, store, journal.
+    /// keys, store, journal, and the keepers of consistency, errors, retention and backups.
     pub part: ChildPolicy,
     /// What lets devices and people in, together.
     pub ingress: SetPolicy,

@@ -1,6 +1,8 @@
 //! Where a tree's history begins, once it was pruned.
 
-use actors::ports::{Base, Origin, Prune, ReadError, Snapshot, TreeCommit, TreeNumber, TreeRecord};
+use actors::ports::{
+    Base, Origin, Prune, ReadError, RecordDamage, Snapshot, TreeCommit, TreeNumber, TreeRecord,
+};
 use protocol::history::Tree;
 use protocol::state::{StateSource, Version};
 use protocol::wire::Batch;
@@ -67,8 +69,10 @@ impl Store {
     ) -> Result<Option<Origin>, ReadError> {
         let Some(found) = self.entry(number, log, seq)? else { return Ok(None) };
         let HistoryEntry { version, committed_ms: at_ms, entry, .. } = found;
-        let batch = Batch::pack(&[entry])
-            .map_err(|error| ReadError::Corrupt { family: HISTORY, detail: error.to_string() })?;
+        let batch = Batch::pack(&[entry]).map_err(|error| {
+            let (family, damage) = (HISTORY, RecordDamage::Form);
+            ReadError::Corrupt { family, damage, detail: error.to_string() }
+        })?;
         Ok(Some(Origin { log, seq, version, at_ms, batch }))
     }
 
@@ -100,6 +104,7 @@ impl Store {
         let found = self.rocks.get::<Snapshot>(SNAPSHOTS, &key)?;
         let snapshot = found.ok_or_else(|| ReadError::Corrupt {
             family: SNAPSHOTS,
+            damage: RecordDamage::Missing,
             detail: format!("tree {number} lacks the snapshot that its history begins with"),
         })?;
         let Snapshot { version, at_ms, source, logs, leaves, .. } = snapshot;

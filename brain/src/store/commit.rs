@@ -8,10 +8,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use actors::ports::{
-    CommitDone, CommitError, DeadLetter, Evidence, ReadError, TreeCommit, TreeNumber,
+    CommitDone, CommitError, DeadLetter, Evidence, ReadError, StoreFault, TreeCommit, TreeNumber,
+    disk_full,
 };
 use parking::Slot;
 use protocol::history::Genesis;
+use protocol::{ErrorCode, ErrorSource, Layer, SyncError};
 use rocksdb::WriteBatch;
 use tokio::sync::watch;
 
@@ -43,9 +45,28 @@ pub enum StoreHealth {
     DiskFull,
     /// Never again in this process.
     Failed {
+        /// What gave way.
+        fault: StoreFault,
         /// What the database said.
         detail: String,
     },
+}
+
+impl StoreHealth {
+    /// Why nothing can be written now, as clients see it.
+    pub fn refusal(&self) -> Option<SyncError> {
+        let (code, text, cause) = match self {
+            Self::Ok => return None,
+            Self::DiskFull => {
+                (ErrorCode::DiskFull, "too little disk space is left to write", disk_full())
+            }
+            Self::Failed { fault, .. } => {
+                (ErrorCode::StoreFailed, "the database failed", fault.cause("write"))
+            }
+        };
+        let origin = ErrorSource::new(Layer::Store, "commit", "write");
+        Some(SyncError::new(code, origin, text).because(cause))
+    }
 }
 
 /// What was committed since the start.
@@ -208,7 +229,8 @@ impl Committer {
 
     fn send(&self, job: Job) {
         if let Err(mpsc::SendError(job)) = self.jobs.send(job) {
-            job.fail(&CommitError::Failed { detail: "the store is shut down".into() });
+            let (fault, detail) = (StoreFault::Stopped, "the store is shut down".into());
+            job.fail(&CommitError::Failed { fault, detail });
         }
     }
 }
@@ -351,9 +373,9 @@ impl Writer {
         let began = Instant::now();
         let result = self.rocks.write(batch).map_err(|error| {
             // After a failed fsync the page cache cannot be trusted, so nothing is tried again.
-            let detail = error.into_string();
-            self.shared.health.send_replace(StoreHealth::Failed { detail: detail.clone() });
-            CommitError::Failed { detail }
+            let (fault, detail) = (rocks::fault_of(&error), error.into_string());
+            self.shared.health.send_replace(StoreHealth::Failed { fault, detail: detail.clone() });
+            CommitError::Failed { fault, detail }
         });
         if result.is_ok() {
             self.shared.durable.store(self.rocks.latest_write(), Ordering::Release);
@@ -374,8 +396,8 @@ impl Writer {
 
     /// Why nothing may be written now.
     fn refusal(&mut self) -> Option<CommitError> {
-        if let StoreHealth::Failed { detail } = &*self.shared.health.borrow() {
-            return Some(CommitError::Failed { detail: detail.clone() });
+        if let StoreHealth::Failed { fault, detail } = &*self.shared.health.borrow() {
+            return Some(CommitError::Failed { fault: *fault, detail: detail.clone() });
         }
         let refusal = self.space.check().err();
         let health = if refusal.is_some() { StoreHealth::DiskFull } else { StoreHealth::Ok };
@@ -389,7 +411,10 @@ impl Writer {
 
     /// Adds a burial; false where there is nothing to bury.
     fn bury(&mut self, batch: &mut WriteBatch, burial: Burial) -> Result<bool, CommitError> {
-        let failed = |error: ReadError| CommitError::Failed { detail: error.to_string() };
+        let failed = |error: ReadError| {
+            let (fault, detail) = (StoreFault::Database, error.to_string());
+            CommitError::Failed { fault, detail }
+        };
         let Some(tree) = tombstones::add(&self.rocks, batch, burial).map_err(failed)? else {
             return Ok(false);
         };

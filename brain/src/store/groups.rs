@@ -1,7 +1,7 @@
 //! Which groups there are, and who is a member of which: read from the groups' own trees as they
 //! change, in the same batch.
 
-use actors::ports::{ReadError, TreeCommit, TreeNumber};
+use actors::ports::{ReadError, RecordDamage, TreeCommit, TreeNumber};
 use protocol::history::{TreeKind, member_of};
 use protocol::state::Value;
 use protocol::{DeviceId, PublicKey};
@@ -68,6 +68,7 @@ impl Store {
 }
 
 fn text(family: &'static str, name: &[u8]) -> Result<String, ReadError> {
-    let damaged = |_| ReadError::Corrupt { family, detail: "the key is no name".into() };
+    let damage = RecordDamage::Form;
+    let damaged = |_| ReadError::Corrupt { family, damage, detail: "the key is no name".into() };
     String::from_utf8(name.to_vec()).map_err(damaged)
 }

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use actors::ports::{Origin, ReadError, Segment, Snapshot, TreeNumber, TreeRecord};
+use actors::ports::{Origin, ReadError, Segment, Snapshot, StoreFault, TreeNumber, TreeRecord};
 use protocol::EntryId;
 use protocol::history::{Entry, Tree};
 use protocol::state::{Path, State, StateSource, Version};
@@ -145,7 +145,8 @@ impl Store {
                 return Ok(Some((record, tree)));
             }
         }
-        Err(ReadError::Failed { detail: "the tree changes faster than it can be read".into() })
+        let fault = StoreFault::Contended;
+        Err(ReadError::Failed { fault, detail: fault.to_string() })
     }
 
     /// The replica of a tree that is at this row; none where it has gone on meanwhile.

@@ -3,7 +3,7 @@
 //! RocksDB checks its blocks; this check goes from the writer's memory to the reader's, and
 //! notices a whole record that lies under the wrong key.
 
-use actors::ports::ReadError;
+use actors::ports::{ReadError, RecordDamage};
 use data_encoding::HEXLOWER;
 use protocol::codec;
 use serde::Serialize;
@@ -27,8 +27,12 @@ pub(super) fn open<T: DeserializeOwned>(
     key: &[u8],
     record: &[u8],
 ) -> Result<T, ReadError> {
-    let body = check(family, key, record)?;
-    codec::decode(body).map_err(|error| corrupt(family, key, &error.to_string()))
+    let decoded = check(family, key, record).and_then(|body| {
+        let unknown = |error: String| corrupt(family, key, RecordDamage::Form, &error);
+        codec::decode(body).map_err(|error| unknown(error.to_string()))
+    });
+    // Those who asked are told the kind; which record it is, is for the log.
+    decoded.inspect_err(|error| tracing::error!(%error, "a damaged record was read"))
 }
 
 /// The body of the record of `key` in `family`, which matches its checksum.
@@ -37,22 +41,22 @@ pub(super) fn check<'a>(
     key: &[u8],
     record: &'a [u8],
 ) -> Result<&'a [u8], ReadError> {
-    let corrupt = |what: &str| corrupt(family, key, what);
+    let unknown = |what: &str| corrupt(family, key, RecordDamage::Form, what);
     let (content, found) = record
         .split_last_chunk::<CHECKSUM_BYTES>()
-        .ok_or_else(|| corrupt("record is too short"))?;
+        .ok_or_else(|| unknown("record is too short"))?;
     if *found != checksum(key, content) {
-        return Err(corrupt("checksum does not match"));
+        return Err(corrupt(family, key, RecordDamage::Checksum, "checksum does not match"));
     }
     match content.split_first() {
         Some((&FORMAT, body)) => Ok(body),
-        Some((format, _)) => Err(corrupt(&format!("record format {format} is unknown"))),
-        None => Err(corrupt("record is empty")),
+        Some((format, _)) => Err(unknown(&format!("record format {format} is unknown"))),
+        None => Err(unknown("record is empty")),
     }
 }
 
-fn corrupt(family: &'static str, key: &[u8], what: &str) -> ReadError {
-    ReadError::Corrupt { family, detail: format!("key {}: {what}", HEXLOWER.encode(key)) }
+fn corrupt(family: &'static str, key: &[u8], damage: RecordDamage, what: &str) -> ReadError {
+    ReadError::Corrupt { family, damage, detail: format!("key {}: {what}", HEXLOWER.encode(key)) }
 }
 
 fn checksum(key: &[u8], content: &[u8]) -> [u8; CHECKSUM_BYTES] {

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use actors::ports::{CommitError, ReadError};
+use actors::ports::{CommitError, ReadError, StoreFault};
 use protocol::history::TreeKind;
 use protocol::keys::Chain;
 use protocol::{DeviceId, PublicKey, SyncError};
@@ -128,7 +128,8 @@ impl BurialError {
 }
 
 fn gone() -> CommitError {
-    CommitError::Failed { detail: "the commit thread is gone".into() }
+    let (fault, detail) = (StoreFault::Stopped, "the commit thread is gone".into());
+    CommitError::Failed { fault, detail }
 }
 
 impl Store {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use actors::ports::{ReadError, Snapshot, TreeNumber};
+use actors::ports::{ReadError, RecordDamage, Snapshot, TreeNumber};
 use protocol::history::Tree;
 use protocol::state::Version;
 use rocksdb::Direction;
@@ -88,6 +88,7 @@ impl Store {
         let found = self.rocks.get::<Snapshot>(SNAPSHOTS, &key)?;
         let Snapshot { logs, leaves, .. } = found.ok_or_else(|| ReadError::Corrupt {
             family: SNAPSHOTS,
+            damage: RecordDamage::Missing,
             detail: format!("tree {number} lacks the snapshot of version {version}"),
         })?;
         *tree = Tree::restore(tree.genesis().clone(), logs, leaves);

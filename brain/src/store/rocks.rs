@@ -5,7 +5,7 @@ mod rows;
 use std::collections::BTreeMap;
 use std::path::Path as FsPath;
 
-use actors::ports::{Base, ReadError, Segment, TreeNumber};
+use actors::ports::{Base, ReadError, RecordDamage, Segment, StoreFault, TreeNumber};
 use protocol::history::{Entry, Leaf};
 use protocol::state::Path;
 use protocol::{EntryId, FleetId};
@@ -272,7 +272,11 @@ impl Rocks {
         let Some(row) = rows.next() else { return Ok(gone) };
         let (key, _) = row.map_err(read_error)?;
         let number = key.as_ref().try_into().map(TreeNumber::from_be_bytes);
-        let damaged = |_| ReadError::Corrupt { family: TREES, detail: "key of odd length".into() };
+        let damaged = |_| ReadError::Corrupt {
+            family: TREES,
+            damage: RecordDamage::Form,
+            detail: "key of odd length".into(),
+        };
         Ok(number.map_err(damaged)?.max(gone))
     }
 
@@ -307,6 +311,7 @@ impl Rocks {
             }
             let path = keys::path_of(tree, &key).ok_or_else(|| ReadError::Corrupt {
                 family: LEAVES,
+                damage: RecordDamage::Form,
                 detail: "key is no path".into(),
             })?;
             leaves.insert(path, leaf);
@@ -376,6 +381,7 @@ impl Rocks {
             Some(base) if first_version <= base.version => Err(base::pruned(&base)),
             _ => Err(ReadError::Corrupt {
                 family: HISTORY,
+                damage: RecordDamage::Missing,
                 detail: format!("tree {tree} lacks the segment of version {first_version}"),
             }),
         }
@@ -388,18 +394,32 @@ impl Rocks {
 
 /// The entries of a segment with their ids.
 pub(super) fn unpack(segment: Segment) -> Result<Vec<(EntryId, Entry)>, ReadError> {
-    segment
-        .batch
-        .unpack()
-        .map_err(|error| ReadError::Corrupt { family: HISTORY, detail: error.to_string() })
+    segment.batch.unpack().map_err(|error| ReadError::Corrupt {
+        family: HISTORY,
+        damage: RecordDamage::Form,
+        detail: error.to_string(),
+    })
 }
 
 pub(super) fn read_error(error: rocksdb::Error) -> ReadError {
+    // What is not in memory is no failure.
+    if error.kind() != rocksdb::ErrorKind::Incomplete {
+        tracing::error!(%error, "a read of the database failed");
+    }
     match error.kind() {
         rocksdb::ErrorKind::Corruption => {
-            ReadError::Corrupt { family: "database", detail: error.into_string() }
+            let (family, damage) = ("database", RecordDamage::Block);
+            ReadError::Corrupt { family, damage, detail: error.into_string() }
         }
-        _ => ReadError::Failed { detail: error.into_string() },
+        _ => ReadError::Failed { fault: fault_of(&error), detail: error.into_string() },
+    }
+}
+
+/// What gave way when the database says this.
+pub(crate) fn fault_of(error: &rocksdb::Error) -> StoreFault {
+    match error.kind() {
+        rocksdb::ErrorKind::IOError => StoreFault::Disk,
+        _ => StoreFault::Database,
     }
 }
 
@@ -462,7 +482,7 @@ mod tests {
         rocks.write(batch).expect("writes");
         let error = rocks.get::<u64>(LOG_ENDS, b"key").expect_err("damaged");
         assert!(
-            matches!(&error, ReadError::Corrupt { family: LOG_ENDS, detail } if detail.contains("6b6579")),
+            matches!(&error, ReadError::Corrupt { family: LOG_ENDS, damage: RecordDamage::Checksum, detail } if detail.contains("6b6579")),
             "{error}"
         );
     }

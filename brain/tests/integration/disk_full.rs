@@ -55,6 +55,9 @@ async fn a_full_disk_refuses_writes_keeps_reading_and_goes_on_when_there_is_room
         brain.call("PATCH", &desired, Some(&json!({ "a": 1 }))).expect("answers");
     assert_eq!((status, &problem["error"]["code"]), (507, &json!("DISK_FULL")), "{problem}");
     assert_eq!(problem["error"]["recoverable"], true);
+    assert_eq!(problem["error"]["source"]["layer"], "store", "{problem}");
+    let causes = problem["causes"].as_array().expect("causes");
+    assert_eq!(causes.last().map(|cause| &cause["layer"]), Some(&json!("hardware")), "{problem}");
     assert!(write(&mut device, 2).await.is_err(), "the device gets no acknowledgement");
     let code = device.ended.as_ref().map(|ended| ended.error.code);
     assert_eq!(code, Some(ErrorCode::DiskFull), "and is told why");
@@ -68,17 +71,34 @@ async fn a_full_disk_refuses_writes_keeps_reading_and_goes_on_when_there_is_room
     let full = brain.metric("fleet_store_state{state=\"disk_full\"}").expect("is shown");
     assert_eq!(full, 1.0);
 
+    let noticed = |status: &str| {
+        let errors = brain.get(&format!("/api/v1/errors?status={status}")).expect("a list");
+        let found =
+            errors.as_array().into_iter().flatten().any(|error| error["code"] == "DISK_FULL");
+        found.then_some(())
+    };
+    eventually(|| noticed("open"), "it is noticed").await;
+
     std::fs::remove_file(&filler).expect("makes room");
     let until = Instant::now() + Duration::from_secs(10);
     while brain.readiness().expect("answers").0 != 200 {
         assert!(Instant::now() < until, "the brain notices the room by itself");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    eventually(|| noticed("over"), "it is noticed that it has passed").await;
     device.connect().await.expect("connects");
     let all = |device: &LightDevice| device.stored() == device.written();
     device.run_until(all, Duration::from_secs(10)).await.expect("the rest arrives");
     let (status, _) = brain.call("PATCH", &desired, Some(&json!({ "a": 1 }))).expect("answers");
     assert_eq!(status, 200);
+}
+
+async fn eventually(found: impl Fn() -> Option<()>, what: &str) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while found().is_none() {
+        assert!(Instant::now() < until, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn write(device: &mut LightDevice, n: u64) -> anyhow::Result<()> {

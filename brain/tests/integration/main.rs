@@ -13,6 +13,7 @@ mod constraints;
 mod dev;
 mod disk_full;
 mod edge_process;
+mod errors;
 mod fsync_fails;
 mod groups;
 mod harness;

@@ -33,7 +33,7 @@ pub enum HookError {
         name: String,
     },
     /// The program cannot be run.
-    #[error("hook does not run: {source}")]
+    #[error("hook does not run")]
     NotRun {
         /// What the system said.
         source: std::io::Error,

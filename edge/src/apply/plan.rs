@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::history::Change;
 use protocol::state::{Path, State, Value};
 
+use super::Failure;
+
 /// One leaf to act on; no value means back to the default.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -42,18 +44,20 @@ pub(super) fn plan_again(
 }
 
 /// What to report after a step.
-pub fn outcome(step: &Step, result: Result<(), String>) -> Vec<Change> {
+pub fn outcome(step: &Step, result: Result<(), Failure>) -> Vec<Change> {
+    let causes = result.as_ref().err().map(Failure::report);
     let (applied, error) = match (&step.value, result) {
         (Some(value), Ok(())) => (Some(value.clone()), None),
-        (_, Err(error)) => (None, Some(Value::from(error))),
+        (_, Err(Failure { text, .. })) => (None, Some(Value::from(text))),
         (None, Ok(())) => (None, None),
     };
     let leaf = |prefix: &str| Path::new(&format!("{prefix}/{}", step.path)).ok();
     let applied = leaf("reported/applied").map(|path| (path, applied));
     let error = leaf("reported/apply_errors").map(|path| (path, error));
+    let causes = leaf("reported/apply_causes").map(|path| (path, causes));
     // What is desired no longer does not drift.
     let drift = leaf("reported/drift").filter(|_| step.value.is_none()).map(|path| (path, None));
-    applied.into_iter().chain(error).chain(drift).collect()
+    applied.into_iter().chain(error).chain(causes).chain(drift).collect()
 }
 
 /// What to report of leaves that were applied and did not hold any more.
@@ -66,18 +70,20 @@ pub(super) fn drifts(drifted: &[String], now_ms: u64) -> Vec<Change> {
 
 /// What to report of a leaf that does not hold however often it is applied.
 pub(super) fn never_holds(path: &str) -> Vec<Change> {
-    let text = "it does not hold, however often it is applied";
     let step = Step { path: path.to_owned(), value: Some(Value::from("")) };
-    outcome(&step, Err(text.to_owned()))
+    outcome(&step, Err(Failure::never_holds()))
 }
 
 /// How the report about a leaf that a constraint holds begins.
 const HELD: &str = "held by constraint ";
 
 /// What to report of a step that a constraint holds back: what was applied before stays.
-pub(super) fn held_back(step: &Step, constraint: &str) -> Option<Change> {
-    let path = Path::new(&format!("reported/apply_errors/{}", step.path)).ok()?;
-    Some((path, Some(Value::from(format!("{HELD}{constraint:?}")))))
+pub(super) fn held_back(step: &Step, constraint: &str) -> Vec<Change> {
+    let held = Some(Value::from(format!("{HELD}{constraint:?}")));
+    let leaves = [("reported/apply_errors", held), ("reported/apply_causes", None)];
+    let change =
+        |(prefix, value)| Some((Path::new(&format!("{prefix}/{}", step.path)).ok()?, value));
+    leaves.into_iter().filter_map(change).collect()
 }
 
 /// Reports about leaves that no constraint holds any more.
@@ -103,7 +109,12 @@ pub fn applied_before(state: &State, prefix: &str) -> BTreeMap<String, Value> {
 pub fn stale_reports(state: &State, effective: &BTreeMap<String, Value>) -> Vec<Change> {
     let desired: BTreeSet<&str> = effective.keys().map(String::as_str).collect();
     let stale = |path: &&Path| {
-        let reports = ["reported/applied", "reported/apply_errors", "reported/drift"];
+        let reports = [
+            "reported/applied",
+            "reported/apply_errors",
+            "reported/apply_causes",
+            "reported/drift",
+        ];
         let below = reports.into_iter().find_map(|prefix| path.below(prefix));
         below.is_some_and(|below| !desired.contains(below))
     };
@@ -136,7 +147,8 @@ mod tests {
     #[test]
     fn a_failure_takes_the_place_of_the_applied_value() {
         let step = Step { path: "log/level".into(), value: Some(Value::from("loud")) };
-        let changes = outcome(&step, Err("no such level".into()));
+        let text = "no such level".to_owned();
+        let changes = outcome(&step, Err(Failure { text, causes: Vec::new() }));
         assert_eq!(changes[0].1, None);
         assert_eq!(changes[1].0.as_str(), "reported/apply_errors/log/level");
         assert_eq!(changes[1].1, Some(Value::from("no such level")));

@@ -28,6 +28,7 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
         ("leaves", status.leaves.to_string()),
         ("root", status.root.clone().unwrap_or_else(none)),
         ("last error", status.last_error.clone().unwrap_or_else(none)),
+        ("needs somebody", status.alert.clone().unwrap_or_else(none)),
         ("version", status.version.clone()),
     ];
     if let Some(said) = &status.retired {

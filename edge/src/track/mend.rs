@@ -2,13 +2,14 @@
 //! refuses an entry, or the brain turns out to have another history.
 
 use actors::supervise::NodeError;
+use protocol::error::LogEnd;
 use protocol::history::{Draft, LogId, Provenance};
 use protocol::state::StateSource;
 use protocol::wire::{LogPosition, Refuse};
-use protocol::{ErrorCode, FleetId, PublicKey};
+use protocol::{ErrorCode, FleetId, PublicKey, RecoveryAction};
 
 use super::keeper::{Track, random_epoch};
-use super::{End, Outcome, Resolution, WriteError, resolve};
+use super::{Outcome, WriteError};
 
 /// So many leaves fit one entry, also with long paths and texts.
 const LEAVES_AT_ONCE: usize = 32;
@@ -112,7 +113,9 @@ impl Track {
         let Refuse { log, seq, error, .. } = refuse;
         tracing::warn!(seq, code = %error.code, message = %error.message, "brain refused an entry");
         self.args.board.update(|status| status.last_error = Some(error.to_string()));
-        let Resolution::Reissue { end, drop_refused, correct_clock } = resolve(error.code) else {
+        let action = error.recovery_action();
+        let RecoveryAction::Reissue { end, drop_refused, correct_clock } = action else {
+            // Nothing is known to be wrong with the entry; to send it again loses nothing.
             return Ok(Ok(Outcome::Reconnect));
         };
         if log.author != self.args.identity.keypair.public() {
@@ -126,8 +129,8 @@ impl Track {
         }
         let below = seq.saturating_sub(1);
         let last_seq = match end {
-            End::BelowRefused => below,
-            End::AtAcknowledged => below.min(self.replica()?.acknowledged_of(*log)),
+            LogEnd::BelowRefused => below,
+            LogEnd::AtAcknowledged => below.min(self.replica()?.acknowledged_of(*log)),
         };
         self.reissue(*log, last_seq, drop_refused.then_some((*seq, error.code))).await
     }

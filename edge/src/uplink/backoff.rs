@@ -6,6 +6,8 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_secs(1);
 /// No wait is longer than this unless the brain asks for it.
 const LONGEST: Duration = Duration::from_secs(300);
+/// Where only people can help, no wait is shorter unless the brain asks for it.
+const SLOW: Duration = Duration::from_secs(30);
 /// A session that lasted this long was a good one: the next wait is the first again.
 const LASTED: Duration = Duration::from_secs(30);
 
@@ -27,15 +29,33 @@ impl Backoff {
         retry_after: Option<Duration>,
         random: f64,
     ) -> Duration {
-        if lasted >= LASTED {
+        if Self::is_good(lasted) {
             self.failures = 0;
         }
         let bound = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
-        let wait = FIRST + (bound - FIRST).mul_f64(random.clamp(0.0, 1.0));
-        // A fleet that is told one moment to come back must not come at that moment.
-        retry_after.map_or(wait, |least| wait.max(least + FIRST.mul_f64(random.clamp(0.0, 1.0))))
+        at_least(retry_after, between(FIRST, bound, random), random)
     }
+
+    /// A call failed with what would fail again: the wait is long from the beginning.
+    pub fn next_slow(&mut self, retry_after: Option<Duration>, random: f64) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        at_least(retry_after, between(SLOW, LONGEST, random), random)
+    }
+
+    /// Whether a session that lasted so long was a good one.
+    pub fn is_good(lasted: Duration) -> bool {
+        lasted >= LASTED
+    }
+}
+
+fn between(least: Duration, most: Duration, random: f64) -> Duration {
+    least + (most - least).mul_f64(random.clamp(0.0, 1.0))
+}
+
+/// A fleet that is told one moment to come back must not come at that moment.
+fn at_least(asked: Option<Duration>, wait: Duration, random: f64) -> Duration {
+    asked.map_or(wait, |least| wait.max(least + FIRST.mul_f64(random.clamp(0.0, 1.0))))
 }
 
 #[cfg(test)]

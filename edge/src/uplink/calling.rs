@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::supervise::{AskError, NodeError};
+use protocol::ErrorCode;
 use protocol::history::VersionVector;
 use protocol::session::handshake::{Caller, Intent};
 use protocol::session::{Replica, Session, with_causes};
@@ -14,7 +15,7 @@ use url::Url;
 
 use super::dial::{self, DialError, LINK_PATH};
 use super::session::{Around, End, Outlook, converse};
-use super::{Args, Backoff, ServerChoice, enrol};
+use super::{Args, Backoff, Next, Schedule, ServerChoice, enrol};
 use crate::config::Secret;
 use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::retired::{Retired, RetiredError};
@@ -51,6 +52,18 @@ impl CallError {
     }
 }
 
+/// How a call ended.
+struct Ended {
+    /// What one side said, if it did.
+    code: Option<ErrorCode>,
+    /// How long the session lasted, if it was established.
+    lasted: Option<Duration>,
+    /// How long the brain asks to wait.
+    retry_after_ms: Option<u32>,
+    /// The same for people.
+    text: String,
+}
+
 /// The task that keeps a session up.
 pub(super) struct Calling {
     pub(super) args: Arc<Args>,
@@ -64,7 +77,7 @@ impl Calling {
         self.enrolled(&enrolment).await?;
         let mut wanted = self.args.wanted_server.clone();
         let mut choice = ServerChoice::new(enrolment.server.clone());
-        let mut backoff = Backoff::default();
+        let mut schedule = Schedule::default();
         while !*self.stop.borrow() {
             let desired = wanted.borrow_and_update().clone();
             choice.want(desired.or_else(|| self.args.server.clone()));
@@ -72,7 +85,7 @@ impl Calling {
             self.args.board.update(|status| status.server = Some(server.to_string()));
             let call = self.call(&server, &mut choice, &mut enrolment, wanted.clone()).await;
             let retired = call.as_ref().map_or_else(CallError::retired, Outlook::retired);
-            let (lasted, retry_after_ms) = match call {
+            let Ended { code, lasted, retry_after_ms, text } = match call {
                 Ok(Outlook { end: End::Stopped, .. }) => return Ok(()),
                 Ok(Outlook { end: End::ServerChanged, .. }) => continue,
                 Ok(Outlook { end: End::TrackGone(error), .. }) => return Err(error.into()),
@@ -86,10 +99,14 @@ impl Calling {
                 tracing::warn!(server = %given_up, "new address is given up for the former");
             }
             let retry_after = retry_after_ms.map(|ms| Duration::from_millis(ms.into()));
-            let mut wait = backoff.next(lasted.unwrap_or_default(), retry_after, random()?);
+            let lasted = lasted.unwrap_or_default();
+            let Next { mut wait, alert } = schedule.next(code, lasted, retry_after, random()?);
             if let Some(said) = retired {
                 self.note_retired(said).await;
                 wait = RETIRED_AGAIN_AFTER.mul_f64(1.0 + random()? / 10.0);
+            } else if alert {
+                tracing::error!(reason = text, "the link needs somebody: it does not mend itself");
+                self.args.board.update(|status| status.alert = Some(text));
             }
             tracing::debug!(wait_ms = wait.as_millis() as u64, "waiting before the next call");
             tokio::select! {
@@ -265,32 +282,34 @@ impl Calling {
         tracing::error!(error = failed, "whether the device is retired is not stored");
     }
 
-    fn ended(&self, outlook: Outlook) -> (Option<Duration>, Option<u32>) {
-        let (text, retry_after_ms) = match &outlook.end {
-            End::Closed(ended) => (ended.error.to_string(), ended.retry_after_ms),
-            End::Broken(Some(error)) => (with_causes(error), None),
-            End::Broken(None) => ("brain ended the connection".to_owned(), None),
-            End::Stopped | End::ServerChanged | End::TrackGone(_) => (String::new(), None),
+    fn ended(&self, outlook: Outlook) -> Ended {
+        let (text, code, retry_after_ms) = match &outlook.end {
+            End::Closed(ended) => {
+                (ended.error.to_string(), Some(ended.error.code), ended.retry_after_ms)
+            }
+            End::Broken(Some(error)) => (with_causes(error), None, None),
+            End::Broken(None) => ("brain ended the connection".to_owned(), None, None),
+            End::Stopped | End::ServerChanged | End::TrackGone(_) => (String::new(), None, None),
         };
         if outlook.lasted.is_none() {
             self.args.board.metrics().session_failed();
         }
         let lasted_ms = outlook.lasted.map(|lasted| lasted.as_millis() as u64);
         tracing::warn!(lasted_ms, reason = text, "offline");
-        self.args.board.update(|status| status.last_error = Some(text));
-        (outlook.lasted, retry_after_ms)
+        self.args.board.update(|status| status.last_error = Some(text.clone()));
+        Ended { code, lasted: outlook.lasted, retry_after_ms, text }
     }
 
-    fn failed(&self, error: &CallError) -> (Option<Duration>, Option<u32>) {
+    fn failed(&self, error: &CallError) -> Ended {
         self.args.board.metrics().session_failed();
         let text = with_causes(error);
         tracing::warn!(error = text, "call failed");
-        self.args.board.update(|status| status.last_error = Some(text));
+        self.args.board.update(|status| status.last_error = Some(text.clone()));
         let retry_after_ms = match error {
             CallError::Dial(error) => error.retry_after_ms(),
             CallError::Tls(_) | CallError::Randomness(_) | CallError::Track(_) => None,
         };
-        (None, retry_after_ms)
+        Ended { code: None, lasted: None, retry_after_ms, text }
     }
 }
 

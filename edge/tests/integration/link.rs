@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use edge::agent::Agent;
 use edge::clock::Signs;
 use edge::enrolment::{Enrolment, Request};
-use protocol::state::Value;
+use edge::sense::BoardSource;
+use protocol::Layer;
+use protocol::error::Cause;
+use protocol::state::{Scalar, Value};
 
 use crate::peer::{HEARTBEAT_MS, Mode, Peer, until};
 use crate::{alone, by_test, enqueue, folder, joining, number, numbers};
@@ -218,6 +221,39 @@ async fn desired_state_is_applied_and_reported() {
     until("the period applied", applied).await;
     let ran = std::fs::read_to_string(out).expect("the hook ran");
     assert_eq!(ran, "full", "the hook ran once");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sensor_that_gives_no_value_is_reported_with_what_is_wrong_until_it_works() {
+    let (dir, board, peer) = (folder(), folder(), Peer::start().await);
+    let zone = board.path().join("sys/class/thermal/thermal_zone0");
+    std::fs::create_dir_all(&zone).expect("made");
+    std::fs::write(zone.join("type"), "cpu-thermal\n").expect("written");
+    std::fs::write(zone.join("temp"), "warm\n").expect("written");
+    let mut config = joining(&dir, &peer);
+    config.board = BoardSource::Linux(hw::Root::under(board.path()));
+    config.sense = config.sense.with("thermal/period_ms", &200.into()).expect("allowed");
+    let agent = Agent::start(config).await.expect("starts");
+    let device = agent.device_id();
+    online(&agent).await;
+    let told = || match peer.value(device, "reported/sensors/faulty/thermal") {
+        Some(Value::List(items)) => {
+            let text = |item: &Scalar| match item {
+                Scalar::Text(text) => text.parse::<Cause>().expect("a cause"),
+                other => panic!("{other:?}"),
+            };
+            Some(items.iter().map(text).collect::<Vec<_>>())
+        }
+        _ => None,
+    };
+    until("a fault", || told().is_some_and(|causes| causes.len() == 2)).await;
+    let causes = told().expect("a fault");
+    let layers: Vec<_> = causes.iter().map(|cause| cause.place.layer).collect();
+    assert_eq!(layers, [Layer::Edge, Layer::Hardware], "{causes:?}");
+    assert!(causes[1].message.ends_with("not of the documented form"), "{causes:?}");
+    std::fs::write(zone.join("temp"), "48312\n").expect("written");
+    until("no fault", || told().is_some_and(|causes| causes.is_empty())).await;
     agent.stop().await;
 }
 

@@ -9,7 +9,7 @@ use actors::ports::{LinkReceiver, LinkSender};
 use actors::supervise::Address;
 use protocol::session::{Input, Output, PeerDevice, Replica, error};
 use protocol::wire::{self, Message, TokenProof};
-use protocol::{DeviceId, ErrorCode, SyncError, TreeId};
+use protocol::{DeviceId, ErrorCode, RecoveryAction, SyncError, TreeId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
@@ -19,9 +19,7 @@ use super::unanswered::Open;
 use super::{Admitted, Connection, EVENTS_MAX, End, TWIN_TIME_MAX, UNAUTHENTICATED_TIME_MAX};
 use crate::link::{Present, upgrade};
 
-/// How often a connection asks a twin that fails to take it again.
-const TRIES_MAX: u32 = 16;
-/// How long it waits before that, longer each time.
+/// How long a connection waits before it asks a twin that fails to take it again, longer each time.
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// How soon a connection notices that the twin that it waits for is quarantined.
 const QUARANTINE_SEEN_WITHIN: Duration = Duration::from_millis(250);
@@ -115,8 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(attached) => break attached,
                 // It failed once more, or the supervisor above it did.
                 Err(Away { error, retry_after_ms: None })
-                    if error.code == ErrorCode::Overloaded
-                        && tries < TRIES_MAX
+                    if matches!(error.recovery_action(), RecoveryAction::Retry { attempts_max } if tries < attempts_max)
                         && began.elapsed() < TWIN_TIME_MAX =>
                 {
                     sleep(TRY_AGAIN_AFTER * tries).await;

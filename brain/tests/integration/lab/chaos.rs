@@ -165,7 +165,7 @@ async fn every_kind_of_actor_comes_back_and_the_others_keep_serving() {
     let mut device = device(&brain).await;
     device.connect().await.expect("connects");
     let (mut n, mut records) = (0, 0);
-    let parts = ["enrolment", "residency", "keys", "consistency", "store", "journal"];
+    let parts = ["enrolment", "residency", "keys", "consistency", "errors", "store", "journal"];
     for part in ["ingress/device-listener", "ingress/api"].into_iter().chain(parts) {
         let path = format!("brain/{part}");
         for fault in ["panic", "error", "fail_starts"] {

@@ -8,7 +8,7 @@ use actors::traced_span;
 use protocol::history::{Checkpoint, LogId};
 use protocol::session::{Input, Output, error};
 use protocol::wire::{self, Message as WireMessage, Refuse};
-use protocol::{ErrorCode, SyncError, TreeId};
+use protocol::{ErrorCode, ErrorSource, Layer, SyncError, TreeId};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -168,6 +168,7 @@ impl Talk<'_> {
             status.since_ms = now_ms;
             status.sessions += 1;
             status.last_error = None;
+            status.alert = None;
         });
         self.around.board.metrics().session_welcomed();
         tracing::info!(connection, offset_ms, "online");
@@ -311,5 +312,9 @@ async fn position_tree(track: &Address<track::Msg>) -> Result<protocol::TreeId, 
 fn store_error(failure: &WriteError) -> SyncError {
     let full = matches!(failure, WriteError::Spool(error) if matches!(**error, crate::spool::SpoolError::DiskFull));
     let code = if full { ErrorCode::DiskFull } else { ErrorCode::StoreFailed };
-    error(code, "store entries", failure.to_string())
+    SyncError::new(
+        code,
+        ErrorSource::new(Layer::Edge, "track", "store entries"),
+        failure.to_string(),
+    )
 }
