@@ -14,7 +14,7 @@ use ureq::http::Method;
 use super::client::{Client, ClientArgs};
 use super::conflict;
 use super::output::{self, Output};
-use super::retire::{self, Retire};
+use super::retire::{self, Ending};
 use super::tree::encode;
 
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -109,7 +109,7 @@ pub(super) enum DeviceCommand {
         /// Its id, the beginning of its id, or its name
         device: String,
         #[command(flatten)]
-        retire: Retire,
+        ending: Ending,
     },
     /// Set leaves below desired/, such as sense/thermal/period_ms=2000; PATH= removes one
     Set {
@@ -288,7 +288,7 @@ pub(super) fn run(client: &ClientArgs, command: DeviceCommand) -> anyhow::Result
             let id = resolve(&client, &device)?;
             repeat(view, || delta(&client, &id, view.output))
         }
-        DeviceCommand::Retire { device, retire } => retire::device(&client, &device, &retire),
+        DeviceCommand::Retire { device, ending } => retire::device(&client, &device, &ending),
         DeviceCommand::Set { device, leaves, reason, condition, wait, output } => {
             let id = resolve(&client, &device)?;
             let body = parse_leaves("desired", &leaves)?;

@@ -10,7 +10,7 @@ use super::client::{Client, ClientArgs};
 use super::conflict;
 use super::device::{Condition, View, history, parse_leaves, print_written, repeat, resolve, show};
 use super::output::{self, Output};
-use super::retire::{self, Retire};
+use super::retire::{self, Ending};
 use super::tree::encode;
 
 #[derive(Debug, clap::Subcommand)]
@@ -36,7 +36,7 @@ pub(super) enum GroupCommand {
         /// The group
         group: String,
         #[command(flatten)]
-        retire: Retire,
+        ending: Ending,
     },
     /// Make devices members of a group: they share its tree from then on
     Add {
@@ -153,7 +153,7 @@ pub(super) fn run(client: &ClientArgs, command: GroupCommand) -> anyhow::Result<
             print_written(&client.call(Method::PUT, &target, body)?, change.output);
             Ok(())
         }
-        GroupCommand::Delete { group, retire } => retire::group(client, &group, &retire),
+        GroupCommand::Delete { group, ending } => retire::group(client, &group, &ending),
         GroupCommand::Add { group, devices, change } => {
             set_members(&client, Method::PUT, &at(&group), &devices, &change)
         }

@@ -18,7 +18,7 @@ const LONGER: Duration = Duration::from_secs(270);
 
 /// What goes with the end of a device or of a group.
 #[derive(Debug, clap::Args)]
-pub(super) struct Retire {
+pub(super) struct Ending {
     /// Why: it is told to whoever asks later
     #[arg(long)]
     reason: String,
@@ -31,19 +31,19 @@ pub(super) struct Retire {
 }
 
 /// Retires the device that a person means.
-pub(super) fn device(client: &Client, given: &str, retire: &Retire) -> anyhow::Result<()> {
+pub(super) fn device(client: &Client, given: &str, ending: &Ending) -> anyhow::Result<()> {
     let id = resolve(client, given)?;
     let what = format!("device {id} leaves the fleet for good, and what is kept of it is removed");
-    end(client, &format!("/api/v1/devices/{id}"), &what, retire)
+    end(client, &format!("/api/v1/devices/{id}"), &what, ending)
 }
 
 /// Deletes a group.
-pub(super) fn group(client: Client, name: &str, retire: &Retire) -> anyhow::Result<()> {
+pub(super) fn group(client: Client, name: &str, ending: &Ending) -> anyhow::Result<()> {
     let what = format!(
         "group {name} ends for its members, what is kept of it is removed, and no other group can \
          have its name"
     );
-    end(&client.patient(LONGER)?, &format!("/api/v1/groups/{}", encode(name)), &what, retire)
+    end(&client.patient(LONGER)?, &format!("/api/v1/groups/{}", encode(name)), &what, ending)
 }
 
 /// Prints what is left of devices that were retired.
@@ -70,13 +70,13 @@ pub(super) fn list(client: &Client, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn end(client: &Client, target: &str, what: &str, retire: &Retire) -> anyhow::Result<()> {
-    if !retire.yes && stdin().is_terminal() {
+fn end(client: &Client, target: &str, what: &str, ending: &Ending) -> anyhow::Result<()> {
+    if !ending.yes && stdin().is_terminal() {
         ask(what)?;
     }
-    let target = format!("{target}?reason={}", encode(&retire.reason));
+    let target = format!("{target}?reason={}", encode(&ending.reason));
     let left: TombstoneView = client.call(Method::DELETE, &target, None)?;
-    match retire.output {
+    match ending.output {
         Output::Json => println!("{}", json!(left)),
         Output::Table => {
             let TombstoneView { id, name, version, .. } = left;
