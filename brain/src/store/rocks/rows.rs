@@ -10,6 +10,9 @@ use crate::store::record;
 /// A row whose key is known also where its record is damaged.
 type Keyed<T> = (Box<[u8]>, Result<T, ReadError>);
 
+/// A row as it lies there.
+type Raw = (Box<[u8]>, Box<[u8]>);
+
 impl Rocks {
     /// The records from `from` on, upwards or downwards, with their keys.
     pub(in crate::store) fn scan<'a, T: DeserializeOwned>(
@@ -78,7 +81,7 @@ impl Rocks {
         family: &'static str,
         mode: IteratorMode<'_>,
         options: ReadOptions,
-    ) -> impl Iterator<Item = Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>> + use<'a> {
+    ) -> impl Iterator<Item = Result<Raw, rocksdb::Error>> + use<'a> {
         let handle = self.db.cf_handle(family);
         let rows = handle.map(|handle| self.db.iterator_cf_opt(handle, options, mode));
         rows.into_iter().flatten()
