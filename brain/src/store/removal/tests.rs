@@ -106,7 +106,7 @@ fn what_a_retired_device_leaves_is_removed_and_its_number_is_not_given_again() {
     assert_eq!((verified.damage, verified.tombstones, verified.trees), (vec![], 1, 1));
     // Whatever became of the process, what is doomed is known.
     let store = open(folder.path());
-    assert_eq!(store.doomed(10).expect("reads"), [tombstone.clone()]);
+    assert_eq!(store.doomed(10).expect("reads"), std::slice::from_ref(&tombstone));
     remove(&store, &tombstone);
     assert_eq!(store.doomed(10).expect("reads"), []);
     for family in OF_A_TREE {
