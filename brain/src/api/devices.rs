@@ -168,7 +168,10 @@ pub(super) async fn list(
     let after = query.after.map(|text| parse_id(&text)).transpose()?;
     if query.retired {
         if query.query.is_some() {
-            return Err(Problem::bad_request("what was retired has no state to look at"));
+            return Err(Problem::bad_request(
+                "read query",
+                "what was retired has no state to look at",
+            ));
         }
         return retire::list(api, after, limit).await.map(Json);
     }

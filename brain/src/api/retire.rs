@@ -105,7 +105,7 @@ fn retirement(api: Api) -> Retirement {
 impl RetireQuery {
     fn order(self, api: &Api, Principal(principal): Principal) -> Result<Order, Problem> {
         let reason = self.reason.filter(|reason| !reason.trim().is_empty());
-        let missing = || Problem::bad_request("say why: ?reason=…");
+        let missing = || Problem::bad_request("read query", "say why: ?reason=…");
         let at_ms = api.clock.now().wall_ms;
         Ok(Order { principal, reason: reason.ok_or_else(missing)?, at_ms })
     }

@@ -23,7 +23,7 @@ use super::queue::Queue;
 use crate::identity::Identity;
 use crate::spool::{AuthorState, Commit, Delivered, EntryRecord, Loaded, LogRecord, SpoolError};
 
-pub use merge::OwnLog;
+pub(super) use merge::OwnLog;
 
 /// A fleet that no brain speaks for: where a device writes before it is enrolled.
 pub const PROVISIONAL_FLEET: FleetId = FleetId([0; 16]);
