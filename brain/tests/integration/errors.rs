@@ -125,7 +125,8 @@ async fn every_error_says_where_it_arose() {
             413,
             ["TOO_LARGE", "api", "devices", "read body"],
         ),
-        ("DELETE", own.clone(), None, 405, ["BAD_REQUEST", "api", "devices", "route"]),
+        ("PATCH", own.clone(), None, 405, ["BAD_REQUEST", "api", "devices", "route"]),
+        ("DELETE", own.clone(), None, 400, ["BAD_REQUEST", "api", "request", "read query"]),
         ("GET", "/api/v1/nothing".into(), None, 404, ["NOT_FOUND", "api", "router", "route"]),
         ("GET", other, None, 404, ["NOT_FOUND", "store", "read", "look up"]),
         ("GET", "/api/v1/groups/none".into(), None, 404, ["NOT_FOUND", "store", "read", "look up"]),
@@ -194,6 +195,12 @@ async fn every_error_says_where_it_arose() {
         assert_eq!(problem["error"]["code"], code, "{method} {path}: {problem}");
         assert_eq!(problem["error"]["source"], place, "{method} {path}: {problem}");
     }
+    let (status, answer) =
+        brain.call("DELETE", &format!("{own}?reason=sold"), None).expect("answers");
+    assert_eq!(status, 200, "{answer}");
+    let (status, problem) = brain.call("GET", &own, None).expect("answers");
+    assert_eq!((status, &problem["error"]["code"]), (410, &json!("RETIRED")), "{problem}");
+    check(&problem);
     let url = format!("http://{}/api/v1/devices", brain.api);
     let agent: ureq::Agent =
         ureq::Agent::config_builder().http_status_as_error(false).build().into();
