@@ -69,6 +69,8 @@ pub struct Loaded {
     pub author: AuthorState,
     /// The keys of the brains that this device has met or was certified by.
     pub brains: BTreeSet<PublicKey>,
+    /// Whether leaves lost values that have to come anew.
+    pub incomplete: bool,
 }
 
 /// Why a spool cannot do what it should.

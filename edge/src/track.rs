@@ -92,6 +92,8 @@ pub enum Msg {
     Compare(Vec<LogPosition>, [u8; 32], Reply<Result<(), WriteError>>),
     /// The brain has made entries durable, up to a number and up to another under a seal.
     Acked(LogId, u64, u64),
+    /// Whether a shared tree has all its values, or waits for nothing more before it comes anew.
+    IsWhole(Reply<Result<(), Incomplete>>),
     /// Where the brain's logs stand: tells what it has, and whether it has the same.
     PeerHeads(Vec<LogPosition>, Reply<Result<Vec<Outcome>, WriteError>>),
     /// The brain does not take an entry.

@@ -221,7 +221,6 @@ impl SimDevice {
         let mut lost = 0;
         for holding in self.holdings_mut() {
             (holding.sync_due_ms, holding.seal_due_ms) = (None, None);
-            holding.is_incomplete = false;
             lost += holding.disk.crash();
         }
         lost

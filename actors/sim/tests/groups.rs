@@ -144,3 +144,27 @@ fn who_is_put_out_while_away_and_taken_in_again_agrees_with_the_others() {
     assert_eq!((0..3).map(|n| leaves(&world, n)).collect::<Vec<_>>(), [5, 5, 5]);
     assert!(world.fired().of("cuts_taken") > 0);
 }
+
+/// A cut takes the values of leaves, and the power fails before the tree has come anew.
+#[test]
+fn a_tree_that_lacks_values_comes_anew_also_after_a_crash() {
+    let mut world = world(2);
+    write_leaves(&mut world, 0, 3);
+    world.run_for(5_000);
+    world.part(0);
+    write_leaves(&mut world, 0, 6);
+    world.run_for(1_000);
+    world.set_member(0, GROUP, false);
+    world.run_for(1_000);
+    world.set_member(0, GROUP, true);
+    world.run_for(1_000);
+    world.rejoin(0);
+    while world.fired().of("shared_trees_left") == 0 {
+        world.run_for(1);
+    }
+    world.crash_device(0, false);
+    world.write_to_group(GROUP, "meanwhile");
+    quiet(&mut world);
+    assert_eq!((0..2).map(|n| leaves(&world, n)).collect::<Vec<_>>(), [4, 4]);
+    assert!(world.fired().of("shared_trees_anew") > 0);
+}

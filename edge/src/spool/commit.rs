@@ -26,6 +26,8 @@ pub struct Commit {
     pub author: Option<AuthorState>,
     /// All known brain keys, if one was added.
     pub brains: Option<BTreeSet<PublicKey>>,
+    /// Whether leaves lost values that have to come anew, if that changed.
+    pub incomplete: Option<bool>,
 }
 
 impl Commit {

@@ -170,6 +170,22 @@ fn brains_are_remembered() {
 }
 
 #[test]
+fn that_values_are_missing_is_remembered_until_the_tree_begins_anew() {
+    every_spool(|spool| {
+        Writer::new().fill(spool, 1);
+        let is_incomplete =
+            |spool: &mut dyn Spool| spool.load().expect("loads").expect("begun").incomplete;
+        assert!(!is_incomplete(spool));
+        for incomplete in [true, false] {
+            let commit = Commit { incomplete: Some(incomplete), ..Commit::default() };
+            spool.commit(&commit).expect("committed");
+            spool.commit(&Commit::default()).expect("committed");
+            assert_eq!(is_incomplete(spool), incomplete);
+        }
+    });
+}
+
+#[test]
 fn a_file_survives_its_process() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("spool.db");

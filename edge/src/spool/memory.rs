@@ -18,6 +18,7 @@ pub struct MemorySpool {
     entries: BTreeMap<(u32, u64), Vec<u8>>,
     author: AuthorState,
     brains: BTreeSet<PublicKey>,
+    incomplete: bool,
 }
 
 impl MemorySpool {
@@ -41,6 +42,7 @@ impl Spool for MemorySpool {
             leaves: self.leaves.clone(),
             author: self.author,
             brains: self.brains.clone(),
+            incomplete: self.incomplete,
         }))
     }
 
@@ -75,6 +77,7 @@ impl Spool for MemorySpool {
         if let Some(brains) = &commit.brains {
             self.brains = brains.clone();
         }
+        self.incomplete = commit.incomplete.unwrap_or(self.incomplete);
         Ok(())
     }
 

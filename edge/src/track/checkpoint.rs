@@ -91,7 +91,6 @@ impl Track {
     /// Begins the tree anew with nothing but a checkpoint.
     fn begin_from(&mut self, checkpoint: &Checkpoint) -> Result<Result<(), MergeError>, NodeError> {
         let (identity, limits) = (self.args.identity.clone(), self.args.limits);
-        self.is_incomplete = false;
         let now = self.args.clock.now();
         let epoch = random_epoch()?;
         let mut anew = Replica::begin_again(self.replica()?, identity, epoch, limits);

@@ -6,7 +6,7 @@ use actors::supervise::{Context, NodeError};
 use protocol::history::Cut;
 use protocol::wire::LogPosition;
 
-use super::keeper::{Track, random_epoch};
+use super::keeper::{NotLoaded, Track, random_epoch};
 use super::{Incomplete, Msg, Replica, WriteError};
 
 impl Track {
@@ -29,11 +29,20 @@ impl Track {
             return Ok(Ok(self.replica()?.position(log)));
         }
         tracing::warn!(leaves = touched.len(), "a cut took the values of leaves");
+        if self.args.shared.is_some() {
+            self.replica()?.set_incomplete();
+        }
         self.flush().await?;
-        self.is_incomplete = self.args.shared.is_some();
-        let waits = self.replica()?.queue_depth() > 0;
         let position = self.replica()?.position(log);
-        Ok(if self.is_incomplete && !waits { Err(Incomplete) } else { Ok(position) })
+        Ok(self.whole()?.map(|()| position))
+    }
+
+    /// Whether the tree can stay as it is for now: it has all its values, or something of this device
+    /// waits, which would be lost if it came anew.
+    pub(super) fn whole(&mut self) -> Result<Result<(), Incomplete>, NotLoaded> {
+        let replica = self.replica()?;
+        let may_stay = !replica.is_incomplete() || replica.queue_depth() > 0;
+        Ok(may_stay.then_some(()).ok_or(Incomplete))
     }
 
     /// Compares a shared tree with what another side has of it.
@@ -53,7 +62,7 @@ impl Track {
         if differs {
             tracing::error!("the same logs come to other leaves here");
         }
-        if (differs || self.is_incomplete) && !waits {
+        if (differs || self.replica()?.is_incomplete()) && !waits {
             tracing::warn!("a shared tree comes anew");
             self.begin_anew().await?;
         }
@@ -64,7 +73,6 @@ impl Track {
     /// comes with it, and nothing is written before: an empty tree has no members.
     async fn begin_anew(&mut self) -> Result<(), NodeError> {
         let (identity, limits) = (self.args.identity.clone(), self.args.limits);
-        self.is_incomplete = false;
         let replica = self.replica()?;
         let epoch = replica.own_log().epoch;
         let (account, genesis) = (replica.account().clone(), replica.tree().genesis().clone());

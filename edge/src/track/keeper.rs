@@ -30,8 +30,6 @@ pub struct Track {
     waiting: Vec<Waiting>,
     traces: Traces,
     flush_due: bool,
-    /// A shared tree lacks values that a cut brought to light again.
-    pub(super) is_incomplete: bool,
 }
 
 /// A message came before the spool was read, which the order of messages excludes.
@@ -53,7 +51,6 @@ impl Node for Track {
             waiting: Vec::new(),
             traces: Traces::default(),
             flush_due: false,
-            is_incomplete: false,
         })
     }
 
@@ -113,6 +110,10 @@ impl Node for Track {
                 self.replica()?.acknowledged(log, stored, sealed);
                 self.traces.acknowledged(log, stored);
                 self.show_queue()?;
+            }
+            Msg::IsWhole(reply) => {
+                let whole = self.whole()?;
+                reply.send(whole);
             }
             Msg::PeerHeads(positions, reply) => {
                 let outcomes = self.peer_heads(&positions).await?;
@@ -216,6 +217,7 @@ impl Node for Track {
             Msg::TakeCheckpoint(..) => "take_checkpoint",
             Msg::Compare(..) => "compare",
             Msg::Acked(..) => "acked",
+            Msg::IsWhole(..) => "is_whole",
             Msg::PeerHeads(..) => "peer_heads",
             Msg::Refused(..) => "refused",
             Msg::OwnLogBehind(..) => "own_log_behind",

@@ -54,6 +54,8 @@ pub struct Replica {
     entry_bytes: u64,
     limits: Limits,
     staged: Commit,
+    /// Leaves lost values by a cut, and what those had replaced is not here any more.
+    incomplete: bool,
     /// Logs that changed: those with new entries, and those of which it would be no loss to
     /// forget the change.
     changed: BTreeSet<u32>,
@@ -97,8 +99,10 @@ impl Replica {
             staged: Commit {
                 begin: Some(genesis),
                 author: Some(author_state),
+                incomplete: Some(false),
                 ..Commit::default()
             },
+            incomplete: false,
             changed: BTreeSet::new(),
             must_commit: true,
             identity,
@@ -107,7 +111,7 @@ impl Replica {
 
     /// The replica that a spool holds.
     pub fn load(identity: Identity, loaded: Loaded, measured: Measured, limits: Limits) -> Self {
-        let Loaded { genesis, logs, leaves, author: author_state, brains } = loaded;
+        let Loaded { genesis, logs, leaves, author: author_state, brains, incomplete } = loaded;
         let written_ms: Vec<u64> = logs.iter().map(|log| log.state.hlc.wall_ms).collect();
         let delivered = (0u32..).zip(&logs).map(|(n, log)| (n, log.delivered)).collect();
         let states = logs.into_iter().map(|log| log.state).collect();
@@ -134,6 +138,7 @@ impl Replica {
             entry_bytes: measured.entry_bytes,
             limits,
             staged: Commit::default(),
+            incomplete,
             changed: BTreeSet::new(),
             must_commit: false,
         }
@@ -209,6 +214,14 @@ impl Replica {
         let touched = self.tree.take_cut(cut);
         self.stage_end(log, last_seq, &touched, account::CUT);
         touched
+    }
+
+    /// Notes that leaves lost values which have to come anew: until it begins anew, the tree is not
+    /// what its logs come to.
+    pub fn set_incomplete(&mut self) {
+        self.incomplete = true;
+        self.staged.incomplete = Some(true);
+        self.must_commit = true;
     }
 
     /// The brain has made entries of a log durable.

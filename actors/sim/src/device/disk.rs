@@ -35,11 +35,13 @@ pub(super) struct Disk {
 struct Image {
     tree: Tree,
     author: Author,
+    /// A cut took values, and what those had replaced is not here.
+    incomplete: bool,
 }
 
 impl Disk {
     pub(super) fn new(tree: Tree, log: LogId) -> Self {
-        let image = Image { tree, author: Author::new(log, Hlc::default()) };
+        let image = Image { tree, author: Author::new(log, Hlc::default()), incomplete: false };
         Self {
             memory: image.clone(),
             logs: BTreeMap::new(),
@@ -66,13 +68,13 @@ impl Disk {
     }
 
     pub(super) fn write(&mut self, draft: Draft, now: Now) -> Option<EntryId> {
-        let Image { tree, author } = &mut self.memory;
+        let Image { tree, author, .. } = &mut self.memory;
         let entry = author.write(tree, draft, now.wall_ms, now.quality)?;
         Some(self.put(entry))
     }
 
     pub(super) fn reissue(&mut self, old: &Entry, now: Now) {
-        let Image { tree, author } = &mut self.memory;
+        let Image { tree, author, .. } = &mut self.memory;
         let entry = author.reissue(tree, old, now.wall_ms, now.quality);
         self.put(entry);
     }
@@ -163,10 +165,20 @@ impl Disk {
         touched.len()
     }
 
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.memory.incomplete
+    }
+
+    pub(super) fn set_incomplete(&mut self) {
+        self.memory.incomplete = true;
+        self.dirty = true;
+    }
+
     /// Forgets all but which log is written.
     pub(super) fn begin_anew(&mut self) {
         let tree = Tree::new(self.tree().genesis().clone());
-        self.memory = Image { tree, author: Author::new(self.log(), Hlc::default()) };
+        let author = Author::new(self.log(), Hlc::default());
+        self.memory = Image { tree, author, incomplete: false };
         self.logs.clear();
         self.dirty = true;
     }
@@ -206,7 +218,7 @@ impl Disk {
         }
         let mut anew = Tree::new(self.memory.tree.genesis().clone());
         anew.merge(checkpoint)?;
-        self.memory.tree = anew;
+        (self.memory.tree, self.memory.incomplete) = (anew, false);
         self.logs.clear();
         Ok((all, true))
     }

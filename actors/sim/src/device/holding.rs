@@ -17,10 +17,6 @@ pub(super) struct Holding {
     pub(super) acked: BTreeMap<LogId, (u64, u64)>,
     pub(super) sync_due_ms: Option<u64>,
     pub(super) seal_due_ms: Option<u64>,
-    /// A cut took values, and what those had replaced is not here. Forgotten in a crash.
-    pub(super) is_incomplete: bool,
-    /// The same, as the judge remembers it.
-    pub(super) lacks_values: bool,
     /// The disk went back without the device noticing: it must hear from the brain before it writes.
     pub(super) is_muted: bool,
 }
@@ -34,8 +30,6 @@ impl Holding {
             acked: BTreeMap::new(),
             sync_due_ms: None,
             seal_due_ms: None,
-            is_incomplete: false,
-            lacks_values: false,
             is_muted: false,
         }
     }
@@ -48,6 +42,11 @@ impl Holding {
     /// Own entries wait for the brain.
     pub(super) fn waits(&self) -> bool {
         self.own_logs().any(|(log, seq)| self.acked_of(log).0 < seq)
+    }
+
+    /// Whether the tree is to come anew, and nothing of this device would be lost by that.
+    pub(super) fn may_come_anew(&self) -> bool {
+        self.disk.is_incomplete() && !self.waits()
     }
 
     /// Whether everything is durable here and at the brain, and what is written now signed.
@@ -75,7 +74,6 @@ impl Holding {
     pub(super) fn begin_anew(&mut self) {
         self.disk.begin_anew();
         self.acked.clear();
-        (self.is_incomplete, self.lacks_values) = (false, false);
     }
 
     fn own_logs(&self) -> impl Iterator<Item = (&LogId, u64)> {

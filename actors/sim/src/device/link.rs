@@ -275,7 +275,11 @@ impl SimDevice {
                 if let Some(holding) = self.holding_mut(of) {
                     holding.acknowledged(log, stored, sealed);
                     let whose = holding.whose;
+                    let comes_anew = holding.may_come_anew();
                     self.events.push(DeviceEvent::Acked { whose, log, stored, sealed });
+                    if let Some(tree) = of.filter(|_| comes_anew) {
+                        return self.leave_tree(tree);
+                    }
                 }
                 self.renew_patience();
             }

@@ -78,7 +78,6 @@ impl SimDevice {
         let Ok((again, anew)) = holding.disk.merge(checkpoint, stored, now) else { return };
         if anew {
             holding.acked.clear();
-            (holding.is_incomplete, holding.lacks_values) = (false, false);
         }
         for state in checkpoint.logs.iter().filter(|state| state.log.author == own) {
             holding.acknowledged(state.log, state.seq, state.sealed());

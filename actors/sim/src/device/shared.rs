@@ -44,10 +44,10 @@ impl SimDevice {
         let there: BTreeMap<_, _> = logs.iter().copied().map(stand).collect();
         let is_same = here == there && !here.is_empty();
         let differs = is_same && holding.disk.tree().root() != root;
-        if differs && !holding.lacks_values {
+        if differs && !holding.disk.is_incomplete() {
             self.events.push(DeviceEvent::Differs(holding.whose));
         }
-        if (differs || holding.is_incomplete) && !holding.waits() {
+        if (differs && !holding.waits()) || holding.may_come_anew() {
             holding.begin_anew();
             self.events.push(DeviceEvent::ComesAnew(holding.whose));
             self.sync(of);
@@ -62,6 +62,9 @@ impl SimDevice {
         let log = cut.log;
         let is_current = log == holding.disk.log();
         let touched = holding.disk.take_cut(cut);
+        if of.is_some() && touched > 0 {
+            holding.disk.set_incomplete();
+        }
         if is_current {
             self.open_epoch(of);
         }
@@ -69,10 +72,8 @@ impl SimDevice {
         // What is above the end goes to nobody, and nothing waits for it.
         self.stored(of, log, 0);
         self.events.push(DeviceEvent::CutTaken);
-        let (Some(tree), 1..) = (of, touched) else { return };
-        let Some(holding) = self.holding_mut(of) else { return };
-        (holding.is_incomplete, holding.lacks_values) = (true, true);
-        if !holding.waits() {
+        let comes_anew = self.holding(of).is_some_and(Holding::may_come_anew);
+        if let Some(tree) = of.filter(|_| comes_anew) {
             self.leave_tree(tree);
         }
     }

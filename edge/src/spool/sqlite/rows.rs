@@ -80,6 +80,7 @@ impl Spool for SqliteSpool {
             leaves,
             author: self.meta("author")?.unwrap_or_default(),
             brains: self.meta("brains")?.unwrap_or_default(),
+            incomplete: self.meta("incomplete")?.unwrap_or_default(),
         }))
     }
 
@@ -201,8 +202,11 @@ fn write(transaction: &Transaction<'_>, commit: &Commit) -> Result<(), SpoolErro
     if let Some(author) = &commit.author {
         put_meta("author", encode(author))?;
     }
-    match &commit.brains {
-        Some(brains) => put_meta("brains", encode(brains)),
+    if let Some(brains) = &commit.brains {
+        put_meta("brains", encode(brains))?;
+    }
+    match &commit.incomplete {
+        Some(incomplete) => put_meta("incomplete", encode(incomplete)),
         None => Ok(()),
     }
 }

@@ -33,6 +33,11 @@ impl Replica {
         self.queue.depth()
     }
 
+    /// Whether leaves lack values that have to come anew.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
     /// How many bytes they take.
     pub fn queue_bytes(&self) -> u64 {
         self.queue.bytes()

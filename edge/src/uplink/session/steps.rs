@@ -140,7 +140,11 @@ impl Talk<'_> {
             Output::TakeCheckpoint(checkpoint) => self.take_checkpoint(of, checkpoint).await?,
             Output::Acked { log, stored, sealed } => {
                 self.tell(of, track::Msg::Acked(log, stored, sealed)).await;
-                Vec::new()
+                let Some(tree) = of else { return Ok(Vec::new()) };
+                match track.ask(track::Msg::IsWhole, Self::patience(of)).await? {
+                    Ok(()) => Vec::new(),
+                    Err(Incomplete) => self.leave(tree, "nothing of it waits any more"),
+                }
             }
             Output::PeerRefused(refuse) => self.refused(of, refuse).await?,
             Output::OwnLogBehind { log, theirs, ours } => {
