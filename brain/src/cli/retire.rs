@@ -79,9 +79,11 @@ fn end(client: &Client, target: &str, what: &str, ending: &Ending) -> anyhow::Re
     match ending.output {
         Output::Json => println!("{}", json!(left)),
         Output::Table => {
-            let TombstoneView { id, name, version, .. } = left;
-            let named = if name == id { id } else { format!("{name} ({id})") };
-            println!("{named} is retired, at version {version}");
+            let TombstoneView { id, name, version, key, .. } = left;
+            match key {
+                Some(_) => println!("{name} ({id}) is retired, at version {version}"),
+                None => println!("group {name} is deleted, at version {version}"),
+            }
         }
     }
     Ok(())

@@ -202,6 +202,7 @@ mod tests {
                     ErrorCode::HistoryPruned,
                     ErrorCode::Corrupt,
                     ErrorCode::FormatNewer,
+                    ErrorCode::Retired,
                 ],
             ),
         ];
