@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::link::Terms;
 use super::{Failure, Input, Now, Output, Replica};
 use crate::compress::Compression;
-use crate::history::{Cut, CutCause, LogId, TreeKind};
+use crate::history::{Cut, LogId, TreeKind};
 use crate::trace::{EntryTrace, TRACES_MAX};
 use crate::wire::{self, Ack, Batch, FRAME_BYTES_MAX, LogPosition, Message, Refuse, Traces};
 use crate::{ErrorCode, TreeId};
@@ -111,7 +111,7 @@ impl Replication {
                 }
                 self.traces.push_back((log, trace));
             }
-            // A peer has its own seals, and the ends that it made.
+            // A peer has its own seals.
             Input::Sealed(signed) if self.is_peers(&signed.head.log) => {}
             Input::Sealed(signed) => {
                 self.logs.entry(signed.head.log).or_default().seal_due = Some(signed);
@@ -122,8 +122,8 @@ impl Replication {
                 log.ours = log.ours.min(cut.last_seq);
                 log.seal_due = None;
                 log.is_cut = true;
-                let is_known =
-                    self.is_peers(&cut.log) && matches!(cut.cause, CutCause::Sealed { .. });
+                // Whoever said so needs not be told; an author that has lost what it said does.
+                let is_known = log.end_heard.is_some_and(|heard| heard <= cut.last_seq);
                 // A side that has not said that it shares a tree hears nothing of it.
                 match self.is_shared && !self.peer_known {
                     _ if is_known => {}
@@ -178,6 +178,10 @@ impl Replication {
                 cut.verify(|_| true).map_err(|error| {
                     Failure::new(ErrorCode::BadSignature, "take cut", super::with_causes(&error))
                 })?;
+                if let Some(log) = self.logs.get_mut(&cut.log) {
+                    let heard = log.end_heard.map_or(cut.last_seq, |heard| heard.min(cut.last_seq));
+                    log.end_heard = Some(heard);
+                }
                 outputs.push(Output::TakeCut(cut));
                 Ok(())
             }

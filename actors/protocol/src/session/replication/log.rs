@@ -31,6 +31,8 @@ pub(super) struct Log {
     pub(super) refused: bool,
     /// It ended; whoever ended it vouches for what is left.
     pub(super) is_cut: bool,
+    /// The end that the peer said it has.
+    pub(super) end_heard: Option<u64>,
 }
 
 impl Log {
