@@ -121,6 +121,12 @@ async fn metrics_are_prometheus_text_of_the_declared_type() {
     device.connect().await.expect("connects");
     write(&mut device, 0, 3).await;
     device.run_until(|device| device.stored() == 3, SOON).await.expect("stored");
+    // The device is told of its entries before they are counted.
+    let told = Instant::now();
+    while scrape(&brain)["fleet_entry_stored_total"].values().sum::<f64>() < 3.0 {
+        assert!(told.elapsed() < SOON, "entries that are stored are counted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let (content_type, text) = brain.scrape().expect("scrapes");
     assert_eq!(content_type, TEXT_CONTENT_TYPE);
     guide_names_everything(&text);
