@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use benches::brain::Brain;
+use protocol::DeviceId;
 use rocksdb::{DB, IteratorMode, Options};
 use serde_json::{Value, json};
 
@@ -214,18 +215,7 @@ async fn every_error_says_where_it_arose() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_brain_finds_by_itself_is_one_error_with_its_subject_until_it_passes() {
-    let mut brain = brain();
-    let mut device = device(&brain).await;
-    let id = device.membership.device;
-    device.connect().await.expect("connects");
-    device.write("reported/count", count(1)).expect("valid");
-    device.offer().await.expect("offers");
-    device.run_until(|device| device.stored() == 1, SOON).await.expect("stored");
-    drop(device);
-    brain.stop().expect("stops");
-    damage(brain.data(), "history");
-    brain.restart().expect("starts");
-    brain.wait_ready().expect("ready");
+    let (brain, id) = brain_with_a_damaged_history().await;
     let noticed = wait(&brain, "the damage is noticed", |brain| {
         let errors = brain.get("/api/v1/errors?status=open").ok()?;
         errors.as_array()?.iter().find(|error| error["code"] == "CORRUPT").cloned()
@@ -251,6 +241,23 @@ async fn what_the_brain_finds_by_itself_is_one_error_with_its_subject_until_it_p
     assert!(said.contains("(CORRUPT)") && said.contains("open, noticed 1 times"), "{said}");
 }
 
+/// A brain, and a device of it whose only change is damaged on the disk.
+async fn brain_with_a_damaged_history() -> (Brain, DeviceId) {
+    let mut brain = brain();
+    let mut device = device(&brain).await;
+    let id = device.membership.device;
+    device.connect().await.expect("connects");
+    device.write("reported/count", count(1)).expect("valid");
+    device.offer().await.expect("offers");
+    device.run_until(|device| device.stored() == 1, SOON).await.expect("stored");
+    drop(device);
+    brain.stop().expect("stops");
+    damage(brain.data(), "history");
+    brain.restart().expect("starts");
+    brain.wait_ready().expect("ready");
+    (brain, id)
+}
+
 /// Flips a bit of the first record of a family, as a disk does.
 fn damage(data: &Path, family: &str) {
     let (folder, options) = (data.join("store"), Options::default());
@@ -267,18 +274,7 @@ fn damage(data: &Path, family: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_on_the_disk_is_told_from_the_request_down_to_the_disk_and_nothing_else_is() {
-    let mut brain = brain();
-    let mut device = device(&brain).await;
-    let id = device.membership.device;
-    device.connect().await.expect("connects");
-    device.write("reported/count", count(1)).expect("valid");
-    device.offer().await.expect("offers");
-    device.run_until(|device| device.stored() == 1, SOON).await.expect("stored");
-    drop(device);
-    brain.stop().expect("stops");
-    damage(brain.data(), "history");
-    brain.restart().expect("starts");
-    brain.wait_ready().expect("ready");
+    let (brain, id) = brain_with_a_damaged_history().await;
     let target = format!("/api/v1/devices/{id}/history");
     let (status, problem) = brain.call("GET", &target, None).expect("answers");
     assert_eq!(status, 500, "{problem}");

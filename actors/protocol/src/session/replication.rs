@@ -125,10 +125,11 @@ impl Replication {
                 // Whoever said so needs not be told; an author that has lost what it said does.
                 let is_known = log.end_heard.is_some_and(|heard| heard <= cut.last_seq);
                 // A side that has not said that it shares a tree hears nothing of it.
-                match self.is_shared && !self.peer_known {
-                    _ if is_known => {}
-                    true => self.cuts_due.push(cut),
-                    false => self.send(&Message::Cut(cut), outputs),
+                let waits = self.is_shared && !self.peer_known;
+                match (is_known, waits) {
+                    (true, _) => {}
+                    (false, true) => self.cuts_due.push(cut),
+                    (false, false) => self.send(&Message::Cut(cut), outputs),
                 }
                 self.pump(outputs);
             }
