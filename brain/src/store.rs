@@ -6,6 +6,7 @@
 
 mod audit;
 mod base;
+mod between;
 mod cache;
 mod check;
 mod commit;

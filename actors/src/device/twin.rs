@@ -27,14 +27,9 @@ mod cut;
 mod members;
 mod prune;
 mod reissue;
+mod snapshots;
 
-use crate::ports::{Base, LoadedTree, Segment, Snapshot, TreeCommit, TreeRecord};
-
-/// A snapshot is kept after so many entries: what a read of an old version has to fold at most.
-const SNAPSHOT_EVERY: u64 = 256;
-
-/// About what a log takes in a snapshot.
-const SNAPSHOT_LOG_BYTES: usize = 200;
+use crate::ports::{Base, LoadedTree, Segment, TreeCommit, TreeRecord};
 
 /// So many ids of entries that are not signed yet are kept at hand. An author signs after 256
 /// entries at the latest, and may be that far ahead again when its signature arrives.
@@ -382,18 +377,6 @@ impl Twin {
         self.commit_row()
     }
 
-    /// A snapshot of the current version.
-    pub fn snapshot(&mut self) -> TreeCommit {
-        // The one that the history begins with is signed as it is.
-        if self.base.as_ref().is_some_and(|base| base.version == self.version) {
-            return self.commit_row();
-        }
-        let snapshot = self.take_snapshot(true);
-        let mut commit = self.commit_row();
-        commit.snapshots.push(snapshot);
-        commit
-    }
-
     /// The value of a leaf.
     pub fn value(&self, path: &Path) -> Option<Cow<'_, Value>> {
         self.tree.value(path)
@@ -404,7 +387,7 @@ impl Twin {
     }
 
     fn commit_entries(&mut self, fresh: Vec<(Entry, Vec<Path>)>, now: Now) -> TreeCommit {
-        let due = self.version + fresh.len() as u64 - self.snapshot >= SNAPSHOT_EVERY;
+        let due = self.snapshot_is_due(fresh.len() as u64);
         self.commit_applied(fresh, due, now)
     }
 
@@ -465,21 +448,6 @@ impl Twin {
             snapshots: Vec::new(),
             conflicts: Vec::new(),
             prune: None,
-        }
-    }
-
-    fn take_snapshot(&mut self, on_demand: bool) -> Snapshot {
-        self.snapshot = self.version;
-        self.written_bytes +=
-            (self.tree.bytes() + SNAPSHOT_LOG_BYTES * self.tree.logs().len()) as u64;
-        Snapshot {
-            version: self.version,
-            at_ms: self.committed_ms,
-            on_demand,
-            source: self.source,
-            written_bytes: self.written_bytes,
-            logs: self.tree.logs().to_vec(),
-            leaves: self.tree.leaves().clone(),
         }
     }
 }

@@ -11,6 +11,7 @@ use rocksdb::Direction;
 use serde::Serialize;
 
 use super::base::pruned;
+use super::between::Between;
 use super::rocks::{HISTORY, Reach, SNAPSHOTS, unpack};
 use super::{Store, keys};
 
@@ -248,17 +249,21 @@ impl Store {
         if let Some(base) = base.as_ref().filter(|base| ms < base.at_ms) {
             return Err(pruned(base));
         }
-        // Commit times never fall, so the last segment not after `ms` is found by halving.
-        let (mut low, mut high) = (base.map_or(0, |base| base.version), record.version);
-        while low < high {
-            let middle = low + (high - low).div_ceil(2);
-            match self.commit_with(number, middle)? {
-                Some((versions, at_ms)) if at_ms <= ms => low = *versions.end(),
-                Some((versions, _)) => high = *versions.start() - 1,
-                None => return Ok(low),
+        // Commit times never fall, so the last commit not after `ms` is found by narrowing.
+        let mut between = Between {
+            low: base.as_ref().map_or(0, |base| base.version),
+            low_ms: base.map(|base| base.at_ms),
+            high: record.version,
+            high_ms: record.committed_ms,
+            tried: 0,
+        };
+        while between.low < between.high {
+            match self.commit_with(number, between.guess(ms))? {
+                Some((versions, at_ms)) => between.narrow(versions, at_ms, ms),
+                None => return Ok(between.low),
             }
         }
-        Ok(low)
+        Ok(between.low)
     }
 
     /// The versions of the commit that a version lies in, and when that was.

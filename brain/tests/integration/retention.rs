@@ -29,17 +29,22 @@ fn what_is_kept_reads_as_before_and_what_is_not_says_so() {
     let mut states: Vec<State> = (1..=100).map(|n| write(&store, &mut first, n)).collect();
     commit(&store, first.snapshot()).expect("durable");
     states.extend((101..=700).map(|n| write(&store, &mut first, n)));
-    prune(&store, &mut first, 356, &[100]);
+    let versions: Vec<_> =
+        store.snapshots(number).expect("reads").iter().map(|info| info.version).collect();
+    let after = |version| *versions.iter().find(|other| **other > version).expect("one a while");
+    let (begin, later) = (after(300), after(600));
+    prune(&store, &mut first, begin, &[100]);
     states.extend((701..=720).map(|n| write(&store, &mut first, n)));
     let check = |store: &Store| {
         let read = |which| Ok(store.state(number, which)?.map(|at| (at.version, at.state.clone())));
         let gone = |error: ReadError| {
             assert_eq!(error.to_sync_error().code, ErrorCode::HistoryPruned);
-            assert!(matches!(error, ReadError::Pruned { version: 356, at_ms: 3_560 }), "{error}");
+            let ReadError::Pruned { version, at_ms } = error else { panic!("{error}") };
+            assert_eq!((version, at_ms), (begin, begin * 10));
         };
         for (version, state) in (1..).zip(&states) {
             let expected = Ok(Some((version, state.clone())));
-            if version >= 356 {
+            if version >= begin {
                 assert_eq!(read(WhichVersion::At(version)), expected);
                 assert_eq!(read(WhichVersion::CommittedBy(version * 10 + 9)), expected);
                 assert_eq!(read(WhichVersion::HappenedBy(version * 10)), expected);
@@ -53,17 +58,20 @@ fn what_is_kept_reads_as_before_and_what_is_not_says_so() {
             gone(read(WhichVersion::HappenedBy(version * 10)).expect_err("gone"));
         }
         let history = store.history(number, Version::MAX, 1_000).expect("reads");
-        assert!(history.iter().map(|change| change.version).eq((357..=720).rev()));
+        assert!(history.iter().map(|change| change.version).eq((begin + 1..=720).rev()));
         assert!(history.iter().all(|change| change.entry.id() == change.id));
         let snapshots = store.snapshots(number).expect("reads");
-        assert!(snapshots.iter().map(|info| info.version).eq([100, 356, 612]));
+        let kept: Vec<_> = snapshots.iter().map(|info| info.version).collect();
+        assert_eq!(kept[..2], [100, begin]);
+        assert!(kept.contains(&later));
         let gone = store.replay(number, 100, |_, _| std::ops::ControlFlow::Continue(()));
-        assert!(matches!(gone, Err(ReadError::Pruned { version: 356, .. })), "{gone:?}");
+        let Err(ReadError::Pruned { version, .. }) = gone else { panic!("{gone:?}") };
+        assert_eq!(version, begin);
         let replayed = store.replay(number, 720, |_, _| std::ops::ControlFlow::Continue(()));
         let replayed = replayed.expect("reads").expect("there");
         assert_eq!(replayed.root, replayed.kept);
         assert!(store.check_trees(0, 10).expect("reads").iter().all(|tree| tree.differs.is_none()));
-        assert_eq!(store.range(number, 0, 356, usize::MAX).expect("reads")[0].1.seq, 357);
+        assert_eq!(store.range(number, 0, begin, usize::MAX).expect("reads")[0].1.seq, begin + 1);
     };
     check(&store);
     store.shut_down();
@@ -72,10 +80,10 @@ fn what_is_kept_reads_as_before_and_what_is_not_says_so() {
     check(&store);
     // Whoever loads it goes on where it is, and prunes further.
     let mut second = twin(&store, 2);
-    assert_eq!(second.base().map(|base| base.version), Some(356));
-    let snapshot = store.snapshot(number, 356).expect("reads").expect("there");
+    assert_eq!(second.base().map(|base| base.version), Some(begin));
+    let snapshot = store.snapshot(number, begin).expect("reads").expect("there");
     assert_eq!(second.prune(&snapshot, Vec::new(), at(1)).err(), Some(Unprunable::NotWithin));
-    prune(&store, &mut second, 612, &[]);
+    prune(&store, &mut second, later, &[]);
     // The history may begin with the present, and a snapshot of that is there already.
     let last = write(&store, &mut second, 721);
     commit(&store, second.snapshot()).expect("durable");

@@ -60,7 +60,7 @@ fn every_version_and_time_gives_the_state_saved_then_also_after_a_restart() {
     let store = open(folder.path());
     let mut twin = twin(&store, 1);
     let number = twin.number();
-    // Beyond 256 there is a snapshot to start from.
+    // With snapshots in between to start from.
     let states: Vec<State> = (1..=300).map(|n| write(&store, &mut twin, n)).collect();
     store.shut_down();
     drop(store);
@@ -77,7 +77,7 @@ fn every_version_and_time_gives_the_state_saved_then_also_after_a_restart() {
     assert_eq!(read(WhichVersion::At(301)), None);
     assert_eq!(read(WhichVersion::CommittedBy(9)), Some((0, State::new())));
     let snapshots = store.snapshots(number).expect("reads");
-    assert_eq!(snapshots.iter().map(|info| info.version).collect::<Vec<_>>(), [256]);
+    assert!((4..=18).contains(&snapshots.len()), "{snapshots:?}");
     assert!(snapshots[0].size_bytes > 0 && !snapshots[0].on_demand);
 }
 

@@ -70,7 +70,8 @@ async fn a_healthy_folder_is_found_healthy_beside_its_brain_and_without_it() {
     assert!(output.status.success(), "{report}");
     assert_eq!((&report["trees"], &report["damages"]), (&1.into(), &0.into()), "{report}");
     assert_eq!(report["entries"], 613, "600 numbers, 12 texts, one write");
-    assert_eq!((&report["snapshots"], &report["tombstones"]), (&2.into(), &1.into()), "{report}");
+    assert!(report["snapshots"].as_u64() >= Some(2), "{report}");
+    assert_eq!(report["tombstones"], 1, "{report}");
     assert!(report["signatures"].as_u64() >= Some(1), "{report}");
     assert!(report["records"]["leaves"].as_u64() >= Some(4), "{report}");
 }
