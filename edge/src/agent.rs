@@ -26,6 +26,7 @@ use crate::enrolment::{Enrolment, EnrolmentError, Request};
 use crate::identity::{self, Identity, IdentityError};
 use crate::local_api::{self, LocalApi};
 use crate::metrics::Metrics;
+use crate::peers::{PeerSettings, PeersBoard};
 use crate::sense::{self, BoardSource, Sense, SenseSettings};
 use crate::shares::{self, Shares};
 use crate::spool::{self, Place, SpoolError, SpoolNode, Store};
@@ -62,6 +63,8 @@ pub struct AgentConfig {
     pub ca_pem: Option<String>,
     /// The compressions to offer, as bits.
     pub compressions: u8,
+    /// How it meets other devices.
+    pub peers: PeerSettings,
     /// The sensors' settings.
     pub sense: SenseSettings,
     /// Programs that desired state may run.
@@ -113,6 +116,7 @@ pub struct Agent {
     sampler: Sampler,
     track: actors::supervise::Address<track::Msg>,
     shares: Shares,
+    peers: PeersBoard,
     crashes: Option<CrashJournal>,
 }
 
@@ -134,7 +138,11 @@ impl AgentConfig {
             board: BoardSource::Linux(root),
             spool: Place::File(spool::path_in(&data_dir), spool::Options::default()),
             data_dir,
-            limits: Limits { queue_bytes_max: 64 << 20, retain_bytes: 16 << 20 },
+            limits: Limits {
+                queue_bytes_max: 64 << 20,
+                retain_bytes: 16 << 20,
+                entry_bytes_max: 96 << 20,
+            },
             commit_delay: Duration::from_millis(5),
             device_id: None,
             request: None,
@@ -142,6 +150,7 @@ impl AgentConfig {
             api_key: None,
             ca_pem: None,
             compressions: uplink::all_compressions(),
+            peers: PeerSettings::default(),
             sense: SenseSettings::default(),
             hooks_dir: None,
             verify_every: Duration::from_secs(60),
@@ -156,7 +165,8 @@ impl AgentConfig {
     /// The agent of a simulated machine.
     pub fn simulated(data_dir: impl Into<PathBuf>, seed: u64) -> Self {
         let board = BoardSource::Simulated(seed);
-        Self { board, local_api: false, ..Self::new(data_dir) }
+        let peers = PeerSettings { enabled: false, ..PeerSettings::default() };
+        Self { board, peers, local_api: false, ..Self::new(data_dir) }
     }
 }
 
@@ -214,17 +224,20 @@ impl Agent {
             board,
             track,
             shares,
+            peers: PeersBoard::default(),
             tree,
             crashes,
         };
         let root = Root::start("edge", parts.supervisor(), env).await?;
-        let Parts { config, identity, enrolment, clock, board, track, shares, crashes, .. } = parts;
+        let Parts {
+            config, identity, enrolment, clock, board, track, shares, peers, crashes, ..
+        } = parts;
         if let Some(enrolment) = enrolment {
             let known = shares.clone();
             tokio::task::spawn_blocking(move || known.open_known(enrolment.fleet)).await?;
         }
         let sampler = config.sampler;
-        let agent = Self { root, identity, board, clock, sampler, track, shares, crashes };
+        let agent = Self { root, identity, board, clock, sampler, track, shares, peers, crashes };
         agent.report_start(copied_from).await?;
         Ok(agent)
     }
@@ -268,6 +281,11 @@ impl Agent {
     /// The trees that the device shares with others.
     pub fn shares(&self) -> &Shares {
         &self.shares
+    }
+
+    /// How it goes with other devices.
+    pub fn peers(&self) -> &PeersBoard {
+        &self.peers
     }
 
     /// Writes changes and comes back when they are durable, with where the log then stands; none
@@ -364,6 +382,7 @@ struct Parts {
     board: Board,
     track: actors::supervise::Address<track::Msg>,
     shares: Shares,
+    peers: PeersBoard,
     tree: TreeView,
     crashes: Option<CrashJournal>,
 }
@@ -445,6 +464,7 @@ impl Parts {
             .child(track);
         let supervisor = self.shares.branches().into_iter().fold(supervisor, Supervisor::child);
         let supervisor = supervisor.child(apply).child(uplink);
+        let supervisor = self.peers().into_iter().fold(supervisor, Supervisor::child);
         if !config.local_api && config.metrics_listen.is_none() {
             return supervisor;
         }
@@ -457,11 +477,51 @@ impl Parts {
                 board: self.board.clone(),
                 track: self.track.clone(),
                 shares: self.shares.clone(),
+                peers: self.peers.clone(),
+                data_dir: config.data_dir.clone(),
                 clock: self.clock.clone(),
                 tree: self.tree.clone(),
                 crashes: self.crashes.clone(),
             }),
         );
         supervisor.child(local_api)
+    }
+
+    /// The links to other devices, and who decides which those are.
+    #[cfg(feature = "peers")]
+    fn peers(&self) -> Vec<Child> {
+        use actors::supervise::DynamicSupervisor;
+
+        use crate::peers::{self, PEERS_MAX, PeerLink, Peers};
+
+        let config = &self.config;
+        if !config.peers.enabled {
+            return Vec::new();
+        }
+        let policy = ChildPolicy::default();
+        let links = DynamicSupervisor::<PeerLink>::new(SetPolicy::default(), policy, PEERS_MAX);
+        let branch = Child::dynamic("peer-links", ChildPolicy::supervisor(), &links);
+        let (peers, _) = Child::node::<Peers>(
+            "peers",
+            policy,
+            Arc::new(peers::Args {
+                identity: self.identity.clone(),
+                data_dir: config.data_dir.clone(),
+                settings: config.peers.clone(),
+                clock: self.clock.clone(),
+                track: self.track.clone(),
+                shares: self.shares.clone(),
+                board: self.peers.clone(),
+                compressions: config.compressions,
+                links,
+            }),
+        );
+        vec![branch, peers]
+    }
+
+    /// Nobody is met: this build speaks to brains alone.
+    #[cfg(not(feature = "peers"))]
+    fn peers(&self) -> Vec<Child> {
+        Vec::new()
     }
 }

@@ -2,6 +2,7 @@
 
 mod enroll;
 mod overrides;
+mod peers;
 mod run;
 mod shared;
 mod simulate;
@@ -89,6 +90,16 @@ enum Command {
         #[command(subcommand)]
         command: shared::SharedCommand,
     },
+    /// Shows the devices that this one talks to by itself, and where they are reached.
+    Peer {
+        #[command(subcommand)]
+        command: peers::PeerCommand,
+    },
+    /// Syncs with other devices.
+    Sync {
+        #[command(subcommand)]
+        command: peers::SyncCommand,
+    },
     /// Runs many simulated devices in one process, for trials and load tests.
     Simulate(simulate::Arguments),
 }
@@ -139,6 +150,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Shared { command } => {
             let config = Config::load(common.config.as_deref(), &flags)?;
             shared::run(&config, command, common.output)
+        }
+        Command::Peer { command } => {
+            let config = Config::load(common.config.as_deref(), &flags)?;
+            peers::run(&config, &command, common.output)
+        }
+        Command::Sync { command } => {
+            let config = Config::load(common.config.as_deref(), &flags)?;
+            peers::sync(&config, &command, common.output)
         }
         Command::Simulate(arguments) => {
             let config = Config::load(common.config.as_deref(), &flags)?;

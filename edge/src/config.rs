@@ -17,6 +17,7 @@ use telemetry::{EndpointError, HeaderList, LogFormat, Otlp};
 use url::Url;
 
 use crate::enrolment::{ServerError, parse_server};
+use crate::peers::PeerSettings;
 use crate::sense::{SenseSettings, SettingError};
 
 /// Read where no other file is named, and no error if it is not there.
@@ -91,6 +92,8 @@ pub struct Config {
     pub spool: Spool,
     /// The clock.
     pub clock: Clock,
+    /// How other devices are met.
+    pub peers: PeerSettings,
     /// The sensors.
     pub sense: SenseSettings,
 }
@@ -165,6 +168,7 @@ impl Default for Config {
             log: Log::default(),
             spool: Spool::default(),
             clock: Clock::default(),
+            peers: PeerSettings::default(),
             sense: SenseSettings::default(),
         }
     }

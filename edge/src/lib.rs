@@ -24,6 +24,7 @@ pub mod identity;
 pub mod local_api;
 pub mod metrics;
 pub mod overrides;
+pub mod peers;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
 pub mod retired;
@@ -32,6 +33,7 @@ pub mod shares;
 pub mod simulate;
 pub mod spool;
 pub mod status;
+mod talk;
 pub mod tls;
 pub mod track;
 pub mod uplink;

@@ -3,10 +3,12 @@
 //! It speaks HTTP, one request a connection: `/status` is the agent's [`Status`] as JSON, `/tree`
 //! its actors, `/crashes` what failed lately, `/overrides` what is set here in place of what is
 //! desired (with `POST`, it sets one), `/shared` the trees that it shares (with `POST`, it writes
-//! into one), `/metrics` its figures for Prometheus, `/healthz` whether it runs, `/readyz` whether
+//! into one), `/peers` the devices that it shares them with (with `POST`, it is told where they are),
+//! `/sync` calls them now (`POST`), `/metrics` its figures for Prometheus, `/healthz` whether it runs, `/readyz` whether
 //! it keeps what it is given. Where it is configured, the last three are answered over TCP as well.
 
 mod http;
+mod peers;
 mod readiness;
 mod shared;
 
@@ -30,6 +32,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::overrides;
+use crate::peers::PeersBoard;
 use crate::shares::Shares;
 use crate::status::{Board, Status};
 use crate::track;
@@ -59,6 +62,10 @@ pub struct Args {
     pub track: Address<track::Msg>,
     /// The trees that this device shares.
     pub shares: Shares,
+    /// The devices that it shares them with.
+    pub peers: PeersBoard,
+    /// Where the addresses of those lie.
+    pub data_dir: PathBuf,
     /// The time, for leases.
     pub clock: Clock,
     /// The agent's parts, live.
@@ -295,6 +302,11 @@ async fn respond(request: &Request, args: &Args, audience: Audience) -> Response
         (Method::Post, "/shared", Audience::Owner { uid }) => {
             shared::write(args, &request.body, uid).await
         }
+        (Method::Get, "/peers", Audience::Owner { .. }) => peers::list(args),
+        (Method::Post, "/peers", Audience::Owner { .. }) => {
+            peers::change(args, &request.body).await
+        }
+        (Method::Post, "/sync", Audience::Owner { .. }) => peers::sync_now(args),
         (Method::Get, "/metrics", _) => match args.board.metrics().scrape() {
             Some(text) => Response::new(200, telemetry::TEXT_CONTENT_TYPE, text),
             None => Response::text(503, "the agent is starting\n"),
@@ -308,7 +320,8 @@ async fn respond(request: &Request, args: &Args, audience: Audience) -> Response
         }
         _ => Response::text(
             404,
-            "ask for /status, /tree, /crashes, /overrides, /shared, /metrics, /healthz or /readyz\n",
+            "ask for /status, /tree, /crashes, /overrides, /shared, /peers, /metrics, /healthz or \
+             /readyz\n",
         ),
     }
 }

@@ -14,10 +14,10 @@ use std::time::Duration;
 use actors::supervise::{
     Address, Child, ChildPolicy, DynamicSupervisor, SetPolicy, StartChildError,
 };
-use protocol::FleetId;
 use protocol::history::{GROUPS_PREFIX, Genesis, TreeKind};
 use protocol::session::SHARED_TREES_MAX;
 use protocol::state::{Path, State};
+use protocol::{DeviceId, FleetId, PublicKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -30,8 +30,9 @@ use crate::spool::{self, Place, SpoolNode, Store};
 use crate::status::Board;
 use crate::track::{self, Limits, Track};
 
-/// How much of a shared tree may wait for the brain, and is kept.
-const LIMITS: Limits = Limits { queue_bytes_max: 8 << 20, retain_bytes: 4 << 20 };
+/// How much of a shared tree may wait for the brain, is kept, and is taken from other devices.
+const LIMITS: Limits =
+    Limits { queue_bytes_max: 8 << 20, retain_bytes: 4 << 20, entry_bytes_max: 32 << 20 };
 /// Where they lie in the data folder.
 const FOLDER: &str = "shared";
 
@@ -49,6 +50,8 @@ struct Inner {
     /// somebody looks.
     boards: RwLock<BTreeMap<String, (Genesis, Store, Board)>>,
     moved: Arc<watch::Sender<u64>>,
+    /// Counts how often the members of one of them changed.
+    members: Arc<watch::Sender<u64>>,
 }
 
 /// What keepers are built from.
@@ -119,6 +122,7 @@ impl Shares {
                 keepers: DynamicSupervisor::new(set, policy, SHARED_TREES_MAX),
                 boards: RwLock::default(),
                 moved: Arc::new(watch::Sender::new(0)),
+                members: Arc::new(watch::Sender::new(0)),
             }),
         }
     }
@@ -217,8 +221,52 @@ impl Shares {
         self.shared.moved.subscribe()
     }
 
+    /// Counts whenever the members of one of them change.
+    pub fn watch_members(&self) -> watch::Receiver<u64> {
+        self.shared.members.subscribe()
+    }
+
+    /// Whether members changed since somebody had seen so many changes.
+    pub(crate) fn members_changed(&self, seen: &mut u64) -> bool {
+        let now = *self.shared.members.borrow();
+        std::mem::replace(seen, now) != now
+    }
+
+    /// The trees of which both keys are current members.
+    pub(crate) fn mutual(&self, one: &PublicKey, other: &PublicKey) -> Vec<Genesis> {
+        let boards = self.shared.boards.read().unwrap_or_else(PoisonError::into_inner);
+        let has_both = |board: &Board| {
+            let members = board.members();
+            members.contains_key(one) && members.contains_key(other)
+        };
+        let mutual = boards.values().filter(|(_, _, board)| has_both(board));
+        mutual.map(|(genesis, ..)| genesis.clone()).collect()
+    }
+
+    /// Whether nobody is known to be a member of a tree, as of one that is not here.
+    pub(crate) fn has_no_members(&self, genesis: &Genesis) -> bool {
+        let boards = self.shared.boards.read().unwrap_or_else(PoisonError::into_inner);
+        boards.get(&genesis.name).is_none_or(|(_, _, board)| board.members().is_empty())
+    }
+
+    /// Who is a current member of a tree together with this key: the device, and of which.
+    pub fn peers_of(&self, own: &PublicKey) -> BTreeMap<PublicKey, (DeviceId, Vec<String>)> {
+        let boards = self.shared.boards.read().unwrap_or_else(PoisonError::into_inner);
+        let mut peers: BTreeMap<PublicKey, (DeviceId, Vec<String>)> = BTreeMap::new();
+        for (name, (_, _, board)) in &*boards {
+            let members = board.members();
+            if !members.contains_key(own) {
+                continue;
+            }
+            for (key, device) in members.iter().filter(|(key, _)| *key != own) {
+                peers.entry(*key).or_insert((*device, Vec::new())).1.push(name.clone());
+            }
+        }
+        peers
+    }
+
     fn ground(&self, genesis: &Genesis) -> Result<(Store, Board), ShareError> {
-        let Inner { setup, boards, moved, .. } = &*self.shared;
+        let Inner { setup, boards, moved, members, .. } = &*self.shared;
         let mut boards = boards.write().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, store, board)) = boards.get(&genesis.name)
             && known == genesis
@@ -238,7 +286,7 @@ impl Shares {
         };
         let store = Store::new(place, setup.clock.clone());
         let board = Board::new(setup.identity.device, setup.clock.wall_ms());
-        let board = board.telling(moved.clone());
+        let board = board.telling(moved.clone(), members.clone());
         let ground = (store.clone(), board.clone());
         boards.insert(genesis.name.clone(), (genesis.clone(), store, board));
         Ok(ground)

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use protocol::PublicKey;
-use protocol::history::{Entry, Genesis, Leaf};
+use protocol::history::{Entry, Genesis, Leaf, SignedHead};
 use protocol::state::Path;
 use protocol::wire::{BatchError, PackError};
 
@@ -45,14 +45,17 @@ pub trait Spool: Send {
     /// Stops at the first gap, which pruning may have left.
     fn range(&mut self, log: u32, after: u64, bytes_max: usize) -> Result<Vec<Entry>, SpoolError>;
 
+    /// The highest kept signed head of a log above `after` and up to `up_to`.
+    fn seal(&mut self, log: u32, after: u64, up_to: u64) -> Result<Option<SignedHead>, SpoolError>;
+
     /// The numbers and sizes of a log's entries above `after`, in order.
     fn sizes(&mut self, log: u32, after: u64) -> Result<Vec<(u64, u32)>, SpoolError>;
 
     /// The bytes of all entries.
     fn entry_bytes(&mut self) -> Result<u64, SpoolError>;
 
-    /// Deletes the oldest entries of each log up to the given number, until `bytes` are freed.
-    /// Returns how many bytes were.
+    /// Deletes the oldest entries of each log up to the given number, with the heads that are signed
+    /// among them, until `bytes` are freed. Returns how many bytes were.
     fn prune(&mut self, up_to: &[(u32, u64)], bytes: u64) -> Result<u64, SpoolError>;
 }
 

@@ -1,9 +1,10 @@
 //! What the agent tells about itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use protocol::wire::LogPosition;
-use protocol::{DeviceId, FleetId};
+use protocol::{DeviceId, FleetId, PublicKey};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -62,10 +63,18 @@ pub struct Board {
     status: Arc<watch::Sender<Status>>,
     position: Arc<watch::Sender<Option<LogPosition>>>,
     revision: Arc<watch::Sender<u64>>,
+    log_revision: Arc<watch::Sender<u64>>,
     metrics: Arc<Metrics>,
-    /// Told whenever the position changes.
+    /// Told whenever a log of the tree changes.
     moved: Option<Arc<watch::Sender<u64>>>,
+    /// Who may write in a shared tree now: keys, and the devices that hold them.
+    members: Arc<watch::Sender<Arc<Members>>>,
+    /// Told whenever that changes.
+    members_moved: Option<Arc<watch::Sender<u64>>>,
 }
+
+/// Who may write in a shared tree: keys, and the devices that hold them.
+pub type Members = BTreeMap<PublicKey, DeviceId>;
 
 impl Board {
     /// The board of an agent that has just started.
@@ -96,14 +105,35 @@ impl Board {
             status: Arc::new(watch::Sender::new(status)),
             position: Arc::new(watch::Sender::new(None)),
             revision: Arc::new(watch::Sender::new(0)),
+            log_revision: Arc::new(watch::Sender::new(0)),
             metrics: Arc::default(),
             moved: None,
+            members: Arc::default(),
+            members_moved: None,
         }
     }
 
-    /// The same, for one of many trees: `moved` counts whenever one of them moves.
-    pub fn telling(self, moved: Arc<watch::Sender<u64>>) -> Self {
-        Self { moved: Some(moved), ..self }
+    /// The same, for one of many trees: `moved` counts whenever one of them moves, `members`
+    /// whenever its members change.
+    pub fn telling(self, moved: Arc<watch::Sender<u64>>, members: Arc<watch::Sender<u64>>) -> Self {
+        Self { moved: Some(moved), members_moved: Some(members), ..self }
+    }
+
+    /// Who may write in a shared tree now.
+    pub fn members(&self) -> Arc<Members> {
+        self.members.borrow().clone()
+    }
+
+    /// These may write in a shared tree from now on.
+    pub fn set_members(&self, members: Members) {
+        let news = self.members.send_if_modified(|known| {
+            let news = **known != members;
+            *known = Arc::new(members);
+            news
+        });
+        if let Some(moved) = self.members_moved.as_ref().filter(|_| news) {
+            moved.send_modify(|times| *times += 1);
+        }
     }
 
     /// What is counted.
@@ -133,9 +163,28 @@ impl Board {
 
     /// The own log durably stands here.
     pub fn set_position(&self, position: LogPosition) {
-        let news = self.position.send_if_modified(|known| {
+        self.position.send_if_modified(|known| {
             let news = *known != Some(position);
             *known = Some(position);
+            news
+        });
+    }
+
+    /// Follows how often the tree's logs changed.
+    pub fn watch_logs(&self) -> watch::Receiver<u64> {
+        self.log_revision.subscribe()
+    }
+
+    /// How often they have changed.
+    pub fn log_revision(&self) -> u64 {
+        *self.log_revision.borrow()
+    }
+
+    /// The tree's logs have changed so often.
+    pub fn set_log_revision(&self, revision: u64) {
+        let news = self.log_revision.send_if_modified(|known| {
+            let news = *known != revision;
+            *known = revision;
             news
         });
         if let Some(moved) = self.moved.as_ref().filter(|_| news) {

@@ -79,8 +79,8 @@ pub enum Msg {
     Flush,
     /// Write what a draft changes, traced or not; answers with where the log then stands.
     Write(Draft, Option<TraceContext>, Reply<Result<Option<LogPosition>, WriteError>>),
-    /// Judge and keep entries of the peer.
-    Ingest(LogId, Vec<(EntryId, Entry)>, Reply<Result<Ingested, WriteError>>),
+    /// Judge and keep entries that came over a link.
+    Ingest(LogId, Vec<(EntryId, Entry)>, Via, Reply<Result<Ingested, WriteError>>),
     /// Keep a signed head of the peer.
     TakeSignedHead(SignedHead, Reply<LogPosition>),
     /// Keep a cut of the peer.
@@ -112,12 +112,40 @@ pub enum Msg {
     View(Reply<View>),
     /// Read a log's entries above a number, about so many bytes.
     Fetch(LogId, u64, usize, Reply<Fetched>),
+    /// What of a shared tree's logs has changed since then.
+    News(Revision, Reply<News>),
     /// What the device is to do, and the values it has reported.
     Effective(Reply<Effective>),
     /// What is set here in place of what is desired.
     Overrides(Reply<Vec<Override>>),
     /// What the tree shows.
     State(Reply<Shown>),
+}
+
+/// Who is at the other end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// A brain: what it sends, it has.
+    Brain,
+    /// Another device. Whether the brain has what it sends is not known.
+    Peer,
+}
+
+/// How often the logs of a tree have changed since the keeper's life began. Of an earlier life, it
+/// stands for the beginning.
+pub type Revision = u64;
+
+/// What of a tree's logs has changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct News {
+    /// With what to ask for what comes next.
+    pub revision: Revision,
+    /// Where the logs that changed stand.
+    pub positions: Vec<LogPosition>,
+    /// Their ends.
+    pub cuts: Vec<Cut>,
+    /// Their signed heads.
+    pub seals: Vec<SignedHead>,
 }
 
 /// Why a change was not written.
@@ -184,6 +212,8 @@ pub struct View {
     pub cuts: Vec<Cut>,
     /// The signed heads of this device's logs.
     pub seals: Vec<SignedHead>,
+    /// The keys of the brains that are known.
+    pub brains: Vec<PublicKey>,
 }
 
 /// Entries to send.
@@ -193,6 +223,8 @@ pub struct Fetched {
     pub entries: Vec<Entry>,
     /// Those of them that are traced.
     pub traces: Vec<EntryTrace>,
+    /// What their author signed, up to the last of them at most; of others' logs alone.
+    pub seal: Option<SignedHead>,
 }
 
 /// What a tree shows.

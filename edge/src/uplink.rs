@@ -11,7 +11,6 @@ mod choice;
 mod dial;
 mod enrol;
 mod schedule;
-mod session;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -8,9 +8,11 @@
 //! What the caller does next always follows from the last outputs:
 //!
 //! - after [`Output::Authorise`] or [`Output::Enrol`] it answers with [`Input::Authorised`],
-//!   [`Input::EnrolmentGranted`] or [`Input::Denied`];
-//! - after [`Output::Fetch`] it answers with [`Input::Fetched`], possibly empty, and after
-//!   [`Output::FetchCheckpoint`] with [`Input::Checkpoint`];
+//!   between devices with [`Input::Admitted`], with [`Input::EnrolmentGranted`] or
+//!   [`Input::Denied`];
+//! - after [`Output::Fetch`] it answers with [`Input::Fetched`], possibly empty, of a log that it
+//!   passes on with [`Input::Vouched`] before; and after [`Output::FetchCheckpoint`] with
+//!   [`Input::Checkpoint`];
 //! - after [`Output::Offered`] it answers with [`Input::Share`] where it holds that tree as well;
 //! - after [`Output::Ingest`] it answers with [`Input::Stored`] or [`Input::Refused`], in order, and
 //!   after [`Output::TakeCheckpoint`] with [`Input::Stored`] for every log in it;
@@ -64,6 +66,11 @@ pub enum Input<'a> {
         /// The device's tree and where its logs stand here.
         replica: Replica,
     },
+    /// The device behind [`Output::Authorise`] may connect to this one, as its peer.
+    Admitted {
+        /// The number of this connection.
+        connection: u64,
+    },
     /// The device behind [`Output::Enrol`] is enrolled.
     EnrolmentGranted(Box<Enrolled>),
     /// The device behind the last request is turned away.
@@ -109,6 +116,9 @@ pub enum Input<'a> {
         /// The entry, and the span that it leaves.
         trace: EntryTrace,
     },
+    /// What its author signed of a log that this side passes on, given before entries up to there
+    /// are [`Fetched`](Input::Fetched). A brain needs none.
+    Vouched(SignedHead),
     /// A log of this side was signed.
     Sealed(SignedHead),
     /// A log of this side ended; its successor's position follows as [`Input::Stored`].
@@ -126,8 +136,8 @@ pub enum Input<'a> {
     Leave(TreeId),
     /// What would be said of the device's tree, of a shared one: [`Stored`](Self::Stored),
     /// [`Refused`](Self::Refused), [`Fetched`](Self::Fetched), [`Checkpoint`](Self::Checkpoint),
-    /// [`Pruned`](Self::Pruned), [`Traced`](Self::Traced), [`Sealed`](Self::Sealed) and
-    /// [`CutMade`](Self::CutMade).
+    /// [`Pruned`](Self::Pruned), [`Traced`](Self::Traced), [`Vouched`](Self::Vouched),
+    /// [`Sealed`](Self::Sealed) and [`CutMade`](Self::CutMade).
     OfShared {
         /// The tree.
         tree: TreeId,

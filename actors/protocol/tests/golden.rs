@@ -283,7 +283,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         version: 1,
         capabilities: wire::Capabilities(0),
         compression: Compression::Zstd,
-        brain_id: BRAIN,
+        answerer: BRAIN.0,
         public_key: key(2).public(),
         certificate: Chain { leaf, issuer: None },
         challenge: [0xC2; 32],

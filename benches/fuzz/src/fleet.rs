@@ -6,7 +6,7 @@ use protocol::clock::{ClockQuality, Hlc};
 use protocol::compress::Compression;
 use protocol::history::{Entry, EntryKind, Genesis, LogId, Provenance, TreeKind, VersionVector};
 use protocol::keys::{Certificate, Chain, Keypair, Subject, Validity};
-use protocol::session::handshake::{Answerer, Caller, Intent};
+use protocol::session::handshake::{Answerer, Answering, Caller, Intent};
 use protocol::session::{Limits, Now, Replica};
 use protocol::state::{Path, Scalar, StateDelta, StateSource, Value};
 use protocol::wire::{Enrolled, TokenProof};
@@ -92,7 +92,8 @@ pub fn answerer(exporter: u8) -> Answerer {
     Answerer {
         fleet: FLEET,
         root: key(1).public(),
-        brain: BRAIN,
+        who: Answering::Brain(BRAIN),
+        brains: [].into(),
         keypair: key(2),
         certificate: brain_chain(),
         compressions: Compression::Zstd.bit() | Compression::Gzip.bit(),

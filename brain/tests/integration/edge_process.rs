@@ -13,6 +13,7 @@ use crate::harness::edge_binary;
 pub(crate) struct Edge(Option<Child>);
 
 impl Edge {
+    /// One that meets no other devices.
     pub(crate) fn run(folder: &Path) -> Self {
         Self::run_with(folder, &[])
     }
@@ -22,6 +23,7 @@ impl Edge {
         let process = Command::new(edge_binary())
             .args(["run", "--data-dir"])
             .arg(folder)
+            .env("FLEET_EDGE_PEERS__ENABLED", "false")
             .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

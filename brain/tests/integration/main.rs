@@ -24,6 +24,7 @@ mod lab;
 mod main_job;
 mod oracle;
 mod page;
+mod peers;
 mod queries;
 mod reload;
 mod retention;

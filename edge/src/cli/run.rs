@@ -104,6 +104,7 @@ fn agent_config(config: &Config, log_level: LogLevel) -> anyhow::Result<AgentCon
     agent.limits = Limits {
         queue_bytes_max: config.spool.queue_bytes_max,
         retain_bytes: config.spool.retain_bytes,
+        entry_bytes_max: config.spool.queue_bytes_max + config.spool.retain_bytes,
     };
     agent.commit_delay = config.commit_delay();
     agent.device_id = config.device_id()?;
@@ -113,6 +114,7 @@ fn agent_config(config: &Config, log_level: LogLevel) -> anyhow::Result<AgentCon
     agent.server = config.server()?;
     agent.api_key = config.api_key.clone();
     agent.ca_pem = config.ca_file.as_deref().map(tls::read_ca).transpose()?;
+    agent.peers = config.peers.clone();
     agent.sense = config.sense.clone();
     agent.hooks_dir = config.hooks_dir.clone();
     agent.verify_every = config.verify_every();

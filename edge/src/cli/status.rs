@@ -4,7 +4,7 @@ use edge::config::Config;
 use edge::local_api::ask_status;
 use edge::status::Status;
 
-use super::{Output, block_on, print_table};
+use super::{Output, block_on, print_table, time};
 
 pub(super) fn run(config: &Config, output: Output) -> anyhow::Result<()> {
     let status = block_on(1, 1, async { Ok(ask_status(&config.data_dir).await?) })?;
@@ -23,7 +23,7 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
         ("name", status.name.clone().unwrap_or_else(none)),
         ("fleet", status.fleet.map_or_else(|| "not enrolled".to_owned(), |id| id.to_string())),
         ("server", status.server.clone().unwrap_or_else(none)),
-        ("link", format!("{link} since {} ms (Unix time)", status.since_ms)),
+        ("link", format!("{link} since {}", time(status.since_ms))),
         ("queue", format!("{} entries, {} bytes", status.queue_depth, status.queue_bytes)),
         ("leaves", status.leaves.to_string()),
         ("root", status.root.clone().unwrap_or_else(none)),

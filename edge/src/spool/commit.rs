@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::PublicKey;
-use protocol::history::{Entry, Genesis, Leaf, LogState};
+use protocol::history::{Entry, Genesis, Leaf, LogState, SignedHead};
 use protocol::state::Path;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,8 @@ pub struct Commit {
     pub truncate: Vec<(u32, u64)>,
     /// New entries, after those of their logs that are there.
     pub entries: Vec<EntryRecord>,
+    /// Signed heads of logs, by number, to be shown to whoever gets entries up to there.
+    pub seals: Vec<(u32, SignedHead)>,
     /// Logs that changed, by number.
     pub logs: BTreeMap<u32, LogRecord>,
     /// Leaves that changed; none where a leaf has no candidate left.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use protocol::history::{Author, Change, Draft, Entry, LogId, Provenance, Tree};
+use protocol::history::{Author, Change, Draft, Entry, Head, LogId, Provenance, SignedHead, Tree};
 use protocol::keys::Keypair;
 use protocol::state::{Path, StateSource, Value};
 use protocol::{DeviceId, FleetId};
@@ -102,6 +102,33 @@ fn a_range_is_in_order_and_within_its_bytes_but_never_empty() {
         assert_eq!(spool.range(0, 0, two).expect("reads"), entries[..2]);
         let all: u64 = sizes.iter().map(|(_, bytes)| u64::from(*bytes)).sum();
         assert_eq!(spool.entry_bytes().expect("measures"), all);
+    });
+}
+
+#[test]
+fn the_highest_signature_within_a_range_is_found_until_its_entry_goes() {
+    every_spool(|spool| {
+        let keypair = Keypair::from_seed(&[1; 32]);
+        let entries = Writer::new().fill(spool, 6);
+        let signed = |seq: usize| {
+            let Entry { tree, log, seq, .. } = entries[seq - 1];
+            let head = Head { tree, log, seq, id: entries[seq as usize - 1].id() };
+            SignedHead::sign(&keypair, head)
+        };
+        let seals = [2, 4, 6].map(|seq| (0, signed(seq))).to_vec();
+        spool.commit(&Commit { seals, ..Commit::default() }).expect("committed");
+        let mut seal = |after, up_to| {
+            spool.seal(0, after, up_to).expect("reads").map(|signed| signed.head.seq)
+        };
+        assert_eq!(
+            (seal(0, 6), seal(0, 5), seal(2, 3), seal(6, 6)),
+            (Some(6), Some(4), None, None)
+        );
+        assert_eq!(spool.seal(1, 0, 9).expect("reads"), None, "of another log");
+        spool.commit(&Commit { truncate: vec![(0, 5)], ..Commit::default() }).expect("committed");
+        assert_eq!(spool.seal(0, 0, 9).expect("reads"), Some(signed(4)));
+        spool.prune(&[(0, 4)], u64::MAX).expect("prunes");
+        assert_eq!(spool.seal(0, 0, 9).expect("reads"), None);
     });
 }
 
@@ -210,7 +237,7 @@ fn a_second_agent_is_refused_and_nothing_is_set_aside() {
 
 #[test]
 fn another_format_is_refused_and_kept() {
-    for other in [FORMAT_VERSION - 1, FORMAT_VERSION + 1] {
+    for other in [1, FORMAT_VERSION + 1] {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("spool.db");
         drop(open(path.clone()).expect("opens"));
@@ -225,6 +252,24 @@ fn another_format_is_refused_and_kept() {
         };
         assert_eq!(found, other);
         assert!(path.exists());
+    }
+}
+
+#[test]
+fn the_format_before_this_one_is_taken_over_with_all_that_it_holds() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("spool.db");
+    let (mut spool, _) = open(path.clone()).expect("opens");
+    let entries = Writer::new().fill(&mut spool, 3);
+    drop(spool);
+    let raw = rusqlite::Connection::open(&path).expect("opens");
+    raw.execute_batch("DROP TABLE seals; PRAGMA user_version = 2").expect("as it was");
+    drop(raw);
+    for _ in 0..2 {
+        let (mut spool, loaded) = open(path.clone()).expect("opens");
+        assert!(loaded.is_some());
+        assert_eq!(spool.range(0, 0, usize::MAX).expect("reads"), entries);
+        assert_eq!(spool.seal(0, 0, 9).expect("reads"), None);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::PublicKey;
-use protocol::history::{Entry, Genesis, Leaf};
+use protocol::history::{Entry, Genesis, Leaf, SignedHead};
 use protocol::state::Path;
 
 use super::record::decode_entry;
@@ -16,6 +16,7 @@ pub struct MemorySpool {
     logs: BTreeMap<u32, LogRecord>,
     leaves: BTreeMap<Path, Leaf>,
     entries: BTreeMap<(u32, u64), Vec<u8>>,
+    seals: BTreeMap<(u32, u64), SignedHead>,
     author: AuthorState,
     brains: BTreeSet<PublicKey>,
     incomplete: bool,
@@ -59,12 +60,17 @@ impl Spool for MemorySpool {
             self.logs.clear();
             self.leaves.clear();
             self.entries.clear();
+            self.seals.clear();
         }
         for (log, above) in &commit.truncate {
             self.entries.retain(|(of, seq), _| of != log || seq <= above);
+            self.seals.retain(|(of, seq), _| of != log || seq <= above);
         }
         for entry in &commit.entries {
             self.entries.insert((entry.log, entry.seq), entry.bytes.clone());
+        }
+        for (log, signed) in &commit.seals {
+            self.seals.insert((*log, signed.head.seq), *signed);
         }
         self.logs.extend(commit.logs.iter().map(|(number, log)| (*number, log.clone())));
         for (path, leaf) in &commit.leaves {
@@ -93,6 +99,14 @@ impl Spool for MemorySpool {
         Ok(entries)
     }
 
+    fn seal(&mut self, log: u32, after: u64, up_to: u64) -> Result<Option<SignedHead>, SpoolError> {
+        if up_to <= after {
+            return Ok(None);
+        }
+        let found = self.seals.range((log, after + 1)..=(log, up_to)).next_back();
+        Ok(found.map(|(_, signed)| *signed))
+    }
+
     fn sizes(&mut self, log: u32, after: u64) -> Result<Vec<(u64, u32)>, SpoolError> {
         Ok(self.of_log(log, after).map(|(seq, bytes)| (seq, bytes.len() as u32)).collect())
     }
@@ -114,6 +128,7 @@ impl Spool for MemorySpool {
                     break;
                 }
                 self.entries.remove(&(*log, seq));
+                self.seals.remove(&(*log, seq));
                 freed += len;
             }
         }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use actors::supervise::{Context, Node, NodeError, Reply};
 use protocol::PublicKey;
-use protocol::history::Entry;
+use protocol::history::{Entry, SignedHead};
 
 use super::{Commit, Damage, Loaded, MemorySpool, Options, Spool, SpoolError, SqliteSpool};
 use crate::clock::Clock;
@@ -20,6 +20,8 @@ pub enum Msg {
     Commit(Box<Commit>, Reply<Answer<()>>),
     /// Read entries of the log with this number, above a number, about so many bytes.
     Range(u32, u64, usize, Reply<Answer<Vec<Entry>>>),
+    /// The highest kept signed head of the log with this number above one number and up to another.
+    Seal(u32, u64, u64, Reply<Answer<Option<SignedHead>>>),
     /// Free bytes.
     Prune(Vec<(u32, u64)>, u64, Reply<Answer<u64>>),
 }
@@ -166,6 +168,10 @@ impl Node for SpoolNode {
                 let answer = self.blocking(move |spool| spool.range(log, after, bytes_max)).await?;
                 respond(reply, answer)
             }
+            Msg::Seal(log, after, up_to, reply) => {
+                let answer = self.blocking(move |spool| spool.seal(log, after, up_to)).await?;
+                respond(reply, answer)
+            }
             Msg::Prune(up_to, bytes, reply) => {
                 let answer = self.blocking(move |spool| spool.prune(&up_to, bytes)).await?;
                 respond(reply, answer)
@@ -193,6 +199,7 @@ impl Node for SpoolNode {
             Msg::Load(..) => "load",
             Msg::Commit(..) => "commit",
             Msg::Range(..) => "range",
+            Msg::Seal(..) => "seal",
             Msg::Prune(..) => "prune",
         }
     }

@@ -15,7 +15,7 @@ use super::{Loaded, Spool, SpoolError};
 use crate::disk;
 
 /// The number of the format that this release writes.
-pub const FORMAT_VERSION: i64 = 2;
+pub const FORMAT_VERSION: i64 = 3;
 /// Before 3.51.3 a checkpoint could, in rare cases, corrupt a file in WAL mode.
 pub const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// `FLES`, so that file(1) and people know whose the database is.
@@ -30,6 +30,12 @@ const SCHEMA: &str = "
     CREATE TABLE leaves (
         path TEXT PRIMARY KEY, bytes BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE entries (
+        log INTEGER NOT NULL, seq INTEGER NOT NULL, bytes BLOB NOT NULL, sum INTEGER NOT NULL,
+        PRIMARY KEY (log, seq)) WITHOUT ROWID;
+";
+/// New in format 3.
+const SCHEMA_3: &str = "
+    CREATE TABLE seals (
         log INTEGER NOT NULL, seq INTEGER NOT NULL, bytes BLOB NOT NULL, sum INTEGER NOT NULL,
         PRIMARY KEY (log, seq)) WITHOUT ROWID;
 ";
@@ -174,15 +180,18 @@ impl SqliteSpool {
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .map_err(failed("read format"))?;
         match version {
-            0 => {}
+            0 | 2 => {}
             FORMAT_VERSION => return Ok(()),
             found if found > FORMAT_VERSION => return Err(SpoolError::FormatNewer { found }),
             found if found > 0 => return Err(SpoolError::FormatOlder { found }),
             found => return Err(SpoolError::damaged(format!("format {found}"))),
         }
         let make = |transaction: &Transaction<'_>| {
-            transaction.execute_batch(SCHEMA)?;
-            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            if version == 0 {
+                transaction.execute_batch(SCHEMA)?;
+                transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            }
+            transaction.execute_batch(SCHEMA_3)?;
             transaction.pragma_update(None, "user_version", FORMAT_VERSION)
         };
         let transaction = self.connection.transaction().map_err(failed("make spool"))?;

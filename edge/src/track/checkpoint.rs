@@ -94,6 +94,7 @@ impl Track {
         let now = self.args.clock.now();
         let epoch = random_epoch()?;
         let mut anew = Replica::begin_again(self.replica()?, identity, epoch, limits);
+        anew.count_changes_after(self.args.board.log_revision());
         let merged = anew.merge(checkpoint, now);
         self.replica = Some(anew);
         // It goes on in an epoch that nobody has heard of.

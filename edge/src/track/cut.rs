@@ -79,6 +79,7 @@ impl Track {
         let brains = replica.brains().clone();
         let mut anew = Replica::begin(identity, genesis, epoch, limits);
         anew.go_on_with(account);
+        anew.count_changes_after(self.args.board.log_revision());
         brains.into_iter().for_each(|brain| anew.add_brain(brain));
         self.replica = Some(anew);
         self.flush().await

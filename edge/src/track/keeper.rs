@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actors::supervise::{Context, Node, NodeError};
-use protocol::history::{Entry, Tree};
+use protocol::history::{Entry, LogId, MEMBERS_PREFIX, SignedHead, Tree};
 use protocol::state::{Path, Value};
 
 use super::traces::Traces;
@@ -84,15 +84,19 @@ impl Node for Track {
                     reply.send(Err(error));
                 }
             },
-            Msg::Ingest(log, entries, reply) => {
-                let ingested = self.replica()?.ingest(log, entries, now)?;
-                self.after_commit(ctx, move |committed| {
-                    reply.send(committed.map(|()| ingested));
-                });
+            Msg::Ingest(log, entries, via, reply) => {
+                match self.replica()?.ingest(log, entries, via, now) {
+                    Ok(ingested) => self.after_commit(ctx, move |committed| {
+                        reply.send(committed.map(|()| ingested));
+                    }),
+                    Err(WriteError::Spool(error)) => return Err(Box::new(error)),
+                    Err(error) => reply.send(Err(error)),
+                }
             }
             Msg::TakeSignedHead(signed, reply) => {
                 let position = self.replica()?.take_signed_head(signed);
                 reply.send(position);
+                self.announce()?;
             }
             Msg::TakeCut(cut, reply) => {
                 let taken = self.take_cut(ctx, cut).await?;
@@ -144,6 +148,7 @@ impl Node for Track {
                 self.flush().await?;
                 let signed = self.replica()?.seal();
                 reply.send(signed);
+                self.announce()?;
             }
             Msg::View(reply) => {
                 self.flush().await?;
@@ -157,18 +162,16 @@ impl Node for Track {
                     positions: replica.positions(),
                     cuts: replica.own_cuts(),
                     seals: replica.own_seals(),
+                    brains: replica.brains().iter().copied().collect(),
                 });
             }
             Msg::Fetch(log, after, bytes_max, reply) => {
-                let entries = match self.replica()?.log_number(&log) {
-                    Some(number) => self.range(number, after, bytes_max).await?,
-                    None => Vec::new(),
-                };
-                let ends = entries.first().zip(entries.last());
-                let traces = ends.map_or_else(Vec::new, |(first, last)| {
-                    self.traces.sending(log, first.seq, last.seq)
-                });
-                reply.send(Fetched { entries, traces });
+                let fetched = self.fetch(log, after, bytes_max).await?;
+                reply.send(fetched);
+            }
+            Msg::News(revision, reply) => {
+                self.flush().await?;
+                reply.send(self.replica()?.news(revision));
             }
             Msg::Effective(reply) => {
                 self.flush().await?;
@@ -227,6 +230,7 @@ impl Node for Track {
             Msg::Seal(..) => "seal",
             Msg::View(..) => "view",
             Msg::Fetch(..) => "fetch",
+            Msg::News(..) => "news",
             Msg::Effective(..) => "effective",
             Msg::Overrides(..) => "overrides",
             Msg::State(..) => "state",
@@ -262,6 +266,8 @@ impl Track {
         }
         let commit = Box::new(replica.take_staged());
         let desired_changed = changes_desired(&commit);
+        let members_changed = commit.begin.is_some()
+            || commit.leaves.keys().any(|path| path.first_segment() == MEMBERS_PREFIX);
         let began = Instant::now();
         let asked = self.args.spool.ask(|reply| spool::Msg::Commit(commit, reply), SPOOL_PATIENCE);
         // Without an answer nobody knows what became of the commit: a new life reads the spool.
@@ -271,6 +277,9 @@ impl Track {
             Ok(()) => {
                 // Whoever has an answer finds it in the status as well.
                 self.show(desired_changed)?;
+                if members_changed {
+                    self.show_members()?;
+                }
                 for call in self.waiting.drain(..) {
                     call(Ok(()));
                 }
@@ -350,8 +359,10 @@ impl Track {
             }
         };
         replica.go_on_with(known);
+        replica.count_changes_after(self.args.board.log_revision());
         self.replica = Some(replica);
         self.show(true)?;
+        self.show_members()?;
         Ok(())
     }
 
@@ -374,6 +385,43 @@ impl Track {
         bytes_max: usize,
     ) -> Result<Vec<Entry>, NodeError> {
         let ask = |reply| spool::Msg::Range(number, after, bytes_max, reply);
+        Ok(self.args.spool.ask(ask, SPOOL_PATIENCE).await??)
+    }
+
+    async fn fetch(
+        &mut self,
+        log: LogId,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Fetched, NodeError> {
+        let Some(number) = self.replica()?.log_number(&log) else { return Ok(Fetched::default()) };
+        let entries = self.range(number, after, bytes_max).await?;
+        let Some((first, last)) = entries.first().zip(entries.last()) else {
+            return Ok(Fetched::default());
+        };
+        let (first, last) = (first.seq, last.seq);
+        let traces = self.traces.sending(log, first, last);
+        let is_own = log.author == self.args.identity.keypair.public();
+        let seal = match self.args.shared {
+            Some(_) if !is_own => self.seal_within(number, after, last).await?,
+            _ => None,
+        };
+        Ok(Fetched { entries, traces, seal })
+    }
+
+    /// The highest signed head of a log within what was read of it.
+    async fn seal_within(
+        &mut self,
+        number: u32,
+        after: u64,
+        up_to: u64,
+    ) -> Result<Option<SignedHead>, NodeError> {
+        let state = self.replica()?.tree().logs().get(number as usize);
+        let latest = state.and_then(|state| state.signed);
+        if let Some(latest) = latest.filter(|signed| signed.head.seq <= up_to) {
+            return Ok(Some(latest).filter(|signed| signed.head.seq > after));
+        }
+        let ask = |reply| spool::Msg::Seal(number, after, up_to, reply);
         Ok(self.args.spool.ask(ask, SPOOL_PATIENCE).await??)
     }
 
@@ -405,11 +453,27 @@ impl Track {
         Ok(())
     }
 
+    fn show_members(&mut self) -> Result<(), NotLoaded> {
+        let members = self.replica()?.tree().members();
+        let current = members.filter(|(_, member)| member.is_current);
+        let members = current.map(|(key, member)| (*key, member.device)).collect();
+        self.args.board.set_members(members);
+        Ok(())
+    }
+
+    /// Tells links that logs of the tree may have changed.
+    fn announce(&mut self) -> Result<(), NotLoaded> {
+        let revision = self.replica()?.revision();
+        self.args.board.set_log_revision(revision);
+        Ok(())
+    }
+
     fn show(&mut self, desired_changed: bool) -> Result<(), NotLoaded> {
         self.show_queue()?;
         let replica = self.replica()?;
         let position = replica.position(replica.own_log());
         self.args.board.set_position(position);
+        self.announce()?;
         if desired_changed {
             self.args.board.bump_revision();
         }

@@ -1,5 +1,6 @@
 //! The device's replica of a tree, and what of it has yet to become durable.
 
+mod changes;
 mod logs;
 mod merge;
 mod rights;
@@ -17,13 +18,18 @@ use protocol::state::Path;
 use protocol::wire::LogPosition;
 use protocol::{DeviceId, EntryId, ErrorCode, FleetId, PublicKey, SyncError};
 
-use super::WriteError;
 use super::account::{self, QueueAccount};
 use super::queue::Queue;
+use super::{Revision, Via, WriteError};
 use crate::identity::Identity;
 use crate::spool::{AuthorState, Commit, Delivered, EntryRecord, Loaded, LogRecord, SpoolError};
 
 pub(super) use merge::OwnLog;
+
+use changes::Changes;
+
+/// A signed head is kept after so many entries.
+const SEAL_EVERY: u64 = 16;
 
 /// A fleet that no brain speaks for: where a device writes before it is enrolled.
 pub const PROVISIONAL_FLEET: FleetId = FleetId([0; 16]);
@@ -35,6 +41,8 @@ pub struct Limits {
     pub queue_bytes_max: u64,
     /// So many bytes of delivered entries are kept.
     pub retain_bytes: u64,
+    /// With so many bytes of entries, none is taken from other devices any more.
+    pub entry_bytes_max: u64,
 }
 
 /// The device's replica of a tree: its own, or one that it shares.
@@ -60,6 +68,10 @@ pub struct Replica {
     /// forget the change.
     changed: BTreeSet<u32>,
     must_commit: bool,
+    /// When each log changed last, as seen from a link.
+    changes: Changes,
+    /// The last kept signed head of each log, by number.
+    kept_seals: BTreeMap<u32, u64>,
 }
 
 /// What became of the peer's entries.
@@ -105,6 +117,8 @@ impl Replica {
             incomplete: false,
             changed: BTreeSet::new(),
             must_commit: true,
+            changes: Changes::default(),
+            kept_seals: BTreeMap::new(),
             identity,
         }
     }
@@ -141,6 +155,8 @@ impl Replica {
             incomplete,
             changed: BTreeSet::new(),
             must_commit: false,
+            changes: Changes::default(),
+            kept_seals: BTreeMap::new(),
         }
     }
 
@@ -162,13 +178,18 @@ impl Replica {
         self.put(&entry).map(Some)
     }
 
-    /// Judges and applies entries that the peer sent.
+    /// Judges and applies entries that came over a link.
     pub fn ingest(
         &mut self,
         log: LogId,
         entries: Vec<(EntryId, Entry)>,
+        via: Via,
         now: Now,
-    ) -> Result<Ingested, SpoolError> {
+    ) -> Result<Ingested, WriteError> {
+        let limit_bytes = self.limits.entry_bytes_max;
+        if via == Via::Peer && self.entry_bytes >= limit_bytes {
+            return Err(WriteError::QueueFull { limit_bytes });
+        }
         let (mut refused, mut news) = (None, false);
         for (id, entry) in entries {
             match self.admit(&entry, id, now) {
@@ -176,10 +197,16 @@ impl Replica {
                 Ok(Admission::New) => {
                     // The clock stays above what is known; a timestamp too far ahead was refused.
                     let _ = self.author.clock_mut().observe(entry.hlc, now.wall_ms);
-                    self.apply(&entry, id)?;
-                    if log.author == self.identity.keypair.public() {
+                    let bytes = self.apply(&entry, id)?;
+                    let is_own = log.author == self.identity.keypair.public();
+                    match (via, self.tree.log_number(&log)) {
                         // It came from the brain, so the brain has it.
-                        self.acknowledged(log, entry.seq, 0);
+                        (Via::Brain, _) => self.acknowledged(log, entry.seq, 0),
+                        // An earlier life wrote it, of which a peer knows more than this one.
+                        (Via::Peer, Some(number)) if is_own => {
+                            self.queue.push(number, entry.seq, bytes, entry.hlc.wall_ms);
+                        }
+                        (Via::Peer, _) => {}
                     }
                     news = true;
                 }
@@ -195,8 +222,11 @@ impl Replica {
     /// Takes a signed head whose signature is checked. Returns where its log stands.
     pub fn take_signed_head(&mut self, signed: SignedHead) -> LogPosition {
         let log = signed.head.log;
-        if self.tree.take_signed_head(signed) {
-            self.changed.extend(self.tree.log_number(&log));
+        if self.tree.take_signed_head(signed)
+            && let Some(number) = self.tree.log_number(&log)
+        {
+            self.note(number);
+            self.keep_seal(number, signed);
         }
         self.position(log)
     }
@@ -249,6 +279,11 @@ impl Replica {
     pub fn go_on_with(&mut self, mut account: QueueAccount) {
         account.read_again(self.queue.depth());
         self.queue.account = account;
+    }
+
+    /// Counts changes of logs from here on, so that links notice that this is another life.
+    pub fn count_changes_after(&mut self, revision: Revision) {
+        self.changes = Changes::after(revision);
     }
 
     /// Of the entries that were to be written again, one was left out: the brain refused it.
@@ -326,10 +361,26 @@ impl Replica {
         let bytes = record.bytes.len() as u32;
         self.entry_bytes += u64::from(bytes);
         self.staged.entries.push(record);
-        self.changed.insert(number);
+        self.note(number);
         self.stage_leaves(&touched);
         self.must_commit = true;
         Ok(bytes)
+    }
+
+    /// Keeps one signed head in a while of others' logs, for whoever gets entries from here.
+    fn keep_seal(&mut self, number: u32, signed: SignedHead) {
+        let kept = self.kept_seals.entry(number).or_default();
+        let is_shared = self.tree.genesis().kind != TreeKind::Device;
+        if is_shared && signed.head.seq >= *kept + SEAL_EVERY {
+            *kept = signed.head.seq;
+            self.staged.seals.push((number, signed));
+        }
+    }
+
+    /// A log changed, as seen from a link.
+    fn note(&mut self, number: u32) {
+        self.changed.insert(number);
+        self.changes.note(number);
     }
 
     fn stage_leaves(&mut self, touched: &[Path]) {
@@ -348,7 +399,8 @@ impl Replica {
         let delivered = self.delivered.entry(number).or_default();
         delivered.stored = delivered.stored.min(last_seq);
         delivered.sealed = delivered.sealed.min(last_seq);
-        self.changed.insert(number);
+        self.staged.seals.retain(|(of, signed)| *of != number || signed.head.seq <= last_seq);
+        self.note(number);
         self.stage_leaves(touched);
         self.must_commit = true;
     }
@@ -373,7 +425,8 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { queue_bytes_max: 10_000, retain_bytes: 1_000 };
+    const LIMITS: Limits =
+        Limits { queue_bytes_max: 10_000, retain_bytes: 1_000, entry_bytes_max: 1_000_000 };
 
     fn now(wall_ms: u64) -> Now {
         Now { wall_ms, mono_ms: 0, quality: ClockQuality::Synchronised }
@@ -471,7 +524,7 @@ mod tests {
         theirs.open_epoch(9);
         write(&mut theirs, 1).expect("written");
         let entry = entries(&theirs.take_staged()).remove(0);
-        let ingested = ours.ingest(entry.log, vec![(entry.id(), entry)], now(2_000));
+        let ingested = ours.ingest(entry.log, vec![(entry.id(), entry)], Via::Brain, now(2_000));
         let (seq, error) = ingested.expect("judged").refused.expect("refused");
         assert_eq!((seq, error.code), (1, ErrorCode::Forbidden));
         assert!(!ours.tree().leaves().contains_key(&Path::new("reported/n").expect("a path")));

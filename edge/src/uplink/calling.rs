@@ -14,11 +14,11 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 
 use super::dial::{self, DialError, LINK_PATH};
-use super::session::{Around, End, Outlook, converse};
 use super::{Args, Backoff, Next, Schedule, ServerChoice, enrol};
 use crate::config::Secret;
 use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::retired::{Retired, RetiredError};
+use crate::talk::{Around, Brain, End, Frames, Outlook, Partner, converse};
 use crate::tls::{self, TlsError};
 use crate::track;
 
@@ -217,16 +217,14 @@ impl Calling {
             exporter: connection.exporter,
         });
         let (tell, welcomed) = oneshot::channel();
+        let partner = Partner::Brain(Brain::new(track, board, wanted, tell));
         let around = Around {
-            track,
+            own_track: track,
             shares: &self.args.shares,
             fleet: enrolment.fleet,
-            board,
             clock,
             own_key: author,
             stop: self.stop.clone(),
-            server: wanted,
-            welcomed: Some(tell),
         };
         let keep = async {
             if welcomed.await.is_err() {
@@ -243,7 +241,8 @@ impl Calling {
                 Err(error) => tracing::error!(%error, "new address is not stored"),
             }
         };
-        let (outlook, ()) = tokio::join!(converse(connection.socket, session, around), keep);
+        let frames = Frames::over_web_socket(connection.socket);
+        let (outlook, ()) = tokio::join!(converse(frames, session, partner, around), keep);
         Ok(outlook)
     }
 

@@ -12,7 +12,7 @@ use protocol::history::{
     Admission, Author, Draft, Entry, Head, LogId, Provenance, Refold, Role, SignedHead, Tree, admit,
 };
 use protocol::keys::{Certificate, Chain, EnrolmentToken, Keypair, Subject, Validity};
-use protocol::session::handshake::{Answerer, EXPORTER_BYTES, EXPORTER_LABEL};
+use protocol::session::handshake::{Answerer, Answering, EXPORTER_BYTES, EXPORTER_LABEL};
 use protocol::session::{Input, Limits, Now, Output, Replica, Session, error};
 use protocol::state::{Path, StateSource, Value};
 use protocol::wire::{Enrolled, LogPosition};
@@ -242,7 +242,8 @@ impl Talk {
         let session = Session::answerer(Answerer {
             fleet: peer.0.fleet,
             root: root.public(),
-            brain: brain_id,
+            who: Answering::Brain(brain_id),
+            brains: [].into(),
             certificate: Chain { leaf: peer.brain_certificate(), issuer: None },
             keypair: brain,
             compressions: 0b111,

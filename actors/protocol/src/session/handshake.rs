@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! caller   -> Hello        versions, purpose, device, key, certificate, 32 random bytes
-//! answerer -> HelloReply   version, brain, key, certificate, 32 random bytes
-//! answerer -> Auth         signature over ("fleet-auth-v1", "brain", transcript, exporter)
+//! answerer -> HelloReply   version, id, key, certificate, 32 random bytes
+//! answerer -> Auth         signature over ("fleet-auth-v1", "brain" or "peer", transcript, exporter)
 //! caller   -> Auth         signature over ("fleet-auth-v1", "edge", transcript, exporter)
 //! answerer -> Welcome, or Enrolled and the end
 //! ```
@@ -12,16 +12,21 @@
 //! keying material that only the two ends of one connection share. A recorded handshake thus
 //! proves nothing on another connection or to another brain, and nothing can be relayed. The
 //! enrolment token goes to a brain only after the brain has proved itself.
+//!
+//! Two devices prove themselves to each other in the same way, without a brain: the fleet's root
+//! is behind both certificates.
 
 mod answer;
 mod call;
+
+use std::sync::Arc;
 
 use super::link::Link;
 use super::{Failure, Input, Limits, Now, Output};
 use crate::canonical::Writer;
 use crate::compress::Compression;
 use crate::keys::{Chain, Keypair};
-use crate::wire::{Message, TokenProof, VERSION_MAX, VERSION_MIN, VersionRange};
+use crate::wire::{Message, Purpose, TokenProof, VERSION_MAX, VERSION_MIN, VersionRange};
 use crate::{BrainId, DeviceId, FleetId, PublicKey};
 
 /// The longest frame before a peer has proved itself.
@@ -63,6 +68,15 @@ pub enum Intent {
         /// Its tree.
         replica: super::Replica,
     },
+    /// To exchange entries of what it shares with another device.
+    Peer {
+        /// Of the caller's key.
+        certificate: Chain,
+        /// The key of the device that it means to reach.
+        key: PublicKey,
+        /// The keys of the brains that it knows.
+        brains: Arc<[PublicKey]>,
+    },
     /// To join the fleet.
     Enrol {
         /// The right to.
@@ -77,8 +91,10 @@ pub struct Answerer {
     pub fleet: FleetId,
     /// The fleet's root key.
     pub root: PublicKey,
-    /// The brain that answers.
-    pub brain: BrainId,
+    /// Who answers.
+    pub who: Answering,
+    /// The keys of the brains that are known on this side: their word ends a log.
+    pub brains: Arc<[PublicKey]>,
     /// Its key.
     pub keypair: Keypair,
     /// Its key's certificate.
@@ -91,6 +107,38 @@ pub struct Answerer {
     pub exporter: [u8; EXPORTER_BYTES],
     /// The rules of the link.
     pub limits: Limits,
+}
+
+/// Who answers a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answering {
+    /// A brain, to devices.
+    Brain(BrainId),
+    /// A device, to its peers.
+    Device(DeviceId),
+}
+
+impl Answering {
+    fn id(self) -> [u8; 16] {
+        match self {
+            Self::Brain(BrainId(id)) | Self::Device(DeviceId(id)) => id,
+        }
+    }
+
+    /// As what it signs.
+    fn role(self) -> &'static str {
+        match self {
+            Self::Brain(_) => ROLE_BRAIN,
+            Self::Device(_) => ROLE_PEER,
+        }
+    }
+
+    fn takes(self, purpose: Purpose) -> bool {
+        match self {
+            Self::Brain(_) => matches!(purpose, Purpose::Link | Purpose::Enrol),
+            Self::Device(_) => purpose == Purpose::Peer,
+        }
+    }
 }
 
 /// Whether the handshake goes on.
@@ -164,6 +212,7 @@ impl Transcript {
 }
 
 const ROLE_BRAIN: &str = "brain";
+const ROLE_PEER: &str = "peer";
 const ROLE_EDGE: &str = "edge";
 
 fn versions() -> VersionRange {

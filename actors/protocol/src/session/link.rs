@@ -1,11 +1,12 @@
 //! The lasting part of a session: one conversation for each tree, and the heartbeat.
 //!
-//! Every link is about the tree of the device at its end, and may be about shared trees beside. A
-//! side that holds one says so with [`Share`]; once both have, entries of that tree go both ways
+//! The link between a device and a brain is about the tree of the device, and may be about shared
+//! trees beside; one between devices is about shared trees alone. A side that holds one says so with [`Share`]; once both have, entries of that tree go both ways
 //! just as those of the device's tree, with a credit of their own. Either side may
 //! [`Leave`] it again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::replication::Replication;
 use super::{Failure, Input, Now, Output, Replica, error, offset_ms};
@@ -33,13 +34,20 @@ pub(super) struct Terms {
     pub(super) credit_given: u32,
     /// The key at the other end.
     pub(super) peer: PublicKey,
+    /// Whether this side is a brain, whose word is enough for what it passes on.
+    pub(super) is_brain: bool,
+    /// Whether the other is.
+    pub(super) peer_is_brain: bool,
 }
 
 /// The lasting part of a session.
 #[derive(Debug)]
 pub(super) struct Link {
     terms: Terms,
-    main: Replication,
+    /// The keys of the brains that this side knows.
+    brains: Arc<[PublicKey]>,
+    /// The device's tree; none between devices.
+    main: Option<Replication>,
     shared: BTreeMap<TreeId, Shared>,
     last_heard_ms: u64,
     next_ping_ms: u64,
@@ -59,19 +67,25 @@ enum Shared {
 impl Link {
     pub(super) fn start(
         terms: Terms,
-        replica: Replica,
+        brains: Arc<[PublicKey]>,
+        replica: Option<Replica>,
         now: Now,
         outputs: &mut Vec<Output>,
     ) -> Self {
-        let heads = Heads { tree: replica.tree, logs: replica.logs.clone() };
+        let heads = |replica: &Replica| Heads { tree: replica.tree, logs: replica.logs.clone() };
+        let heads = replica.as_ref().map(heads);
+        let main = |replica| Replication::new(terms, brains.clone(), TreeKind::Device, replica);
         let this = Self {
-            main: Replication::new(terms, TreeKind::Device, replica),
+            main: replica.map(main),
+            brains,
             shared: BTreeMap::new(),
             last_heard_ms: now.mono_ms,
             next_ping_ms: now.mono_ms + u64::from(terms.heartbeat_ms),
             terms,
         };
-        this.send(&Message::Heads(heads), outputs);
+        if let Some(heads) = heads {
+            this.send(&Message::Heads(heads), outputs);
+        }
         this
     }
 
@@ -108,7 +122,10 @@ impl Link {
                 Some(Shared::Offered(_) | Shared::Left) | None => Ok(()),
             },
             Input::Tick => self.tick(now, outputs),
-            input => self.main.handle(input, now, outputs),
+            input => match &mut self.main {
+                Some(main) => main.handle(input, now, outputs),
+                None => Ok(()),
+            },
         }
     }
 
@@ -140,7 +157,8 @@ impl Link {
             }
             Message::Close(close) => Err(Failure::Peer(close)),
             message => {
-                let of = message.tree().filter(|tree| *tree != self.main.tree());
+                let main = self.main.as_ref().map(Replication::tree);
+                let of = message.tree().filter(|tree| Some(*tree) != main);
                 let known = of.and_then(|tree| Some((tree, self.shared.get_mut(&tree)?)));
                 match known {
                     Some((tree, Shared::Open(open))) => of_shared(tree, outputs, |outputs| {
@@ -148,7 +166,13 @@ impl Link {
                     }),
                     // Said before the peer knew what this side does about the tree.
                     Some((_, Shared::Left | Shared::Offered(_))) => Ok(()),
-                    None => self.main.message(message, frame_bytes, outputs),
+                    None => match &mut self.main {
+                        Some(main) => main.message(message, frame_bytes, outputs),
+                        None => {
+                            let text = "peer speaks of a tree that it does not share";
+                            Err(Failure::new(ErrorCode::UnknownTree, "take frame", text))
+                        }
+                    },
                 }
             }
         }
@@ -195,7 +219,8 @@ impl Link {
         self.send(&Message::Share(Share { genesis, logs: replica.logs.clone(), root }), outputs);
         let credit = SHARED_CREDIT_BYTES;
         let terms = Terms { credit_to_send: credit, credit_given: credit, ..self.terms };
-        let mut open = Box::new(Replication::new(terms, kind, replica));
+        let brains = self.brains.clone();
+        let mut open = Box::new(Replication::new(terms, brains, kind, replica));
         let heard = match offered {
             Some(logs) => of_shared(tree, outputs, |outputs| open.peer_heads(logs, outputs)),
             None => Ok(()),

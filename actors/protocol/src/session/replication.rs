@@ -6,10 +6,13 @@
 //! third parties wrote is passed on once it is under their signature.
 
 mod checkpoint;
+mod hold;
 mod log;
 mod sending;
+mod vouching;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use super::link::Terms;
 use super::{Failure, Input, Now, Output, Replica};
@@ -17,15 +20,18 @@ use crate::compress::Compression;
 use crate::history::{Cut, LogId, TreeKind};
 use crate::trace::{EntryTrace, TRACES_MAX};
 use crate::wire::{self, Ack, Batch, FRAME_BYTES_MAX, LogPosition, Message, Refuse, Traces};
-use crate::{ErrorCode, TreeId};
+use crate::{ErrorCode, PublicKey, TreeId};
 
 use checkpoint::Parts;
+use hold::Held;
 use log::Log;
 
 /// What both sides have of one tree.
 #[derive(Debug)]
 pub(super) struct Replication {
     terms: Terms,
+    /// Whose word ends a log.
+    brains: Arc<[PublicKey]>,
     replica: Replica,
     /// Whether there may be other authors than the two ends of the link.
     is_shared: bool,
@@ -45,14 +51,22 @@ pub(super) struct Replication {
     reads_checkpoint: bool,
     /// What has come of the peer's checkpoint.
     parts: Parts,
+    /// What came before its causes.
+    held: Held,
 }
 
 impl Replication {
-    pub(super) fn new(terms: Terms, kind: TreeKind, replica: Replica) -> Self {
+    pub(super) fn new(
+        terms: Terms,
+        brains: Arc<[PublicKey]>,
+        kind: TreeKind,
+        replica: Replica,
+    ) -> Self {
         let positions =
             replica.logs.iter().map(|position| (position.log, Box::new(Log::at(position))));
         Self {
             terms,
+            brains,
             is_shared: kind != TreeKind::Device,
             logs: positions.collect(),
             peer_known: false,
@@ -62,6 +76,7 @@ impl Replication {
             cuts_due: Vec::new(),
             reads_checkpoint: false,
             parts: Parts::default(),
+            held: Held::default(),
             replica,
         }
     }
@@ -79,10 +94,13 @@ impl Replication {
         self.unconsumed = 0;
         self.reads_checkpoint = false;
         self.parts = Parts::default();
+        self.held = Held::default();
         for log in self.logs.values_mut() {
-            let Log { ours, id, sealed, is_cut, .. } = **log;
-            let seal_due = log.seal_due.take();
-            **log = Log { ours, id, sealed, is_cut, seal_due, shared: ours, ..Log::default() };
+            let Log { ours, id, sealed, end, .. } = **log;
+            let (seal_due, vouch) = (log.seal_due.take(), log.vouch.take());
+            let (shared, released) = (ours, ours);
+            let known = Log { ours, id, sealed, end, shared, released, ..Log::default() };
+            **log = Log { seal_due, vouch, ..known };
         }
     }
 
@@ -111,6 +129,9 @@ impl Replication {
                 }
                 self.traces.push_back((log, trace));
             }
+            Input::Vouched(signed) => {
+                self.logs.entry(signed.head.log).or_default().vouch = Some(signed);
+            }
             // A peer has its own seals.
             Input::Sealed(signed) if self.is_peers(&signed.head.log) => {}
             Input::Sealed(signed) => {
@@ -121,7 +142,7 @@ impl Replication {
                 let log = self.logs.entry(cut.log).or_default();
                 log.ours = log.ours.min(cut.last_seq);
                 log.seal_due = None;
-                log.is_cut = true;
+                log.end = Some(cut.last_seq);
                 // Whoever said so needs not be told; an author that has lost what it said does.
                 let is_known = log.end_heard.is_some_and(|heard| heard <= cut.last_seq);
                 // A side that has not said that it shares a tree hears nothing of it.
@@ -140,6 +161,7 @@ impl Replication {
             | Input::Tick
             | Input::Connected
             | Input::Authorised { .. }
+            | Input::Admitted { .. }
             | Input::EnrolmentGranted(_)
             | Input::Denied(_)
             | Input::Close { .. } => {}
@@ -171,7 +193,7 @@ impl Replication {
                 signed.verify().map_err(|error| {
                     Failure::new(ErrorCode::BadSignature, "take signed head", error.to_string())
                 })?;
-                outputs.push(Output::TakeSignedHead(signed));
+                self.vouched_by_head(signed, outputs);
                 Ok(())
             }
             Message::Cut(cut) => {
@@ -183,6 +205,7 @@ impl Replication {
                     let heard = log.end_heard.map_or(cut.last_seq, |heard| heard.min(cut.last_seq));
                     log.end_heard = Some(heard);
                 }
+                self.vouched_by_cut(&cut);
                 outputs.push(Output::TakeCut(cut));
                 Ok(())
             }
@@ -247,7 +270,7 @@ impl Replication {
             let lost = self.logs.iter().filter(|(id, log)| {
                 id.author == self.terms.peer && log.peers < log.ours && log.sealed < log.ours
             });
-            let lost = lost.filter(|(_, log)| !log.is_cut);
+            let lost = lost.filter(|(_, log)| log.end.is_none());
             outputs.extend(lost.map(|(id, _)| Output::PeerLogBehind { log: *id }));
         }
         self.pump(outputs);
@@ -270,12 +293,18 @@ impl Replication {
         let entries = batch
             .unpack()
             .map_err(|error| Failure::new(error.code(), "unpack entries", error.to_string()))?;
+        self.check_vouched(id, &entries)?;
         let log = self.logs.entry(id).or_default();
         let last_seq = entries.last().map_or(0, |(_, entry)| entry.seq);
         // What the peer sends it has: it need not be sent back.
         log.sent = log.sent.max(last_seq);
         log.shared = log.shared.max(last_seq);
-        outputs.push(Output::Ingest { log: id, entries, bytes: frame_bytes as u32 });
+        if self.is_shared && !self.terms.peer_is_brain {
+            self.hold(id, entries, frame_bytes as u32);
+            self.release(outputs);
+        } else {
+            outputs.push(Output::Ingest { log: id, entries, bytes: frame_bytes as u32 });
+        }
         Ok(())
     }
 
@@ -299,6 +328,7 @@ impl Replication {
         self.unconsumed -= i64::from(consumed_bytes);
         let log = self.logs.entry(id).or_default();
         log.ours = position.seq;
+        log.released = log.released.max(position.seq);
         log.id = Some(position.id);
         let sealed_more = position.sealed > log.sealed;
         log.sealed = position.sealed;
@@ -315,6 +345,8 @@ impl Replication {
             };
             self.send(&Message::Ack(ack), outputs);
         }
+        // It may be a cause of what came before it.
+        self.release(outputs);
         self.pump(outputs);
     }
 

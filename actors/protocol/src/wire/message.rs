@@ -7,7 +7,7 @@ use crate::compress::Compression;
 use crate::history::{Cut, Entry, Genesis, LogId, SignedHead, Tree};
 use crate::keys::Chain;
 use crate::trace::EntryTrace;
-use crate::{BrainId, DeviceId, EntryId, FleetId, PublicKey, Signature, SyncError, TreeId};
+use crate::{DeviceId, EntryId, FleetId, PublicKey, Signature, SyncError, TreeId};
 
 macro_rules! messages {
     ($($(#[$doc:meta])* $name:ident($body:ty) = $number:literal,)*) => {
@@ -130,6 +130,8 @@ pub enum Purpose {
     Link,
     /// To join the fleet with a token.
     Enrol,
+    /// To exchange entries of what both share, from one device to another.
+    Peer,
 }
 
 /// Who calls, and what for.
@@ -164,8 +166,8 @@ pub struct HelloReply {
     pub capabilities: Capabilities,
     /// How both will compress batches.
     pub compression: Compression,
-    /// The brain that answers.
-    pub brain_id: BrainId,
+    /// The id of the brain or of the device that answers; its certificate says which.
+    pub answerer: [u8; 16],
     /// Its key.
     pub public_key: PublicKey,
     /// The certificate of that key.

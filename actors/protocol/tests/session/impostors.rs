@@ -1,7 +1,7 @@
 //! Whoever is not who they say, or says it over another connection, is refused.
 
 use protocol::keys::{Certificate, Chain, Subject, Validity};
-use protocol::session::handshake::{Answerer, Caller, Intent};
+use protocol::session::handshake::{Answerer, Answering, Caller, Intent};
 use protocol::session::{Input, Session};
 use protocol::wire::{self, Auth, Hello, Message, Purpose};
 use protocol::{BrainId, DeviceId, ErrorCode, FleetId};
@@ -65,7 +65,7 @@ fn a_replayed_transcript_proves_nothing() {
         (
             "another brain",
             Answerer {
-                brain: BrainId([0xB2; 16]),
+                who: Answering::Brain(BrainId([0xB2; 16])),
                 keypair: key(8),
                 certificate: Chain { leaf, issuer: None },
                 ..answerer(1)
@@ -182,7 +182,11 @@ fn a_brain_with_the_wrong_papers_is_refused_by_name() {
     };
     assert_eq!(distrusted(fake), ours(BadCertificate), "certified by itself");
     assert_eq!(distrusted(|a| a.keypair = key(9)), ours(WrongRole), "another key");
-    assert_eq!(distrusted(|a| a.brain = BrainId([9; 16])), ours(WrongRole), "another brain");
+    assert_eq!(
+        distrusted(|a| a.who = Answering::Brain(BrainId([9; 16]))),
+        ours(WrongRole),
+        "another brain"
+    );
     let as_device = |a: &mut Answerer| {
         a.keypair = device_key();
         a.certificate = device_chain();

@@ -2,8 +2,10 @@
 
 mod faults;
 mod flow;
+mod group;
 mod handshake;
 mod impostors;
+mod peers;
 mod pruned;
 mod resume;
 mod shared;

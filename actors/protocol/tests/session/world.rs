@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use protocol::clock::ClockQuality;
 use protocol::compress::Compression;
 use protocol::history::{Checkpoint, Cut, Entry, LogId, SignedHead};
-use protocol::keys::{Certificate, Chain, Subject, Validity};
-use protocol::session::handshake::{Answerer, Caller, Intent};
+use protocol::keys::{Certificate, Chain, Keypair, Subject, Validity};
+use protocol::session::handshake::{Answerer, Answering, Caller, Intent};
 use protocol::session::{Ended, Input, Limits, Now, Output, Session};
 use protocol::wire::{self, Enrolled, Message, MessageKind, TokenProof, VERSION_MAX};
-use protocol::{BrainId, EntryId, ErrorCode};
+use protocol::{BrainId, DeviceId, EntryId, ErrorCode};
 
-use super::store::{DEVICE, FLEET, Store, brain_key, device_key, root_key};
+use super::store::{DEVICE, FLEET, Store, brain_key, device_key, key, root_key};
 
 pub(crate) const BASE_MS: u64 = 1_700_000_000_000;
 pub(crate) const BRAIN: BrainId = BrainId([0xB1; 16]);
@@ -51,7 +51,8 @@ pub(crate) fn answerer(n: u8) -> Answerer {
     Answerer {
         fleet: FLEET,
         root: root_key().public(),
-        brain: BRAIN,
+        who: Answering::Brain(BRAIN),
+        brains: [].into(),
         keypair: brain_key(),
         certificate: brain_chain(),
         compressions: Compression::Zstd.bit(),
@@ -59,6 +60,33 @@ pub(crate) fn answerer(n: u8) -> Answerer {
         exporter: [n ^ 0x55; 32],
         limits: Limits::default(),
     }
+}
+
+/// The device with key 7.
+pub(crate) fn other_device() -> (DeviceId, Keypair, Chain) {
+    let (device, key) = (DeviceId([0xD2; 16]), key(7));
+    let subject = Subject::Device(device, None);
+    let leaf = Certificate::issue(&brain_key(), FLEET, subject, key.public(), Validity::ALWAYS);
+    (device, key, Chain { leaf, issuer: Some(brain_chain().leaf) })
+}
+
+/// What a device brings to its connection number `n` to the device with key 7.
+pub(crate) fn peer_caller(n: u8) -> Caller {
+    let (_, other, _) = other_device();
+    let intent = Intent::Peer {
+        certificate: device_chain(),
+        key: other.public(),
+        brains: [brain_key().public()].into(),
+    };
+    Caller { intent, ..caller(&Store::device(), n) }
+}
+
+/// What the device with key 7 brings to its connection number `n`.
+pub(crate) fn peer_answerer(n: u8) -> Answerer {
+    let (device, keypair, certificate) = other_device();
+    let who = Answering::Device(device);
+    let brains = [brain_key().public()].into();
+    Answerer { who, brains, keypair, certificate, ..answerer(n) }
 }
 
 /// What the store does, one after the other: a head is no use before its entries.
@@ -84,6 +112,7 @@ pub(crate) struct Side {
     pub(crate) mono_ahead_ms: u64,
     held: VecDeque<Work>,
     introduced: bool,
+    is_peer: bool,
 }
 
 impl Side {
@@ -99,6 +128,7 @@ impl Side {
             mono_ahead_ms: 0,
             held: VecDeque::new(),
             introduced: false,
+            is_peer: false,
         }
     }
 
@@ -152,6 +182,9 @@ impl Side {
             }
             Output::TakeCheckpoint(checkpoint) => {
                 self.enqueue(Work::TakeCheckpoint(checkpoint), now_ms);
+            }
+            Output::Authorise(_) if self.is_peer => {
+                self.feed(Input::Admitted { connection: 1 }, now_ms);
             }
             Output::Authorise(_) => {
                 let replica = self.store.replica();
@@ -279,6 +312,21 @@ impl Link {
         let mut link = Self::connect(Store::device(), Store::brain(), 1);
         link.run();
         assert!(link.caller.session.is_established() && link.answerer.session.is_established());
+        link
+    }
+
+    /// An established link of two devices, the second with key 7.
+    pub(crate) fn of_peers() -> Self {
+        let mut link = Self::between_peers(peer_caller(1), peer_answerer(1));
+        link.run();
+        assert!(link.caller.session.is_established() && link.answerer.session.is_established());
+        link
+    }
+
+    /// Connects two devices by these settings.
+    pub(crate) fn between_peers(caller: Caller, answerer: Answerer) -> Self {
+        let mut link = Self::between(caller, Store::device(), answerer, Store::device());
+        link.answerer.is_peer = true;
         link
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use actors::ports::LinkEvent;
 use protocol::compress::Compression;
 use protocol::history::Checkpoint;
-use protocol::session::handshake::Answerer;
+use protocol::session::handshake::{Answerer, Answering};
 use protocol::session::{Input, Output, Replica, Session, error};
 use protocol::{DeviceId, ErrorCode, SyncError, TreeId};
 
@@ -53,7 +53,8 @@ impl SimBrain {
         let session = Session::answerer(Answerer {
             fleet: fleet::FLEET,
             root: fleet::root_key().public(),
-            brain: fleet::BRAIN,
+            who: Answering::Brain(fleet::BRAIN),
+            brains: [fleet::brain_public()].into(),
             keypair: fleet::brain_key(),
             certificate: fleet::brain_chain(),
             compressions: Compression::Zstd.bit(),

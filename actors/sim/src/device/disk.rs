@@ -25,6 +25,8 @@ type Logs = BTreeMap<LogId, Vec<(EntryId, Entry)>>;
 pub(super) struct Disk {
     memory: Image,
     logs: Logs,
+    /// What others signed of their logs, by number: it goes with what is passed on of them.
+    seals: BTreeMap<(LogId, u64), SignedHead>,
     dirty: bool,
     durable: Image,
     backup: Option<(Image, Logs)>,
@@ -45,6 +47,7 @@ impl Disk {
         Self {
             memory: image.clone(),
             logs: BTreeMap::new(),
+            seals: BTreeMap::new(),
             dirty: false,
             durable: image,
             backup: None,
@@ -116,7 +119,10 @@ impl Disk {
     }
 
     pub(super) fn take_signed_head(&mut self, signed: SignedHead) {
-        self.dirty |= self.memory.tree.take_signed_head(signed);
+        if self.memory.tree.take_signed_head(signed) {
+            self.seals.insert((signed.head.log, signed.head.seq), signed);
+            self.dirty = true;
+        }
     }
 
     /// Signs the head of the log that is written, where it is not signed there.
@@ -284,6 +290,13 @@ impl Disk {
             first || bytes <= bytes_max
         });
         fits.map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// The highest signed head of a log above one number and up to another.
+    pub(super) fn seal_within(&self, log: LogId, above: u64, up_to: u64) -> Option<SignedHead> {
+        let within = (log, above + 1)..=(log, up_to.max(above + 1));
+        let found = self.seals.range(within).next_back();
+        found.map(|(_, signed)| *signed).filter(|signed| signed.head.seq <= up_to)
     }
 
     pub(super) fn durable_entries(&self) -> impl Iterator<Item = &Entry> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use protocol::compress::Compression;
-use protocol::history::{LogId, Refusal, VersionVector};
+use protocol::history::{Entry, LogId, Refusal, VersionVector};
 use protocol::session::handshake::{Caller, Intent};
 use protocol::session::{Ended, Input, Output, Replica, Session, error};
 use protocol::{EntryId, ErrorCode, SyncError, TreeId};
@@ -258,6 +258,7 @@ impl SimDevice {
             Output::Fetch { log, after, bytes_max } => {
                 let holding = self.holding(of);
                 let entries = holding.map(|holding| holding.disk.range(log, after, bytes_max));
+                self.vouch(of, log, after, entries.as_deref().unwrap_or_default());
                 self.feed(of, Input::Fetched { log, entries: entries.unwrap_or_default() });
             }
             Output::Ingest { log, entries, bytes } => self.ingest(of, log, entries, bytes),
@@ -298,6 +299,18 @@ impl SimDevice {
             }
             // Devices are not called, and have no checkpoints.
             _ => {}
+        }
+    }
+
+    /// Gives what its author signed of another's log that this device is about to pass on.
+    fn vouch(&mut self, of: Option<TreeId>, log: LogId, after: u64, entries: &[Entry]) {
+        let Some(last) = entries.last().filter(|_| log.author != self.keypair.public()) else {
+            return;
+        };
+        let holding = self.holding(of);
+        let signed = holding.and_then(|holding| holding.disk.seal_within(log, after, last.seq));
+        if let Some(signed) = signed {
+            self.feed(of, Input::Vouched(signed));
         }
     }
 
@@ -345,7 +358,7 @@ impl SimDevice {
         &mut self,
         of: Option<TreeId>,
         log: LogId,
-        entries: Vec<(EntryId, protocol::history::Entry)>,
+        entries: Vec<(EntryId, Entry)>,
         consumed_bytes: u32,
     ) {
         let is_own = log.author == self.keypair.public();

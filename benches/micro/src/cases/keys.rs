@@ -6,7 +6,7 @@ use protocol::clock::ClockQuality;
 use protocol::compress::Compression;
 use protocol::history::{Genesis, TreeKind};
 use protocol::keys::{Certificate, Chain, Keypair, Subject, Validity, verify};
-use protocol::session::handshake::{Answerer, Caller, Intent};
+use protocol::session::handshake::{Answerer, Answering, Caller, Intent};
 use protocol::session::{Input, Limits, Now, Output, Replica, Session};
 use protocol::{BrainId, DeviceId, FleetId};
 
@@ -89,7 +89,8 @@ fn handshake() -> Run {
         let mut answerer = Session::answerer(Answerer {
             fleet: FLEET,
             root,
-            brain: BRAIN,
+            who: Answering::Brain(BRAIN),
+            brains: [].into(),
             keypair: brain.clone(),
             certificate: Chain { leaf: certificate.clone(), issuer: None },
             compressions,

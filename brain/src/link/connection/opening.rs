@@ -9,7 +9,7 @@ use actors::trace::Spans;
 use protocol::ErrorCode;
 use protocol::compress::Compression;
 use protocol::session::Session;
-use protocol::session::handshake::{Answerer, EXPORTER_BYTES, EXPORTER_LABEL};
+use protocol::session::handshake::{Answerer, Answering, EXPORTER_BYTES, EXPORTER_LABEL};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -129,7 +129,8 @@ impl Stranger {
         let answerer = Answerer {
             fleet: ingress.identity.fleet,
             root: ingress.identity.root,
-            brain: ingress.identity.brain,
+            who: Answering::Brain(ingress.identity.brain),
+            brains: [ingress.identity.keypair.public()].into(),
             keypair: ingress.identity.keypair.clone(),
             certificate: ingress.identity.certificate.clone(),
             compressions: Compression::Zstd.bit() | Compression::Gzip.bit(),

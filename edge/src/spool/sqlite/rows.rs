@@ -1,6 +1,6 @@
 //! Rows: reading and checking them, and writing them all at once.
 
-use protocol::history::Entry;
+use protocol::history::{Entry, SignedHead};
 use rusqlite::{Transaction, params};
 
 use super::{SqliteSpool, failed};
@@ -118,6 +118,24 @@ impl Spool for SqliteSpool {
         Ok(entries)
     }
 
+    fn seal(&mut self, log: u32, after: u64, up_to: u64) -> Result<Option<SignedHead>, SpoolError> {
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT seq, bytes, sum FROM seals WHERE log = ?1 AND seq > ?2 AND seq <= ?3
+                 ORDER BY seq DESC LIMIT 1",
+            )
+            .map_err(failed("read seals"))?;
+        let mut rows = statement
+            .query(params![log, after as i64, up_to as i64])
+            .map_err(failed("read seals"))?;
+        let Some(row) = rows.next().map_err(failed("read seals"))? else { return Ok(None) };
+        let seq = row.get::<_, i64>(0).map_err(failed("read seals"))? as u64;
+        let (bytes, sum) = blob(row, 1)?;
+        verify("seals", &entry_key(log, seq), bytes, sum)?;
+        decode("seal", bytes).map(Some)
+    }
+
     fn sizes(&mut self, log: u32, after: u64) -> Result<Vec<(u64, u32)>, SpoolError> {
         let mut statement = self
             .connection
@@ -162,13 +180,16 @@ fn write(transaction: &Transaction<'_>, commit: &Commit) -> Result<(), SpoolErro
         run("INSERT OR REPLACE INTO meta VALUES (?1, ?2, ?3)", &[&key, &bytes, &sum])
     };
     if let Some(genesis) = &commit.begin {
-        for table in ["logs", "leaves", "entries"] {
+        for table in ["logs", "leaves", "entries", "seals"] {
             run(&format!("DELETE FROM {table}"), &[])?;
         }
         put_meta("genesis", encode(genesis))?;
     }
     for (log, above) in &commit.truncate {
-        run("DELETE FROM entries WHERE log = ?1 AND seq > ?2", &[log, &(*above as i64)])?;
+        for table in ["entries", "seals"] {
+            let sql = format!("DELETE FROM {table} WHERE log = ?1 AND seq > ?2");
+            run(&sql, &[log, &(*above as i64)])?;
+        }
     }
     for (number, log) in &commit.logs {
         let bytes = encode(log);
@@ -187,6 +208,12 @@ fn write(transaction: &Transaction<'_>, commit: &Commit) -> Result<(), SpoolErro
         let sum = checksum("entries", &entry_key(entry.log, entry.seq), bytes);
         let sql = "INSERT OR REPLACE INTO entries VALUES (?1, ?2, ?3, ?4)";
         run(sql, &[&entry.log, &seq, bytes, &sum])?;
+    }
+    for (log, signed) in &commit.seals {
+        let (seq, bytes) = (signed.head.seq, encode(signed));
+        let sum = checksum("seals", &entry_key(*log, seq), &bytes);
+        let sql = "INSERT OR REPLACE INTO seals VALUES (?1, ?2, ?3, ?4)";
+        run(sql, &[log, &(seq as i64), &bytes, &sum])?;
     }
     for (path, leaf) in &commit.leaves {
         let path = path.as_str();
@@ -234,8 +261,10 @@ fn prune(
             freed += row.get::<_, i64>(1)? as u64;
         }
         if let Some(seq) = newest_gone {
-            let sql = "DELETE FROM entries WHERE log = ?1 AND seq <= ?2";
-            transaction.prepare_cached(sql)?.execute(params![log, seq])?;
+            for table in ["entries", "seals"] {
+                let sql = format!("DELETE FROM {table} WHERE log = ?1 AND seq <= ?2");
+                transaction.prepare_cached(&sql)?.execute(params![log, seq])?;
+            }
         }
     }
     Ok(freed)

@@ -19,7 +19,9 @@ impl Replica {
         let head = Head { tree: self.tree.id(), log, seq: state.seq, id: state.head };
         let signed = SignedHead::sign(&self.identity.keypair, head);
         self.tree.take_signed_head(signed);
-        self.changed.extend(self.tree.log_number(&log));
+        if let Some(number) = self.tree.log_number(&log) {
+            self.note(number);
+        }
         Some(signed)
     }
 

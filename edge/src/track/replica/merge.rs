@@ -23,15 +23,14 @@ impl Replica {
         let log = self.own_log();
         let before = self.position(log).seq;
         let touched = self.tree.merge(checkpoint)?;
-        let own = self.identity.keypair.public();
         for state in &checkpoint.logs {
             // What is too far ahead does not take this clock along.
             let _ = self.author.clock_mut().observe(state.hlc, now.wall_ms);
-            if state.log.author == own {
-                // Whoever vouches for it has it.
-                self.acknowledged(state.log, state.seq, state.sealed());
+            // Whoever vouches for it has it.
+            self.acknowledged(state.log, state.seq, state.sealed());
+            if let Some(number) = self.tree.log_number(&state.log) {
+                self.note(number);
             }
-            self.changed.extend(self.tree.log_number(&state.log));
         }
         self.stage_leaves(&touched);
         self.must_commit = true;
@@ -76,7 +75,8 @@ mod tests {
     use super::*;
     use crate::track::genesis;
 
-    const LIMITS: Limits = Limits { queue_bytes_max: 10_000, retain_bytes: 1_000 };
+    const LIMITS: Limits =
+        Limits { queue_bytes_max: 10_000, retain_bytes: 1_000, entry_bytes_max: 1_000_000 };
     const NOW: Now = Now { wall_ms: 1_000, mono_ms: 0, quality: ClockQuality::Synchronised };
 
     fn identity() -> Identity {

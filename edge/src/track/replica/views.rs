@@ -10,7 +10,7 @@ use protocol::wire::LogPosition;
 
 use super::{PROVISIONAL_FLEET, Replica};
 use crate::spool::AuthorState;
-use crate::track::QueueAccount;
+use crate::track::{News, QueueAccount, Revision};
 
 impl Replica {
     /// The tree.
@@ -134,6 +134,26 @@ impl Replica {
         self.tree.log_number(&log).map_or(0, |number| self.delivered(number).stored)
     }
 
+    /// What of its logs has changed since `revision`.
+    pub fn news(&self, revision: Revision) -> News {
+        let logs = self.tree.logs();
+        let numbers = self.changes.since(revision);
+        let numbers = numbers.unwrap_or_else(|| (0..logs.len() as u32).collect());
+        let changed = || numbers.iter().filter_map(|number| logs.get(*number as usize));
+        let revision = self.changes.revision();
+        News {
+            revision,
+            positions: changed().map(|state| self.position(state.log)).collect(),
+            cuts: changed().filter_map(|state| state.cut.clone()).collect(),
+            seals: changed().filter_map(|state| state.signed).collect(),
+        }
+    }
+
+    /// How often its logs have changed.
+    pub fn revision(&self) -> Revision {
+        self.changes.revision()
+    }
+
     /// What may be pruned: logs with the number up to which the brain has them under a signed
     /// head, and how many bytes are too many; none while there is room.
     pub fn to_prune(&self) -> Option<(Vec<(u32, u64)>, u64)> {
@@ -146,8 +166,11 @@ impl Replica {
         }
         let own = self.identity.keypair.public();
         let up_to = (0u32..).zip(self.tree.logs()).map(|(number, state)| {
+            let delivered = self.delivered(number);
             let foreign = state.log.author != own;
-            (number, if foreign { state.sealed() } else { self.delivered(number).sealed })
+            let sealed =
+                if foreign { state.sealed().min(delivered.stored) } else { delivered.sealed };
+            (number, sealed)
         });
         Some((up_to.collect(), excess))
     }

@@ -1,11 +1,11 @@
 //! The answering side. It does nothing costly before the caller has proved its key.
 
-use super::{Answerer, Progress, ROLE_BRAIN, ROLE_EDGE, Transcript, trusted_ms, versions};
+use super::{Answerer, Progress, ROLE_EDGE, Transcript, trusted_ms, versions};
 use crate::ErrorCode;
 use crate::compress::Compression;
 use crate::keys::{Subject, verify};
 use crate::session::link::{Link, Terms};
-use crate::session::{Failure, Input, Now, Output, PeerDevice, send, with_causes};
+use crate::session::{Failure, Input, Now, Output, PeerDevice, Replica, send, with_causes};
 use crate::wire::{self, Auth, Capabilities, Hello, HelloReply, Message, Purpose, Welcome};
 
 /// The answering side's handshake.
@@ -63,26 +63,15 @@ impl Answer {
                     }
                 };
             }
-            (Step::AwaitDecision(agreed), Input::Authorised { connection, replica }) => {
-                let limits = self.config.limits;
-                outputs.push(send(&Message::Welcome(Welcome {
-                    connection,
-                    now_ms: now.wall_ms,
-                    heartbeat_ms: limits.heartbeat_ms,
-                    credit_bytes: limits.credit_bytes,
-                })));
-                let terms = Terms {
-                    version: agreed.version,
-                    compression: agreed.compression,
-                    heartbeat_ms: limits.heartbeat_ms,
-                    pings: false,
-                    // Both sides start from the same default; only the answerer can say more.
-                    credit_to_send: crate::session::Limits::default().credit_bytes,
-                    credit_given: limits.credit_bytes,
-                    peer: agreed.hello.public_key,
-                };
-                let link = Link::start(terms, replica, now, outputs);
-                return Ok(Progress::Established(Box::new(link)));
+            (Step::AwaitDecision(agreed), Input::Authorised { connection, replica })
+                if agreed.hello.purpose == Purpose::Link =>
+            {
+                return Ok(self.welcome(&agreed, connection, Some(replica), now, outputs));
+            }
+            (Step::AwaitDecision(agreed), Input::Admitted { connection })
+                if agreed.hello.purpose == Purpose::Peer =>
+            {
+                return Ok(self.welcome(&agreed, connection, None, now, outputs));
             }
             (Step::AwaitDecision(_), Input::EnrolmentGranted(enrolled)) => {
                 outputs.push(send(&Message::Enrolled(*enrolled)));
@@ -91,6 +80,37 @@ impl Answer {
             (step, _) => self.step = step,
         }
         Ok(Progress::Pending)
+    }
+
+    fn welcome(
+        &self,
+        agreed: &Agreed,
+        connection: u64,
+        replica: Option<Replica>,
+        now: Now,
+        outputs: &mut Vec<Output>,
+    ) -> Progress {
+        let limits = self.config.limits;
+        outputs.push(send(&Message::Welcome(Welcome {
+            connection,
+            now_ms: now.wall_ms,
+            heartbeat_ms: limits.heartbeat_ms,
+            credit_bytes: limits.credit_bytes,
+        })));
+        let terms = Terms {
+            version: agreed.version,
+            compression: agreed.compression,
+            heartbeat_ms: limits.heartbeat_ms,
+            pings: false,
+            // Both sides start from the same default; only the answerer can say more.
+            credit_to_send: crate::session::Limits::default().credit_bytes,
+            credit_given: limits.credit_bytes,
+            peer: agreed.hello.public_key,
+            is_brain: replica.is_some(),
+            peer_is_brain: false,
+        };
+        let brains = self.config.brains.clone();
+        Progress::Established(Box::new(Link::start(terms, brains, replica, now, outputs)))
     }
 
     fn reply(
@@ -118,13 +138,14 @@ impl Answer {
             version,
             capabilities: Capabilities(0),
             compression,
-            brain_id: self.config.brain,
+            answerer: self.config.who.id(),
             public_key: self.config.keypair.public(),
             certificate: self.config.certificate.clone(),
             challenge: self.config.challenge,
         };
         self.transcript.send(&Message::HelloReply(reply), outputs);
-        let signed = self.transcript.to_sign(ROLE_BRAIN, &self.config.exporter);
+        let role = self.config.who.role();
+        let signed = self.transcript.to_sign(role, &self.config.exporter);
         let challenge_response = self.config.keypair.sign(&signed);
         self.transcript.send(&Message::Auth(Auth { challenge_response, token: None }), outputs);
         Ok(Agreed { hello: Box::new(hello), version, compression })
@@ -132,9 +153,13 @@ impl Answer {
 
     fn check_certificate(&self, hello: &Hello, now: Now) -> Result<(), Failure> {
         let chain = match (hello.purpose, &hello.certificate) {
+            (purpose, _) if !self.config.who.takes(purpose) => {
+                let text = format!("this side takes no calls for {purpose:?}");
+                return Err(Failure::new(ErrorCode::WrongRole, "check caller", text));
+            }
             (Purpose::Enrol, None) => return Ok(()),
-            (Purpose::Link, Some(chain)) => chain,
-            (Purpose::Enrol, Some(_)) | (Purpose::Link, None) => {
+            (Purpose::Link | Purpose::Peer, Some(chain)) => chain,
+            (Purpose::Enrol, Some(_)) | (Purpose::Link | Purpose::Peer, None) => {
                 let text = "a link needs a certificate, an enrolment has none yet";
                 return Err(Failure::new(ErrorCode::BadCertificate, "check caller", text));
             }
@@ -172,7 +197,7 @@ impl Answer {
             certificate: hello.certificate.clone(),
         };
         outputs.push(match (hello.purpose, auth.token) {
-            (Purpose::Link, None) => Output::Authorise(peer),
+            (Purpose::Link | Purpose::Peer, None) => Output::Authorise(peer),
             (Purpose::Enrol, Some(token)) => Output::Enrol(peer, token),
             _ => {
                 let text = "an enrolment needs a token, a link has none";

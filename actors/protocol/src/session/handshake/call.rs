@@ -1,6 +1,8 @@
 //! The calling side.
 
-use super::{Caller, Intent, Progress, ROLE_BRAIN, ROLE_EDGE, Transcript, trusted_ms, versions};
+use super::{
+    Caller, Intent, Progress, ROLE_BRAIN, ROLE_EDGE, ROLE_PEER, Transcript, trusted_ms, versions,
+};
 use crate::ErrorCode;
 use crate::compress::Compression;
 use crate::history::LogId;
@@ -58,6 +60,7 @@ impl Call {
         let Caller { fleet, device, keypair, intent, compressions, challenge, .. } = &self.config;
         let (purpose, certificate) = match intent {
             Intent::Link { certificate, .. } => (Purpose::Link, Some(certificate.clone())),
+            Intent::Peer { certificate, .. } => (Purpose::Peer, Some(certificate.clone())),
             Intent::Enrol { .. } => (Purpose::Enrol, None),
         };
         let hello = Hello {
@@ -93,9 +96,9 @@ impl Call {
                 Ok(Progress::Pending)
             }
             (Step::AwaitAuth(reply), Message::Auth(auth)) => {
-                let signed = self.transcript.to_sign(ROLE_BRAIN, &self.config.exporter);
+                let signed = self.transcript.to_sign(self.role_called(), &self.config.exporter);
                 verify(reply.public_key, &signed, &auth.challenge_response).map_err(|error| {
-                    Failure::new(ErrorCode::BadSignature, "verify brain", error.to_string())
+                    Failure::new(ErrorCode::BadSignature, "verify answerer", error.to_string())
                 })?;
                 self.transcript.add(frame);
                 self.prove(outputs);
@@ -103,8 +106,13 @@ impl Call {
                 Ok(Progress::Pending)
             }
             (Step::AwaitVerdict(reply), Message::Welcome(welcome)) => {
-                let Intent::Link { replica, .. } = &self.config.intent else {
-                    return Err(Failure::unexpected(&Message::Welcome(welcome), "when enrolling"));
+                let (replica, brains) = match &self.config.intent {
+                    Intent::Link { replica, .. } => (Some(replica.clone()), [].into()),
+                    Intent::Peer { brains, .. } => (None, brains.clone()),
+                    Intent::Enrol { .. } => {
+                        let message = Message::Welcome(welcome);
+                        return Err(Failure::unexpected(&message, "when enrolling"));
+                    }
                 };
                 let offset_ms = offset_ms(welcome.now_ms, now.wall_ms);
                 outputs.push(Output::Welcomed { connection: welcome.connection, offset_ms });
@@ -118,8 +126,10 @@ impl Call {
                     credit_to_send: welcome.credit_bytes,
                     credit_given: defaults.credit_bytes,
                     peer: reply.public_key,
+                    is_brain: false,
+                    peer_is_brain: replica.is_some(),
                 };
-                let link = Link::start(terms, replica.clone(), now, outputs);
+                let link = Link::start(terms, brains, replica, now, outputs);
                 Ok(Progress::Established(Box::new(link)))
             }
             (Step::AwaitVerdict(_), Message::Enrolled(enrolled)) => {
@@ -143,7 +153,7 @@ impl Call {
         let ours = versions();
         if !(ours.min..=ours.max).contains(&reply.version) {
             let text = format!(
-                "the brain chose protocol version {}; this side speaks {} to {}",
+                "the answerer chose protocol version {}; this side speaks {} to {}",
                 reply.version, ours.min, ours.max
             );
             return Err(Failure::new(ErrorCode::VersionUnsupported, "agree on a version", text));
@@ -152,27 +162,43 @@ impl Call {
             .certificate
             .verify(self.config.fleet, self.config.root, trusted_ms(now))
             .map_err(|error| {
-                Failure::new(ErrorCode::BadCertificate, "verify brain", with_causes(&error))
+                Failure::new(ErrorCode::BadCertificate, "verify answerer", with_causes(&error))
             })?;
-        let is_brain = *subject == Subject::Brain(reply.brain_id);
-        if !is_brain || reply.certificate.leaf.key != reply.public_key {
-            let text = "the certificate shown is not that of a brain with this key";
-            return Err(Failure::new(ErrorCode::WrongRole, "verify brain", text));
+        let is_expected = match (&self.config.intent, subject) {
+            (Intent::Link { .. } | Intent::Enrol { .. }, Subject::Brain(brain)) => {
+                brain.0 == reply.answerer
+            }
+            (Intent::Peer { key, .. }, Subject::Device(device, _)) => {
+                device.0 == reply.answerer && *key == reply.public_key
+            }
+            _ => false,
+        };
+        if !is_expected || reply.certificate.leaf.key != reply.public_key {
+            let text = "the certificate shown is not that of whom this side calls";
+            return Err(Failure::new(ErrorCode::WrongRole, "verify answerer", text));
         }
         let readable = reply.compression == Compression::None
             || self.config.compressions & reply.compression.bit() != 0;
         if !readable {
-            let text = "the brain chose a compression that was not offered";
+            let text = "the answerer chose a compression that was not offered";
             return Err(Failure::new(ErrorCode::CodecUnknown, "agree on a compression", text));
         }
         Ok(())
+    }
+
+    /// As what the other side signs.
+    fn role_called(&self) -> &'static str {
+        match self.config.intent {
+            Intent::Link { .. } | Intent::Enrol { .. } => ROLE_BRAIN,
+            Intent::Peer { .. } => ROLE_PEER,
+        }
     }
 
     fn prove(&mut self, outputs: &mut Vec<Output>) {
         let signed = self.transcript.to_sign(ROLE_EDGE, &self.config.exporter);
         let token = match &self.config.intent {
             Intent::Enrol { token } => Some(token.clone()),
-            Intent::Link { .. } => None,
+            Intent::Link { .. } | Intent::Peer { .. } => None,
         };
         let challenge_response = self.config.keypair.sign(&signed);
         self.transcript.send(&Message::Auth(Auth { challenge_response, token }), outputs);

@@ -29,10 +29,18 @@ pub(super) struct Log {
     pub(super) waits_for: Option<(LogId, u64)>,
     /// The peer refused an entry; nothing more goes out.
     pub(super) refused: bool,
-    /// It ended; whoever ended it vouches for what is left.
-    pub(super) is_cut: bool,
+    /// Where it ended; whoever ended it vouches for what is left.
+    pub(super) end: Option<u64>,
     /// The end that the peer said it has.
     pub(super) end_heard: Option<u64>,
+    /// What its author signed, to go with what is passed on of it.
+    pub(super) vouch: Option<SignedHead>,
+    /// Up to which entry it is here, or was handed out to be stored.
+    pub(super) released: u64,
+    /// Up to which entry there is a signature for what the peer passes on of it.
+    pub(super) vouched: Option<(u64, EntryId)>,
+    /// That signature, until the entry is here.
+    pub(super) seal_held: Option<SignedHead>,
 }
 
 impl Log {
@@ -42,6 +50,7 @@ impl Log {
             id: Some(position.id),
             sealed: position.sealed,
             shared: position.seq,
+            released: position.seq,
             ..Self::default()
         }
     }

@@ -24,7 +24,9 @@ impl Replication {
                 // The store has no answer; asking again at once would not change that.
                 return;
             }
-            let ready = entries.iter().position(|entry| self.missing_cause(entry).is_some());
+            let passes_on = self.needs_vouch(&id);
+            let waits = |entry: &Entry| !passes_on && self.missing_cause(entry).is_some();
+            let ready = entries.iter().position(waits);
             let sealed = self.logs.get(&id).map_or(0, |log| self.may_go(&id, log));
             let unsealed = entries.iter().position(|entry| entry.seq > sealed);
             entries.truncate(unsealed.unwrap_or(entries.len()));
@@ -33,7 +35,11 @@ impl Replication {
                 entries.truncate(ready);
                 self.logs.entry(id).or_default().waits_for = waits_for;
             }
-            if !self.send_entries(id, entries, outputs) {
+            let sent = match passes_on {
+                true => self.pass_on(id, entries, outputs),
+                false => self.send_entries(id, entries, outputs),
+            };
+            if !sent {
                 return;
             }
         }
@@ -41,7 +47,7 @@ impl Replication {
     }
 
     /// Sends as many of the entries as fit a frame. Returns false for entries that form no batch.
-    fn send_entries(
+    pub(super) fn send_entries(
         &mut self,
         id: LogId,
         mut entries: Vec<Entry>,
@@ -97,8 +103,18 @@ impl Replication {
     /// Up to where this side may send a log: nobody passes on what its author has not signed, nor
     /// gives it back to an author that has lost it and cannot sign it any more.
     fn may_go(&self, id: &LogId, log: &Log) -> u64 {
-        let vouched = !self.is_shared || log.is_cut || id.author == self.replica.author;
+        let vouched = !self.is_shared || log.end.is_some() || id.author == self.replica.author;
         if vouched { log.ours } else { log.sealed.min(log.ours) }
+    }
+
+    /// Whether a cause of an entry is at the peer, or can be sent to it.
+    pub(super) fn can_send_causes_of(&self, entry: &Entry) -> bool {
+        entry.seen.iter().all(|(id, seq)| {
+            self.logs.get(id).is_none_or(|log| {
+                let seq = seq.min(log.ours);
+                seq <= log.sent || seq <= self.may_go(id, log)
+            })
+        })
     }
 
     fn lacks(&self, (log, seq): (LogId, u64)) -> bool {

@@ -6,14 +6,13 @@ use actors::supervise::{Address, AskError};
 use actors::trace::Spans;
 use actors::traced_span;
 use protocol::history::{Checkpoint, LogId};
-use protocol::session::{Input, Output, error};
+use protocol::session::{Input, Output, PeerDevice, error};
 use protocol::wire::{self, Message as WireMessage, Refuse};
 use protocol::{ErrorCode, ErrorSource, Layer, SyncError, TreeId};
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::Message;
 
-use super::{Step, Talk};
-use crate::track::{self, Incomplete, Merged, Outcome, WriteError};
+use super::{Brain, Partner, Step, Talk};
+use crate::track::{self, Incomplete, Merged, Outcome, Via, WriteError};
 
 /// So many refusals in one session are no accident.
 const REFUSALS_MAX: u32 = 8;
@@ -22,14 +21,17 @@ impl Talk<'_> {
     /// Takes a frame: what the session does not tell of it first, which is who the brain is, and
     /// whether it has the same history.
     pub(super) async fn frame(&mut self, frame: &[u8]) -> Step {
+        let is_established = self.session.is_established();
         let mut outcomes = Vec::new();
-        if !self.heads_seen {
+        if let Partner::Brain(brain) = &mut self.partner
+            && !brain.heads_seen
+        {
             match wire::decode(frame) {
-                Ok(WireMessage::HelloReply(reply)) => self.brain = Some(reply.public_key),
-                Ok(WireMessage::Heads(heads)) if self.session.is_established() => {
-                    self.heads_seen = true;
+                Ok(WireMessage::HelloReply(reply)) => brain.key = Some(reply.public_key),
+                Ok(WireMessage::Heads(heads)) if is_established => {
+                    brain.heads_seen = true;
                     let ask = |reply| track::Msg::PeerHeads(heads.logs, reply);
-                    match self.around.track.ask(ask, track::PATIENCE).await? {
+                    match brain.own.track.ask(ask, track::PATIENCE).await? {
                         Ok(found) => outcomes = found,
                         Err(failure) => {
                             let error = store_error(&failure);
@@ -62,14 +64,32 @@ impl Talk<'_> {
         while let Some(output) = work.pop_front() {
             let more = match output {
                 Output::Send(frame) => {
-                    self.around.board.metrics().frame_sent(&frame);
-                    self.outbox.push_back(Message::Binary(frame.into()));
+                    self.partner.frame_sent(&frame);
+                    self.outbox.push_back(frame.into());
                     self.unwritten = true;
+                    continue;
+                }
+                Output::Authorise(device) => {
+                    let more = self.authorise(&device);
+                    work.extend(more);
+                    if self.session.is_established() {
+                        self.established();
+                        // Once the welcome is sent.
+                        self.sweep_due = Some(Instant::now());
+                    }
                     continue;
                 }
                 Output::Closed(ended) => return Ok(Some(ended)),
                 Output::Welcomed { connection, offset_ms } => {
-                    self.welcomed(connection, offset_ms).await?
+                    self.established();
+                    match &self.partner {
+                        Partner::Brain(_) => self.welcomed(connection, offset_ms).await?,
+                        // Once the handshake's outputs are carried out.
+                        Partner::Peer(_) => {
+                            self.sweep_due = Some(Instant::now());
+                            continue;
+                        }
+                    }
                 }
                 Output::Offered { genesis, logs, root } => self.offered(genesis, logs, root).await,
                 Output::Left(tree) => {
@@ -103,12 +123,18 @@ impl Talk<'_> {
         let Some(track) = self.track(of) else { return Ok(Vec::new()) };
         Ok(match output {
             Output::Fetch { log, after, bytes_max } => {
+                if let Partner::Peer(peer) = &mut self.partner {
+                    peer.is_sent(log, after);
+                }
                 let fetch = |reply| track::Msg::Fetch(log, after, bytes_max, reply);
-                let track::Fetched { entries, traces } =
+                let track::Fetched { entries, traces, seal } =
                     track.ask(fetch, Self::patience(of)).await?;
                 for trace in traces {
                     // It says nothing yet.
                     self.handle_of(of, Input::Traced { log, trace });
+                }
+                if let Some(signed) = seal {
+                    self.handle_of(of, Input::Vouched(signed));
                 }
                 self.handle_of(of, Input::Fetched { log, entries })
             }
@@ -139,6 +165,15 @@ impl Talk<'_> {
             }
             Output::TakeCheckpoint(checkpoint) => self.take_checkpoint(of, checkpoint).await?,
             Output::Acked { log, stored, sealed } => {
+                let now_ms = self.around.clock.wall_ms();
+                match (&mut self.partner, of) {
+                    // Only what the brain has is safe.
+                    (Partner::Peer(peer), _) => {
+                        peer.acked(log, stored, now_ms);
+                        return Ok(Vec::new());
+                    }
+                    (Partner::Brain(_), _) => {}
+                }
                 self.tell(of, track::Msg::Acked(log, stored, sealed)).await;
                 let Some(tree) = of else { return Ok(Vec::new()) };
                 match track.ask(track::Msg::IsWhole, Self::patience(of)).await? {
@@ -148,7 +183,11 @@ impl Talk<'_> {
             }
             Output::PeerRefused(refuse) => self.refused(of, refuse).await?,
             Output::OwnLogBehind { log, theirs, ours } => {
-                tracing::warn!(theirs, ours, "brain has more of an own log than this device");
+                tracing::warn!(
+                    theirs,
+                    ours,
+                    "another side has more of an own log than this device"
+                );
                 self.tell(of, track::Msg::OwnLogBehind(log)).await;
                 Vec::new()
             }
@@ -160,24 +199,26 @@ impl Talk<'_> {
         self.session.handle(input, self.around.clock.now())
     }
 
-    async fn welcomed(&mut self, connection: u64, offset_ms: i64) -> Result<Vec<Output>, AskError> {
-        self.welcomed = Some(Instant::now());
-        if let Some(welcomed) = self.around.welcomed.take() {
-            // Whoever does not wait for it does not need it.
-            let _ = welcomed.send(());
+    /// Another device has called and proved its key: it is the one that the transport knows, and
+    /// shares a tree with this one.
+    fn authorise(&mut self, device: &PeerDevice) -> Vec<Output> {
+        let Partner::Peer(peer) = &self.partner else { return Vec::new() };
+        if device.key == peer.key {
+            return self.handle(Input::Admitted { connection: 0 });
         }
-        let now_ms = self.around.clock.wall_ms();
-        self.around.board.update(|status| {
-            status.online = true;
-            status.since_ms = now_ms;
-            status.sessions += 1;
-            status.last_error = None;
-            status.alert = None;
-        });
-        self.around.board.metrics().session_welcomed();
+        let text = "the key is not that of the transport";
+        self.handle(Input::Denied(error(ErrorCode::WrongRole, "admit peer", text)))
+    }
+
+    fn established(&mut self) {
+        self.welcomed = Some(Instant::now());
+        self.partner.session_welcomed(self.around.clock.wall_ms());
+    }
+
+    async fn welcomed(&mut self, connection: u64, offset_ms: i64) -> Result<Vec<Output>, AskError> {
         tracing::info!(connection, offset_ms, "online");
         self.clock_sample(offset_ms).await;
-        if let Some(brain) = self.brain {
+        if let Partner::Brain(Brain { key: Some(brain), .. }) = self.partner {
             self.tell(None, track::Msg::MetBrain(brain)).await;
         }
         // What was written and signed since the session was prepared.
@@ -202,7 +243,8 @@ impl Talk<'_> {
                 entry.seq = trace.seq
             )
         });
-        let ingest = |reply| track::Msg::Ingest(log, entries, reply);
+        let (via, count) = (self.partner.via(), entries.len() as u64);
+        let ingest = |reply| track::Msg::Ingest(log, entries, via, reply);
         let ingested = match (track.ask(ingest, Self::patience(of)).await?, of) {
             (Ok(ingested), _) => ingested,
             (Err(failure), Some(tree)) => return Ok(self.leave(tree, &failure.to_string())),
@@ -216,9 +258,14 @@ impl Talk<'_> {
         let position = ingested.position;
         let mut outputs =
             self.handle_of(of, Input::Stored { log, position, consumed_bytes: bytes });
-        let Some((seq, error)) = ingested.refused else { return Ok(outputs) };
-        tracing::warn!(seq, code = %error.code, message = %error.message, "refused a brain's entry");
-        let forked = error.code == ErrorCode::Equivocation && log.author == self.around.own_key;
+        let Some((seq, error)) = ingested.refused else {
+            self.partner.entries_taken(count, self.around.clock.wall_ms());
+            return Ok(outputs);
+        };
+        tracing::warn!(?via, seq, code = %error.code, message = %error.message, "refused an entry");
+        // Another device may have been told another history of this one by nobody but this one.
+        let is_own = log.author == self.around.own_key && via == Via::Brain;
+        let forked = error.code == ErrorCode::Equivocation && is_own;
         let (refusal, fatal) = (error.clone(), false);
         let input = Input::Refused { log, seq, error, consumed_bytes: 0, fatal };
         outputs.extend(self.handle_of(of, input));
@@ -269,6 +316,11 @@ impl Talk<'_> {
         of: Option<TreeId>,
         refuse: Refuse,
     ) -> Result<Vec<Output>, AskError> {
+        if let (Partner::Peer(_), code) = (&self.partner, refuse.error.code) {
+            // What is right is for the brain to say. The log rests until the tree is shared anew.
+            tracing::warn!(%code, seq = refuse.seq, "another device refused an entry");
+            return Ok(of.map_or_else(Vec::new, |tree| self.leave(tree, "an entry was refused")));
+        }
         let Some(topic) = self.topic(of) else { return Ok(Vec::new()) };
         topic.refusals += 1;
         let (track, is_rare) = (topic.track.clone(), topic.refusals < REFUSALS_MAX);
@@ -303,8 +355,10 @@ impl Talk<'_> {
         outputs
     }
 
+    /// A brain's clock is believed; that of another device is not.
     async fn clock_sample(&mut self, offset_ms: i64) {
-        self.around.board.update(|status| status.clock_error_ms = Some(offset_ms));
+        let Partner::Brain(brain) = &self.partner else { return };
+        brain.board.update(|status| status.clock_error_ms = Some(offset_ms));
         self.tell(None, track::Msg::ClockError(offset_ms)).await;
     }
 }

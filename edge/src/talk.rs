@@ -1,5 +1,10 @@
-//! One connection: the protocol's session between the socket and the keeper of the tree.
+//! One conversation: the protocol's session between a transport and the keepers of trees.
+//!
+//! With a brain it is about the device's own tree and about those that it shares; with another
+//! device, about what both share.
 
+mod frames;
+mod partner;
 mod shared;
 mod steps;
 mod topic;
@@ -8,60 +13,56 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use actors::supervise::{Address, AskError};
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{Sink, SinkExt, StreamExt, future::poll_fn};
+use bytes::Bytes;
 use protocol::session::{Ended, Input, Session, error};
 use protocol::trace::EntryTrace;
 use protocol::{ErrorCode, FleetId, PublicKey, TreeId};
-use tokio::net::TcpStream;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::client::TlsStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::clock::Clock;
 use crate::shares::Shares;
-use crate::status::Board;
 use crate::track;
 use topic::Topic;
 
+pub(crate) use frames::{Broken, Frames};
+use partner::PartnerNews;
+pub(crate) use partner::{Brain, Partner, Peer};
+
 /// From the first frame to the welcome.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
-/// The socket is not read while so many frames wait to be written.
+/// The transport is not read while so many frames wait to be written.
 const OUTBOX_FRAMES_MAX: usize = 64;
 /// How long the last frames may take.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How often trees that are left are shared again between devices.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// What a conversation needs beside the connection.
-pub(super) struct Around<'a> {
-    pub(super) track: &'a Address<track::Msg>,
-    pub(super) shares: &'a Shares,
+pub(crate) struct Around<'a> {
+    /// The keeper of the device's own tree, which says what the device is in.
+    pub(crate) own_track: &'a Address<track::Msg>,
+    pub(crate) shares: &'a Shares,
     /// The fleet that the device belongs to.
-    pub(super) fleet: FleetId,
-    pub(super) board: &'a Board,
-    pub(super) clock: &'a Clock,
-    pub(super) own_key: PublicKey,
+    pub(crate) fleet: FleetId,
+    pub(crate) clock: &'a Clock,
+    pub(crate) own_key: PublicKey,
     /// Turns true when the agent stops.
-    pub(super) stop: watch::Receiver<bool>,
-    /// Changes when another brain is to be called.
-    pub(super) server: watch::Receiver<Option<url::Url>>,
-    /// Is told once the session is established.
-    pub(super) welcomed: Option<oneshot::Sender<()>>,
+    pub(crate) stop: watch::Receiver<bool>,
 }
 
 /// How a conversation went.
 #[derive(Debug)]
-pub(super) struct Outlook {
+pub(crate) struct Outlook {
     /// How long the session lasted, if it was established.
-    pub(super) lasted: Option<Duration>,
+    pub(crate) lasted: Option<Duration>,
     /// Why it ended.
-    pub(super) end: End,
+    pub(crate) end: End,
 }
 
 impl Outlook {
     /// What the brain said, where it has retired the device.
-    pub(super) fn retired(&self) -> Option<String> {
+    pub(crate) fn retired(&self) -> Option<String> {
         match &self.end {
             End::Closed(Ended { error, by_peer: true, .. }) => {
                 (error.code == ErrorCode::Retired).then(|| error.to_string())
@@ -73,7 +74,7 @@ impl Outlook {
 
 /// Why a conversation ended.
 #[derive(Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     /// The agent stops.
     Stopped,
     /// Another brain is to be called.
@@ -81,71 +82,65 @@ pub(super) enum End {
     /// One side said so.
     Closed(Ended),
     /// The connection broke.
-    Broken(Option<tungstenite::Error>),
+    Broken(Option<Broken>),
     /// The keeper of the tree did not answer.
     TrackGone(AskError),
 }
 
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
-
 /// Talks until the connection ends.
-pub(super) async fn converse(socket: Socket, session: Session, around: Around<'_>) -> Outlook {
-    let (sink, stream) = socket.split();
+pub(crate) async fn converse(
+    frames: Frames,
+    session: Session,
+    partner: Partner<'_>,
+    around: Around<'_>,
+) -> Outlook {
     let mut talk = Talk {
-        sink,
-        stream,
+        frames,
         session,
         outbox: VecDeque::new(),
         unwritten: false,
         started: Instant::now(),
         welcomed: None,
-        brain: None,
-        heads_seen: false,
         traces: Vec::new(),
-        own: Topic::new(around.track.clone(), around.board),
         shared: BTreeMap::new(),
+        sweep_due: None,
+        members: 0,
+        partner,
         around,
     };
     let end = talk.run().await;
     if talk.welcomed.is_some() {
-        let now_ms = talk.around.clock.wall_ms();
-        talk.around.board.metrics().session_over();
-        talk.around.board.update(|status| {
-            status.online = false;
-            status.since_ms = now_ms;
-        });
+        talk.partner.session_over(talk.around.clock.wall_ms());
     }
     // What a broken connection does not take is of no use to it.
-    let _ = timeout(GOODBYE, talk.say_goodbye()).await;
+    let _ = timeout(GOODBYE, talk.frames.sink.close(&mut talk.outbox)).await;
     Outlook { lasted: talk.welcomed.map(|since| since.elapsed()), end }
 }
 
 struct Talk<'a> {
-    sink: SplitSink<Socket, Message>,
-    stream: SplitStream<Socket>,
+    frames: Frames,
     session: Session,
-    outbox: VecDeque<Message>,
-    /// Something was put into the outbox and is not known to have reached the socket.
+    outbox: VecDeque<Bytes>,
+    /// Something was put into the outbox and is not known to have reached the transport.
     unwritten: bool,
     started: Instant,
     welcomed: Option<Instant>,
-    /// The key that the answering brain showed; proved once the session is welcomed.
-    brain: Option<PublicKey>,
-    heads_seen: bool,
-    /// The device's own tree.
-    own: Topic,
-    /// The trees that it shares.
+    /// The trees that both sides share.
     shared: BTreeMap<TreeId, Topic>,
+    /// When it is looked again which those are.
+    sweep_due: Option<Instant>,
+    /// As often as the members of trees had changed when that was looked at.
+    members: u64,
     /// Of the entries that come next.
     traces: Vec<EntryTrace>,
+    partner: Partner<'a>,
     around: Around<'a>,
 }
 
 impl Talk<'_> {
     async fn run(&mut self) -> End {
-        self.own.position.mark_changed();
         let mut moves = self.around.shares.watch_moves();
-        let mut end = self.feed(Input::Connected).await;
+        let mut end = self.begin().await;
         loop {
             match end {
                 Ok(None) => {}
@@ -157,9 +152,10 @@ impl Talk<'_> {
             }
             let due = self.next_due();
             let readable = self.outbox.len() < OUTBOX_FRAMES_MAX;
+            let is_established = self.session.is_established();
             end = tokio::select! {
                 biased;
-                written = drain(&mut self.sink, &mut self.outbox), if self.unwritten => {
+                written = self.frames.sink.drain(&mut self.outbox), if self.unwritten => {
                     match written {
                         Ok(()) => {
                             self.unwritten = false;
@@ -172,25 +168,32 @@ impl Talk<'_> {
                     Ok(()) => Ok(None),
                     Err(_) => return End::Stopped,
                 },
-                Ok(()) = self.around.server.changed() => {
-                    let end = End::ServerChanged;
-                    return self.close(ErrorCode::GoingAway, "device calls another brain", end).await;
-                }
+                news = self.partner.news(is_established) => match news {
+                    PartnerNews::OwnTreeMoved => self.moved().await,
+                    PartnerNews::CalledElsewhere => {
+                        let (code, end) = (ErrorCode::GoingAway, End::ServerChanged);
+                        return self.close(code, "device calls another brain", end).await;
+                    }
+                },
                 () = sleep_until(due) => self.tick().await,
-                Ok(()) = self.own.position.changed(), if self.session.is_established() => {
-                    self.moved(None).await
-                }
                 Ok(()) = moves.changed() => self.shared_moved().await,
-                message = self.stream.next(), if readable => match message {
-                    Some(Ok(Message::Binary(frame))) => {
-                        self.around.board.metrics().frame_received(&frame);
+                frame = self.frames.stream.next(), if readable => match frame {
+                    Some(Ok(frame)) => {
+                        self.partner.frame_received(&frame);
                         self.frame(&frame).await
                     }
-                    Some(Ok(Message::Close(_))) | None => return End::Broken(None),
-                    Some(Ok(_)) => Ok(None),
+                    None => return End::Broken(None),
                     Some(Err(error)) => return End::Broken(Some(error)),
                 },
             };
+        }
+    }
+
+    /// Says the first word, where that is this side's.
+    async fn begin(&mut self) -> Step {
+        match self.partner.was_called() {
+            true => self.feed(Input::Connected).await,
+            false => Ok(None),
         }
     }
 
@@ -203,14 +206,20 @@ impl Talk<'_> {
             }
             None => self.started + HANDSHAKE_TIMEOUT,
         };
-        let topics = [&self.own].into_iter().chain(self.shared.values());
-        topics.filter_map(|topic| topic.seal_due).fold(tick, Instant::min)
+        let topics = self.partner.own().into_iter().chain(self.shared.values());
+        let seals = topics.filter_map(|topic| topic.seal_due);
+        seals.chain(self.sweep_due).fold(tick, Instant::min)
     }
 
     async fn tick(&mut self) -> Step {
         if !self.session.is_established() && self.started.elapsed() >= HANDSHAKE_TIMEOUT {
-            let error = error(ErrorCode::TimedOut, "wait for the welcome", "brain says nothing");
+            let error = error(ErrorCode::TimedOut, "wait for the welcome", "peer says nothing");
             return self.feed(Input::Close { error, retry_after_ms: None }).await;
+        }
+        if self.sweep_due.is_some_and(|due| due <= Instant::now())
+            && let Some(ended) = self.share_what_both_have().await?
+        {
+            return Ok(Some(ended));
         }
         for of in self.topics() {
             let topic = self.topic(of);
@@ -238,26 +247,7 @@ impl Talk<'_> {
             Err(error) => End::TrackGone(error),
         }
     }
-
-    async fn say_goodbye(&mut self) -> Result<(), tungstenite::Error> {
-        drain(&mut self.sink, &mut self.outbox).await?;
-        self.sink.close().await
-    }
 }
 
 /// How the session ended, if it did.
 type Step = Result<Option<Ended>, AskError>;
-
-/// Writes what waits. May be dropped at any await: nothing is lost.
-async fn drain<S>(sink: &mut S, outbox: &mut VecDeque<Message>) -> Result<(), tungstenite::Error>
-where
-    S: Sink<Message, Error = tungstenite::Error> + Unpin,
-{
-    while !outbox.is_empty() {
-        poll_fn(|cx| std::pin::Pin::new(&mut *sink).poll_ready(cx)).await?;
-        if let Some(message) = outbox.pop_front() {
-            std::pin::Pin::new(&mut *sink).start_send(message)?;
-        }
-    }
-    sink.flush().await
-}

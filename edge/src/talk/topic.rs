@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Step, Talk};
 use crate::status::Board;
-use crate::track;
+use crate::track::{self, News, Revision};
 
 /// A head is signed so long after the first unsigned entry, at the latest.
 const SEAL_DELAY: Duration = Duration::from_secs(1);
@@ -23,10 +23,16 @@ const SEAL_ENTRIES: u64 = 256;
 const SHARED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One tree of a conversation.
-pub(super) struct Topic {
+pub(crate) struct Topic {
     pub(super) track: Address<track::Msg>,
     /// Where the own log durably stands.
     pub(super) position: watch::Receiver<Option<LogPosition>>,
+    /// How often the logs of a shared tree have changed.
+    pub(super) logs: watch::Receiver<Revision>,
+    /// Up to where the session was told of that.
+    told: Revision,
+    /// Whether the tree said who its members are.
+    pub(super) had_members: bool,
     pub(super) seal_due: Option<Instant>,
     /// The number of the last own entry under a seal, and the log that it is in.
     pub(super) sealed: u64,
@@ -38,7 +44,17 @@ pub(super) struct Topic {
 impl Topic {
     pub(super) fn new(track: Address<track::Msg>, board: &Board) -> Self {
         let position = board.watch_position();
-        Self { track, position, seal_due: None, sealed: 0, log: None, refusals: 0 }
+        Self {
+            track,
+            position,
+            logs: board.watch_logs(),
+            told: 0,
+            had_members: false,
+            seal_due: None,
+            sealed: 0,
+            log: None,
+            refusals: 0,
+        }
     }
 
     /// The own log durably stands here: says when it is to be signed.
@@ -58,13 +74,14 @@ impl Topic {
 impl Talk<'_> {
     /// The device's tree, and those that it shares.
     pub(super) fn topics(&self) -> Vec<Option<TreeId>> {
-        [None].into_iter().chain(self.shared.keys().copied().map(Some)).collect()
+        let own = self.partner.own().map(|_| None);
+        own.into_iter().chain(self.shared.keys().copied().map(Some)).collect()
     }
 
     pub(super) fn topic(&mut self, of: Option<TreeId>) -> Option<&mut Topic> {
         match of {
             Some(tree) => self.shared.get_mut(&tree),
-            None => Some(&mut self.own),
+            None => self.partner.own_mut(),
         }
     }
 
@@ -85,25 +102,61 @@ impl Talk<'_> {
         }
     }
 
-    /// The own log of a tree durably stands further than before.
-    pub(super) async fn moved(&mut self, of: Option<TreeId>) -> Step {
-        let Some(topic) = self.topic(of) else { return Ok(None) };
+    /// The own log of the device's tree durably stands further than before.
+    pub(super) async fn moved(&mut self) -> Step {
+        let Some(topic) = self.topic(None) else { return Ok(None) };
         let Some(position) = *topic.position.borrow_and_update() else { return Ok(None) };
         topic.moved(&position);
         let stored = Input::Stored { log: position.log, position, consumed_bytes: 0 };
-        self.feed_of(of, stored).await
+        self.feed_of(None, stored).await
     }
 
-    /// Shared trees may have moved.
+    /// Shared trees may have moved, and so may who their members are.
     pub(super) async fn shared_moved(&mut self) -> Step {
-        let moved = |(_, topic): &(&TreeId, &Topic)| topic.position.has_changed().unwrap_or(false);
+        let moved = |(_, topic): &(&TreeId, &Topic)| topic.logs.has_changed().unwrap_or(false);
         let moved: Vec<_> = self.shared.iter().filter(moved).map(|(tree, _)| *tree).collect();
         for tree in moved {
-            if let Some(ended) = self.moved(Some(tree)).await? {
+            let outputs = match self.tell_news(tree).await {
+                Ok(outputs) => outputs,
+                // The device's own tree goes on without it.
+                Err(error) => self.leave(tree, &error.to_string()),
+            };
+            if let Some(ended) = self.perform(outputs).await? {
                 return Ok(Some(ended));
             }
         }
+        if self.around.shares.members_changed(&mut self.members) {
+            return self.share_what_both_have().await;
+        }
         Ok(None)
+    }
+
+    /// Tells the session what of a shared tree's logs has changed, whoever wrote them.
+    async fn tell_news(&mut self, tree: TreeId) -> Result<Vec<Output>, AskError> {
+        let of = Some(tree);
+        let own_key = self.around.own_key;
+        let Some(topic) = self.topic(of) else { return Ok(Vec::new()) };
+        topic.logs.mark_unchanged();
+        let (track, told) = (topic.track.clone(), topic.told);
+        let ask = |reply| track::Msg::News(told, reply);
+        let News { revision, positions, cuts, seals } = track.ask(ask, Self::patience(of)).await?;
+        let Some(topic) = self.topic(of) else { return Ok(Vec::new()) };
+        topic.told = revision;
+        for position in positions.iter().filter(|position| position.log.author == own_key) {
+            topic.moved(position);
+        }
+        let mut outputs = Vec::new();
+        for cut in cuts {
+            outputs.extend(self.handle_of(of, Input::CutMade(cut)));
+        }
+        for position in positions {
+            let (log, consumed_bytes) = (position.log, 0);
+            outputs.extend(self.handle_of(of, Input::Stored { log, position, consumed_bytes }));
+        }
+        for signed in seals {
+            outputs.extend(self.handle_of(of, Input::Sealed(signed)));
+        }
+        Ok(outputs)
     }
 
     pub(super) async fn seal(&mut self, of: Option<TreeId>) -> Step {
@@ -143,23 +196,26 @@ impl Talk<'_> {
     pub(super) async fn introduce(&mut self, of: Option<TreeId>) -> Result<Vec<Output>, AskError> {
         let Some(track) = self.track(of) else { return Ok(Vec::new()) };
         let sealed = track.ask(track::Msg::Seal, Self::patience(of)).await?;
+        if let Some(topic) = self.topic(of) {
+            topic.sealed = sealed.map_or(0, |signed| signed.head.seq);
+            topic.log = sealed.map(|signed| signed.head.log);
+        }
+        if let Some(tree) = of {
+            return self.tell_news(tree).await;
+        }
         let view = track.ask(track::Msg::View, Self::patience(of)).await?;
         let mut outputs = Vec::new();
         for cut in view.cuts {
-            outputs.extend(self.handle_of(of, Input::CutMade(cut)));
+            outputs.extend(self.handle(Input::CutMade(cut)));
         }
         for position in view.positions {
             if position.log.author == self.around.own_key {
                 let (log, consumed_bytes) = (position.log, 0);
-                outputs.extend(self.handle_of(of, Input::Stored { log, position, consumed_bytes }));
+                outputs.extend(self.handle(Input::Stored { log, position, consumed_bytes }));
             }
         }
         for signed in view.seals {
-            outputs.extend(self.handle_of(of, Input::Sealed(signed)));
-        }
-        if let Some(topic) = self.topic(of) {
-            topic.sealed = sealed.map_or(0, |signed| signed.head.seq);
-            topic.log = sealed.map(|signed| signed.head.log);
+            outputs.extend(self.handle(Input::Sealed(signed)));
         }
         Ok(outputs)
     }
