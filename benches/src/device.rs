@@ -207,6 +207,7 @@ impl LightDevice {
             tree: self.tree.id(),
             logs: positions,
             floor: VersionVector::default(),
+            ends: Vec::new(),
             author: keypair.public(),
         };
         let session = Session::caller(Caller {

@@ -283,6 +283,8 @@ pub struct Replica {
     pub tree: TreeId,
     /// Its logs.
     pub logs: Vec<LogPosition>,
+    /// Where those of them ended that did and of whose end the session is not told otherwise.
+    pub ends: Vec<(LogId, u64)>,
     /// Up to where its entries are kept no longer, but in a checkpoint.
     pub floor: VersionVector,
     /// The key under which this side writes.

@@ -231,9 +231,15 @@ impl Twin {
         Replica {
             tree: self.tree.id(),
             logs: self.tree.heads().map(|head| self.position(&head.log)).collect(),
+            ends: self.ends(),
             floor: self.floor(),
             author: self.brain.keypair.public(),
         }
+    }
+
+    fn ends(&self) -> Vec<(LogId, u64)> {
+        let ended = self.tree.logs().iter();
+        ended.filter_map(|state| Some((state.log, state.cut.as_ref()?.last_seq))).collect()
     }
 
     /// Takes entries of one log that came over the device's link.

@@ -77,6 +77,7 @@ fn caller(membership: &Membership, device: &LightDevice, exporter: [u8; 32]) -> 
         tree: device.tree.id(),
         logs: Vec::new(),
         floor: protocol::history::VersionVector::default(),
+        ends: Vec::new(),
         author: keypair.public(),
     };
     Caller {

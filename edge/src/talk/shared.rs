@@ -137,7 +137,8 @@ impl Talk<'_> {
         let author = self.around.own_key;
         let root = view.root;
         let floor = VersionVector::default();
-        let replica = Box::new(Replica { tree, logs: view.positions, floor, author });
+        let replica =
+            Box::new(Replica { tree, logs: view.positions, floor, ends: Vec::new(), author });
         self.shared.insert(tree, topic);
         let mut outputs = self.handle(Input::Share { genesis, replica, root });
         for outcome in outcomes {

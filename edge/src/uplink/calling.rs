@@ -209,6 +209,7 @@ impl Calling {
                     tree: view.tree,
                     logs: view.positions,
                     floor: VersionVector::default(),
+                    ends: Vec::new(),
                     author,
                 },
             },

@@ -299,7 +299,7 @@ impl Talk {
                         tree.logs().iter().map(|log| LogPosition::of(tree, log.log)).collect();
                     {
                         let floor = protocol::history::VersionVector::default();
-                        Replica { tree: tree.id(), logs, floor, author }
+                        Replica { tree: tree.id(), logs, floor, ends: Vec::new(), author }
                     }
                 };
                 let connection = 1 + self.peer.0.connections.fetch_add(1, Ordering::Relaxed);

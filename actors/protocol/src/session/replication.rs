@@ -64,11 +64,15 @@ impl Replication {
     ) -> Self {
         let positions =
             replica.logs.iter().map(|position| (position.log, Box::new(Log::at(position))));
+        let mut logs: BTreeMap<_, _> = positions.collect();
+        for (log, last_seq) in &replica.ends {
+            logs.entry(*log).or_default().end = Some(*last_seq);
+        }
         Self {
             terms,
             brains,
             is_shared: kind != TreeKind::Device,
-            logs: positions.collect(),
+            logs,
             peer_known: false,
             credit_to_send: i64::from(terms.credit_to_send),
             unconsumed: 0,
@@ -152,6 +156,8 @@ impl Replication {
                     (false, true) => self.cuts_due.push(cut),
                     (false, false) => self.send(&Message::Cut(cut), outputs),
                 }
+                // What lies above the end is no cause that anything waits for.
+                self.release(outputs);
                 self.pump(outputs);
             }
             Input::Frame(_)

@@ -56,7 +56,8 @@ impl Group {
     pub(crate) fn share<'a>(&self, author: &Keypair) -> Input<'a> {
         let logs = self.tree.heads().map(|head| LogPosition::of(&self.tree, head.log)).collect();
         let floor = VersionVector::default();
-        let replica = Replica { tree: self.id(), logs, floor, author: author.public() };
+        let replica =
+            Replica { tree: self.id(), logs, floor, ends: Vec::new(), author: author.public() };
         let (genesis, root) = (self.tree.genesis().clone(), self.tree.root());
         Input::Share { genesis, replica: Box::new(replica), root }
     }

@@ -82,7 +82,13 @@ impl Store {
 
     pub(crate) fn replica(&self) -> Replica {
         let logs = self.tree.heads().map(|head| self.position(head.log)).collect();
-        Replica { tree: self.tree.id(), logs, floor: self.floor(), author: self.keypair.public() }
+        Replica {
+            tree: self.tree.id(),
+            logs,
+            floor: self.floor(),
+            ends: Vec::new(),
+            author: self.keypair.public(),
+        }
     }
 
     pub(crate) fn floor(&self) -> VersionVector {

@@ -105,6 +105,7 @@ impl SimDevice {
             tree: self.tree().id(),
             logs: self.own.disk.positions(),
             floor: VersionVector::default(),
+            ends: Vec::new(),
             author: self.keypair.public(),
         };
         let session = Session::caller(Caller {

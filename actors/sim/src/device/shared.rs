@@ -23,6 +23,7 @@ impl SimDevice {
             tree,
             logs: holding.disk.positions(),
             floor: VersionVector::default(),
+            ends: Vec::new(),
             author: own.author,
         });
         let root = holding.disk.tree().root();

@@ -72,6 +72,7 @@ fn handshake() -> Run {
         tree,
         logs: Vec::new(),
         floor: protocol::history::VersionVector::default(),
+        ends: Vec::new(),
         author,
     };
     Box::new(move || {

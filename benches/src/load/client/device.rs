@@ -116,6 +116,7 @@ impl LeanDevice {
             tree: self.tree.id(),
             logs: positions,
             floor: VersionVector::default(),
+            ends: Vec::new(),
             author: keypair.public(),
         };
         let mut session = Session::caller(Caller {
