@@ -138,6 +138,55 @@ fn what_one_passed_on_before_it_died_is_not_lost_with_it() {
 }
 
 #[test]
+fn a_brain_that_comes_back_with_an_old_disk_gets_from_devices_what_it_has_lost() {
+    let (mut brain, members) = group::<3>();
+    introduce(&members[0], &members[1]);
+    introduce(&members[1], &members[2]);
+    set(&members[0], "gate/limit=1");
+    agree(&brain, &members);
+    brain.stop().expect("stops");
+    let old = tempfile::tempdir().expect("a folder");
+    copy(&brain.data().join("store"), &old.path().join("store"));
+    brain.restart().expect("starts");
+    brain.wait_ready().expect("gets ready");
+    // What the brain and the members write now is on no disk of the brain's afterwards.
+    order(&brain, &["group", "set", "north", "gate/code=17", "--reason", "the night shift"]);
+    for member in &members {
+        wait("the brain's is here", || leaf(member, "gate/code") == Some(json!(17)));
+    }
+    set(&members[2], "gate/open=true");
+    agree(&brain, &members);
+    // The brain signs what it wrote within a second.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    brain.stop().expect("stops");
+    set(&members[0], "gate/limit=2");
+    wait("all hold the same without it", || same_roots(&members));
+    let store = brain.data().join("store");
+    std::fs::remove_dir_all(&store).expect("the disk is gone");
+    copy(&old.path().join("store"), &store);
+    brain.restart().expect("starts");
+    brain.wait_ready().expect("gets ready");
+    agree(&brain, &members);
+    let state = printed(&brain, &["group", "show", "north"])["state"].clone();
+    assert_eq!(state["shared/gate/code"], 17, "{state}");
+    assert_eq!(state["shared/gate/open"], true, "{state}");
+    assert_eq!(state["shared/gate/limit"], 2, "{state}");
+    let why = printed(&brain, &["group", "why", "north", "shared/gate/code"]);
+    assert_eq!(why[0]["set_by"]["reason"], "the night shift", "{why}");
+    // It goes on as before.
+    order(&brain, &["group", "set", "north", "gate/code=18"]);
+    for member in &members {
+        wait("the brain's is here", || leaf(member, "gate/code") == Some(json!(18)));
+    }
+    agree(&brain, &members);
+}
+
+fn copy(from: &Path, to: &Path) {
+    let output = std::process::Command::new("cp").arg("-a").args([from, to]).output();
+    assert!(output.expect("runs").status.success(), "{} is copied", from.display());
+}
+
+#[test]
 fn one_that_was_put_out_is_nobodys_peer_any_more() {
     let (brain, members) = group::<2>();
     introduce(&members[0], &members[1]);

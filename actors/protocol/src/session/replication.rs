@@ -305,7 +305,7 @@ impl Replication {
         // What the peer sends it has: it need not be sent back.
         log.sent = log.sent.max(last_seq);
         log.shared = log.shared.max(last_seq);
-        if self.is_shared && !self.terms.peer_is_brain {
+        if self.holds() {
             self.hold(id, entries, frame_bytes as u32);
             self.release(outputs);
         } else {

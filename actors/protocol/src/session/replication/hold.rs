@@ -23,6 +23,11 @@ struct Piece {
 }
 
 impl Replication {
+    /// Whether what the peer sends may come before its causes. A brain puts it in order.
+    pub(super) fn holds(&self) -> bool {
+        self.is_shared && !self.terms.peer_is_brain
+    }
+
     pub(super) fn hold(&mut self, log: LogId, entries: Vec<(EntryId, Entry)>, bytes: u32) {
         let piece = Piece { entries: entries.into(), bytes };
         self.held.0.entry(log).or_default().push_back(piece);

@@ -56,13 +56,15 @@ impl Replication {
     /// The peer shows a signed head: of what it is about to pass on, or of what is here.
     pub(super) fn vouched_by_head(&mut self, signed: SignedHead, outputs: &mut Vec<Output>) {
         let (id, seq) = (signed.head.log, signed.head.seq);
-        let comes_first = self.distrusts(&id);
+        let (holds, distrusts) = (self.holds(), self.distrusts(&id));
         let log = self.logs.entry(id).or_default();
-        if comes_first && seq > log.ours.max(log.shared) {
+        if !holds || seq <= log.released {
+            return outputs.push(Output::TakeSignedHead(signed));
+        }
+        // It is of no use before its entries, which may wait for their causes.
+        log.seal_held = Some(signed);
+        if distrusts {
             log.vouched = Some((seq, signed.head.id));
-            log.seal_held = Some(signed);
-        } else {
-            outputs.push(Output::TakeSignedHead(signed));
         }
     }
 
@@ -101,6 +103,6 @@ impl Replication {
 
     /// Whether the peer's word is not enough for entries of this log.
     fn distrusts(&self, log: &LogId) -> bool {
-        self.is_shared && !self.terms.peer_is_brain && log.author != self.terms.peer
+        self.holds() && log.author != self.terms.peer
     }
 }
