@@ -27,6 +27,7 @@ use crate::identity::{self, Identity, IdentityError};
 use crate::local_api::{self, LocalApi};
 use crate::metrics::Metrics;
 use crate::peers::{PeerSettings, PeersBoard};
+use crate::presence::{self, Presence};
 use crate::sense::{self, BoardSource, Sense, SenseSettings};
 use crate::shares::{self, Shares};
 use crate::spool::{self, Place, SpoolError, SpoolNode, Store};
@@ -465,6 +466,17 @@ impl Parts {
         let supervisor = self.shares.branches().into_iter().fold(supervisor, Supervisor::child);
         let supervisor = supervisor.child(apply).child(uplink);
         let supervisor = self.peers().into_iter().fold(supervisor, Supervisor::child);
+        let (presence, _) = Child::node::<Presence>(
+            "presence",
+            policy,
+            Arc::new(presence::Args {
+                clock: self.clock.clone(),
+                board: self.board.clone(),
+                peers: self.peers.clone(),
+                track: self.track.clone(),
+            }),
+        );
+        let supervisor = supervisor.child(presence);
         if !config.local_api && config.metrics_listen.is_none() {
             return supervisor;
         }

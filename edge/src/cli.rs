@@ -1,5 +1,6 @@
 //! Arguments, and what each command does.
 
+mod emergency;
 mod enroll;
 mod overrides;
 mod peers;
@@ -100,6 +101,11 @@ enum Command {
         #[command(subcommand)]
         command: peers::SyncCommand,
     },
+    /// Declares an emergency at this device, and ends it again.
+    Emergency {
+        #[command(subcommand)]
+        command: emergency::EmergencyCommand,
+    },
     /// Runs many simulated devices in one process, for trials and load tests.
     Simulate(simulate::Arguments),
 }
@@ -158,6 +164,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Sync { command } => {
             let config = Config::load(common.config.as_deref(), &flags)?;
             peers::sync(&config, &command, common.output)
+        }
+        Command::Emergency { command } => {
+            let config = Config::load(common.config.as_deref(), &flags)?;
+            emergency::run(&config, &command, common.output)
         }
         Command::Simulate(arguments) => {
             let config = Config::load(common.config.as_deref(), &flags)?;

@@ -27,6 +27,7 @@ pub mod overrides;
 pub mod peers;
 #[cfg(feature = "planted-faults")]
 pub mod planted;
+pub mod presence;
 pub mod retired;
 pub mod sense;
 pub mod shares;

@@ -4,7 +4,7 @@
 //! its actors, `/crashes` what failed lately, `/overrides` what is set here in place of what is
 //! desired (with `POST`, it sets one), `/shared` the trees that it shares (with `POST`, it writes
 //! into one), `/peers` the devices that it shares them with (with `POST`, it is told where they are),
-//! `/sync` calls them now (`POST`), `/metrics` its figures for Prometheus, `/healthz` whether it runs, `/readyz` whether
+//! `/sync` calls them now (`POST`), `/mode` declares an emergency or ends it (`POST`), `/metrics` its figures for Prometheus, `/healthz` whether it runs, `/readyz` whether
 //! it keeps what it is given. Where it is configured, the last three are answered over TCP as well.
 
 mod http;
@@ -33,6 +33,7 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::overrides;
 use crate::peers::PeersBoard;
+use crate::presence::ModeRequest;
 use crate::shares::Shares;
 use crate::status::{Board, Status};
 use crate::track;
@@ -46,6 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// So many crashes are shown, the latest.
 const CRASHES: usize = 100;
+/// A reason is not a report.
+const REASON_BYTES_MAX: usize = 256;
 /// So that a full table of descriptors does not become a busy loop.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(200);
 
@@ -307,6 +310,7 @@ async fn respond(request: &Request, args: &Args, audience: Audience) -> Response
             peers::change(args, &request.body).await
         }
         (Method::Post, "/sync", Audience::Owner { .. }) => peers::sync_now(args),
+        (Method::Post, "/mode", Audience::Owner { uid }) => set_mode(args, &request.body, uid),
         (Method::Get, "/metrics", _) => match args.board.metrics().scrape() {
             Some(text) => Response::new(200, telemetry::TEXT_CONTENT_TYPE, text),
             None => Response::text(503, "the agent is starting\n"),
@@ -347,6 +351,22 @@ async fn set_override(args: &Args, body: &[u8], uid: u32) -> Response {
         Ok(_) => all_overrides(args).await,
         Err(error) => Response::text(409, &format!("{}\n", with_causes(&error))),
     }
+}
+
+/// Declares an emergency, or ends one. The mode follows at once.
+fn set_mode(args: &Args, body: &[u8], uid: u32) -> Response {
+    let request: ModeRequest = match serde_json::from_slice(body) {
+        Ok(request) => request,
+        Err(error) => return Response::text(400, &format!("that is no mode: {error}\n")),
+    };
+    let too_long = |why: &String| why.is_empty() || why.len() > REASON_BYTES_MAX;
+    if request.emergency.as_ref().is_some_and(too_long) {
+        let text = format!("say why, in {REASON_BYTES_MAX} bytes at most\n");
+        return Response::text(400, &text);
+    }
+    tracing::warn!(uid, emergency = request.emergency, "somebody at the device sets its mode");
+    args.board.update(|status| status.emergency = request.emergency.clone());
+    Response::json(202, &request)
 }
 
 async fn crashes(args: &Args) -> Response {

@@ -160,6 +160,20 @@ impl PeersBoard {
         self.peers.borrow().values().cloned().collect()
     }
 
+    /// Follows how it goes with all peers.
+    pub fn watch(&self) -> watch::Receiver<BTreeMap<PublicKey, PeerStatus>> {
+        self.peers.subscribe()
+    }
+
+    /// Which devices are connected and which are not.
+    pub fn connected(&self) -> BTreeMap<DeviceId, bool> {
+        let mut devices = BTreeMap::new();
+        for peer in self.peers.borrow().values() {
+            *devices.entry(peer.device).or_default() |= peer.connected;
+        }
+        devices
+    }
+
     /// Calls all peers that are not connected now, whatever failed before.
     pub fn sync_now(&self) {
         self.wanted.send_modify(|times| *times += 1);

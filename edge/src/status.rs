@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
+use crate::presence::ModeNow;
 
 /// How the agent is doing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,6 +47,12 @@ pub struct Status {
     /// What the brain said when it retired this device; none where it has not.
     #[serde(default)]
     pub retired: Option<String>,
+    /// In which mode it works; none while it starts.
+    #[serde(default)]
+    pub mode: Option<ModeNow>,
+    /// Why somebody at the device declared an emergency.
+    #[serde(default)]
+    pub emergency: Option<String>,
     /// What needs somebody, because it does not mend itself.
     #[serde(default)]
     pub alert: Option<String>,
@@ -96,6 +103,8 @@ impl Board {
             clock_error_ms: None,
             last_error: None,
             retired: None,
+            mode: None,
+            emergency: None,
             alert: None,
             root: None,
             leaves: 0,

@@ -65,6 +65,12 @@ impl Client {
         Ok(Self { agent, url, token: token.trim().to_owned(), ca_file })
     }
 
+    /// Of the brain at an address, whose API does not speak TLS.
+    pub(super) fn at(url: Url, token: &str) -> anyhow::Result<Self> {
+        let agent = agent(None, Some(TIME_MAX))?;
+        Ok(Self { agent, url, token: token.to_owned(), ca_file: None })
+    }
+
     /// The same, waiting for answers that much longer.
     pub(super) fn patient(self, longer: Duration) -> anyhow::Result<Self> {
         let agent = agent(self.ca_file.as_deref(), Some(TIME_MAX + longer))?;

@@ -1,5 +1,7 @@
 //! `brain dev`: everything at once, for a first look.
 
+mod sites;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,12 @@ pub(super) struct DevArgs {
     /// How many edges to simulate
     #[arg(long, default_value_t = 5)]
     count: u32,
+    /// How many edges to run that talk to each other, each a process of its own
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=50))]
+    edges: u32,
+    /// Over how many sites they are; those of a site share a group
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=50))]
+    sites: u32,
     /// Leave out this machine's own edge
     #[arg(long)]
     no_own_edge: bool,
@@ -92,6 +100,15 @@ async fn dev(
     let remembered = client::remember(&url, token.trim(), None)?;
     let mut edges = start_edges(args, &edge, &data, &running, &url, token.trim()).await?;
     say(&running, &data, &remembered, temporary, &edges);
+    if args.edges > 0 {
+        let (client, edges, sites) =
+            (client::Client::at(url, token.trim())?, args.edges, args.sites);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = sites::gather(&client, edges, sites) {
+                tracing::warn!("the edges are in no group: {error:#}");
+            }
+        });
+    }
     let mut crashed = None;
     let result = running
         .run_until(
@@ -138,9 +155,18 @@ async fn start_edges(
         // An edge that joined in an earlier run knows its brain.
         if !folder.join("enrolment.json").exists() {
             let token = enrolment_token(api, token, 1).await?;
-            write_enrolment(&folder, &server, &token)?;
+            write_enrolment(&folder, &server, &token, None)?;
         }
         edges.push(Edge { what: "this machine's edge".to_owned(), process: spawn(command)? });
+    }
+    for number in 1..=args.edges {
+        let (folder, name) = (sites::folder_of(data, number), sites::name_of(number));
+        if !folder.join("enrolment.json").exists() {
+            let token = enrolment_token(api, token, 1).await?;
+            write_enrolment(&folder, &server, &token, Some(&name))?;
+        }
+        let command = sites::command(binary, &folder, &args.log);
+        edges.push(Edge { what: name, process: spawn(command)? });
     }
     if args.count > 0 {
         let token = enrolment_token(api, token, args.count).await?;
@@ -158,9 +184,17 @@ async fn start_edges(
     Ok(edges)
 }
 
-fn write_enrolment(folder: &Path, server: &str, token: &str) -> anyhow::Result<()> {
+fn write_enrolment(
+    folder: &Path,
+    server: &str,
+    token: &str,
+    name: Option<&str>,
+) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
-    let content = format!("server = {}\ntoken = {}\n", json!(server), json!(token));
+    let mut content = format!("server = {}\ntoken = {}\n", json!(server), json!(token));
+    if let Some(name) = name {
+        content += &format!("name = {}\n", json!(name));
+    }
     brain::replace(&folder.join("enroll.toml"), content.as_bytes(), brain::Readers::Owner)?;
     Ok(())
 }

@@ -71,8 +71,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         .build()?;
     let meters = telemetry.meters().clone();
     let served = runtime.block_on(async {
-        // From now on it does not end the process.
-        let hangup = signal(SignalKind::hangup())?;
+        // From now on they do not end the process, but have it stopped in good order.
+        let (hangup, ends) = (signal(SignalKind::hangup())?, Asked::listen()?);
         let asked = Start {
             accept_loss: args.accept_loss,
             #[cfg(feature = "plain-text")]
@@ -95,8 +95,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
             log: logging.level(),
         };
         reload.listen(hangup);
-        let asked = Asked::listen()?;
-        running.run_until(asked.times(1), asked.times(2)).await?;
+        running.run_until(ends.times(1), ends.times(2)).await?;
         tracing::info!("the brain has stopped");
         Ok(())
     });

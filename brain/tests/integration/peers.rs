@@ -1,6 +1,7 @@
 //! Devices that talk to each other while the brain is away: real edges, a real brain, QUIC.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use benches::brain::Brain;
 use serde_json::{Value, json};
@@ -73,6 +74,14 @@ fn introduce(one: &Member, other: &Member) {
     });
 }
 
+/// Whoever wrote signs within a second, and tells the others.
+fn let_them_sign() {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        pause();
+    }
+}
+
 fn root(member: &Member) -> Value {
     share(member).map_or(Value::Null, |share| share["root"].clone())
 }
@@ -126,8 +135,7 @@ fn what_one_passed_on_before_it_died_is_not_lost_with_it() {
     brain.stop().expect("stops");
     set(&first, "gate/open=true");
     wait("the other has it", || leaf(&second, "gate/open") == Some(json!(true)));
-    // Its signature follows within a second.
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    let_them_sign();
     first.edge.take().expect("it runs").kill();
     drop(first);
     brain.restart().expect("starts");
@@ -156,8 +164,7 @@ fn a_brain_that_comes_back_with_an_old_disk_gets_from_devices_what_it_has_lost()
     }
     set(&members[2], "gate/open=true");
     agree(&brain, &members);
-    // The brain signs what it wrote within a second.
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    let_them_sign();
     brain.stop().expect("stops");
     set(&members[0], "gate/limit=2");
     wait("all hold the same without it", || same_roots(&members));

@@ -2,6 +2,7 @@
 
 use edge::config::Config;
 use edge::local_api::ask_status;
+use edge::presence::ModeNow;
 use edge::status::Status;
 
 use super::{Output, block_on, print_table, time};
@@ -15,6 +16,10 @@ pub(super) fn run(config: &Config, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn mode(now: &ModeNow) -> String {
+    format!("{} since {}: {}", now.mode.as_str(), time(now.since_ms), now.why)
+}
+
 fn rows(status: &Status) -> Vec<(&'static str, String)> {
     let none = || "-".to_owned();
     let link = if status.online { "online" } else { "offline" };
@@ -24,6 +29,7 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
         ("fleet", status.fleet.map_or_else(|| "not enrolled".to_owned(), |id| id.to_string())),
         ("server", status.server.clone().unwrap_or_else(none)),
         ("link", format!("{link} since {}", time(status.since_ms))),
+        ("mode", status.mode.as_ref().map_or_else(|| "starting".to_owned(), mode)),
         ("queue", format!("{} entries, {} bytes", status.queue_depth, status.queue_bytes)),
         ("leaves", status.leaves.to_string()),
         ("root", status.root.clone().unwrap_or_else(none)),

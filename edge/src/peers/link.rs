@@ -52,14 +52,14 @@ pub enum Msg {
     Run,
     /// The peer has called.
     #[expect(private_interfaces, reason = "only this module makes them")]
-    Came(Met),
+    Came(Box<Met>),
 }
 
 /// A link's node.
 pub struct PeerLink {
     args: Arc<Args>,
     stop: watch::Sender<bool>,
-    came: Option<mpsc::Sender<Met>>,
+    came: Option<mpsc::Sender<Box<Met>>>,
 }
 
 impl Node for PeerLink {
@@ -112,13 +112,13 @@ struct Keeping {
     args: Arc<Args>,
     contact: Contact,
     stop: watch::Receiver<bool>,
-    came: mpsc::Receiver<Met>,
+    came: mpsc::Receiver<Box<Met>>,
 }
 
 /// What happens while nobody talks.
 enum Next {
     Stop,
-    Came(Met),
+    Came(Box<Met>),
     Call,
 }
 
@@ -137,7 +137,7 @@ impl Keeping {
             };
             let (called_by, met) = match next {
                 Next::Stop => return Ok(()),
-                Next::Came(met) => (CalledBy::Them, Ok(met)),
+                Next::Came(met) => (CalledBy::Them, Ok(*met)),
                 Next::Call => {
                     let around = &self.args.around;
                     let given = self.contact.given();
@@ -188,7 +188,7 @@ impl Keeping {
             // The former connection may be dead without this side having noticed.
             Some(met) = self.came.recv() => {
                 self.contact.disconnected(self.args.around.clock.wall_ms());
-                return Box::pin(self.talk(met, CalledBy::Them)).await;
+                return Box::pin(self.talk(*met, CalledBy::Them)).await;
             }
         };
         opened.connection.close(0u32.into(), b"");

@@ -219,6 +219,6 @@ async fn admit(
     }
     let link = link_to(args, around, met.key)?;
     // Whoever does not take it is restarting: the peer calls again.
-    let _ = link.cast(link::Msg::Came(met), PATIENCE).await;
+    let _ = link.cast(link::Msg::Came(Box::new(met)), PATIENCE).await;
     Ok(())
 }

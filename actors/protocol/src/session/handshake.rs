@@ -59,7 +59,6 @@ pub struct Caller {
 
 /// Why a device calls.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one lives for the length of a handshake")]
 pub enum Intent {
     /// To exchange entries of its tree, under this certificate.
     Link {

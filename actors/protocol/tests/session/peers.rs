@@ -234,3 +234,40 @@ fn what_has_a_cause_that_nobody_signed_stays_where_it_is() {
     answer(&mut link, &group);
     assert_eq!(came(&mut link).0, [(log_of(&a), 1), (log_of(&b), 1)]);
 }
+
+#[test]
+fn a_signature_waits_with_entries_that_came_before_their_causes() {
+    let (third, mut group) = (key(9), Group::new("north"));
+    group.write(&third, 1);
+    group.write(&device_key(), 2);
+    let (third_signed, own_signed) = (group.sign(&third), group.sign(&device_key()));
+    let of = |author: &Keypair| {
+        let log = log_of(author);
+        let entries: Vec<_> =
+            group.entries.iter().filter(|entry| entry.log == log).cloned().collect();
+        Message::Entries(Batch::pack(&entries).expect("one log"))
+    };
+    let mut link = sharing(&Group::new("north"));
+    link.forge_to_answerer(&of(&device_key()));
+    link.forge_to_answerer(&Message::SignedHead(own_signed));
+    assert_eq!(came(&mut link), (vec![], vec![]), "its cause is not here");
+    link.forge_to_answerer(&Message::SignedHead(third_signed));
+    link.forge_to_answerer(&of(&third));
+    let expected = vec![(log_of(&third), 1), (log_of(&device_key()), 1)];
+    assert_eq!(came(&mut link), (expected, vec![third_signed, own_signed]));
+}
+
+#[test]
+fn what_lies_above_an_end_is_no_cause_to_wait_for() {
+    let (third, mut group) = (key(9), Group::new("north"));
+    group.write(&third, 1);
+    group.write(&device_key(), 2);
+    let own = log_of(&device_key());
+    let entries = vec![group.entries[1].clone()];
+    let mut link = sharing(&Group::new("north"));
+    link.forge_to_answerer(&Message::Entries(Batch::pack(&entries).expect("one log")));
+    assert_eq!(came(&mut link).0, [], "its cause is not here");
+    let cut = Cut::seal(&third, group.id(), log_of(&third), 0, Entry::NO_PREV);
+    link.answerer.feed(group.of(Input::CutMade(cut)), link.now_ms);
+    assert_eq!(came(&mut link).0, [(own, 1)]);
+}
