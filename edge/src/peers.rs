@@ -12,7 +12,7 @@ mod link;
 #[cfg(feature = "peers")]
 mod node;
 #[cfg(feature = "peers")]
-mod quic;
+pub(crate) mod quic;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -3,6 +3,8 @@
 //! With a brain it is about the device's own tree and about those that it shares; with another
 //! device, about what both share.
 
+#[cfg(test)]
+mod conformance;
 mod frames;
 mod partner;
 mod shared;

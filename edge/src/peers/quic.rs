@@ -34,32 +34,32 @@ const UNWANTED: u32 = 1;
 
 /// Where this device meets its peers. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Meeting {
+pub(crate) struct Meeting {
     endpoint: Endpoint,
 }
 
 /// A connection to a peer whose key the transport has proved.
-pub(super) struct Met {
-    pub(super) key: PublicKey,
+pub(crate) struct Met {
+    pub(crate) key: PublicKey,
     connection: Connection,
     is_ours: bool,
 }
 
 /// A connection over which nothing was said yet.
-pub(super) struct Opened {
-    pub(super) frames: Frames,
+pub(crate) struct Opened {
+    pub(crate) frames: Frames,
     /// Keying material that only the two ends share.
-    pub(super) exporter: [u8; EXPORTER_BYTES],
+    pub(crate) exporter: [u8; EXPORTER_BYTES],
     /// Where the other end is.
-    pub(super) address: Option<String>,
-    pub(super) round_trip: Option<Duration>,
+    pub(crate) address: Option<String>,
+    pub(crate) round_trip: Option<Duration>,
     /// Ends the connection where it is dropped.
-    pub(super) connection: Connection,
+    pub(crate) connection: Connection,
 }
 
 /// Why devices do not meet.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum MeetError {
+pub(crate) enum MeetError {
     #[error("cannot be reached over UDP at {listen}: {why}; see `peers.listen`")]
     Listen { listen: SocketAddr, why: String },
     #[error("peer is not reached: {0}")]
@@ -72,7 +72,7 @@ pub(super) enum MeetError {
 
 impl Meeting {
     /// Opens the socket.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         keypair: &Keypair,
         settings: &PeerSettings,
     ) -> Result<Self, MeetError> {
@@ -94,17 +94,17 @@ impl Meeting {
     }
 
     /// Where it is reached.
-    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.endpoint.bound_sockets()
     }
 
     /// The next connection that somebody opens; none once the socket is closed.
-    pub(super) async fn next(&self) -> Option<Incoming> {
+    pub(crate) async fn next(&self) -> Option<Incoming> {
         self.endpoint.accept().await
     }
 
     /// Calls a device, at these addresses or where it is found.
-    pub(super) async fn call(
+    pub(crate) async fn call(
         &self,
         key: PublicKey,
         given: &[SocketAddr],
@@ -119,14 +119,14 @@ impl Meeting {
         }
     }
 
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         // Peers notice by themselves where it takes longer.
         let _ = timeout(CLOSE_TIMEOUT, self.endpoint.close()).await;
     }
 }
 
 /// Proves the key of whoever opened a connection.
-pub(super) async fn meet(incoming: Incoming) -> Result<Met, MeetError> {
+pub(crate) async fn meet(incoming: Incoming) -> Result<Met, MeetError> {
     let connecting = async {
         let accepting = incoming.accept().map_err(|error| error.to_string())?;
         accepting.await.map_err(|error| error.to_string())
@@ -143,12 +143,12 @@ pub(super) async fn meet(incoming: Incoming) -> Result<Met, MeetError> {
 
 impl Met {
     /// Turns it away, without a word of why.
-    pub(super) fn turn_away(self) {
+    pub(crate) fn turn_away(self) {
         self.connection.close(UNWANTED.into(), b"");
     }
 
     /// Opens the stream.
-    pub(super) async fn open(self) -> Result<Opened, MeetError> {
+    pub(crate) async fn open(self) -> Result<Opened, MeetError> {
         let connection = self.connection;
         let opening = async {
             match self.is_ours {

@@ -63,6 +63,7 @@ pub(super) struct Seen {
 #[derive(Debug)]
 pub(super) struct ModeMachine {
     mode: Option<Mode>,
+    is_there: bool,
     /// When the brain was there last, or since when it is looked for, on the clock that never
     /// jumps.
     there_ms: u64,
@@ -70,12 +71,12 @@ pub(super) struct ModeMachine {
 
 impl ModeMachine {
     pub(super) fn new(mono_ms: u64) -> Self {
-        Self { mode: None, there_ms: mono_ms }
+        Self { mode: None, is_there: false, there_ms: mono_ms }
     }
 
     /// The mode that begins now and why; none where nothing changes.
     pub(super) fn on(&mut self, seen: &Seen, mono_ms: u64) -> Option<(Mode, String)> {
-        if seen.online {
+        if std::mem::replace(&mut self.is_there, seen.online) || seen.online {
             self.there_ms = mono_ms;
         }
         let is_away = mono_ms.saturating_sub(self.there_ms) >= AWAY_AFTER_MS;
@@ -101,7 +102,7 @@ impl ModeMachine {
     /// When it has to be asked again though nothing is seen.
     pub(super) fn due_ms(&self) -> Option<u64> {
         let waits = self.mode.is_none_or(|mode| mode == Mode::Normal);
-        waits.then_some(self.there_ms + AWAY_AFTER_MS)
+        (waits && !self.is_there).then_some(self.there_ms + AWAY_AFTER_MS)
     }
 }
 
@@ -125,10 +126,12 @@ mod tests {
         assert_eq!(mode(&mut machine, &seen(true), 5_000), None);
         assert_eq!(mode(&mut machine, &seen(false), 9_000), None);
         assert_eq!(mode(&mut machine, &seen(true), 14_000), None);
-        assert_eq!(machine.due_ms(), Some(24_000));
-        assert_eq!(mode(&mut machine, &seen(false), 24_000), Some(Mode::Autonomous));
+        assert_eq!(machine.due_ms(), None, "it is there");
+        assert_eq!(mode(&mut machine, &seen(false), 80_000), None, "it has just gone");
+        assert_eq!(machine.due_ms(), Some(90_000));
+        assert_eq!(mode(&mut machine, &seen(false), 90_000), Some(Mode::Autonomous));
         assert_eq!(machine.due_ms(), None);
-        assert_eq!(mode(&mut machine, &seen(true), 25_000), Some(Mode::Normal));
+        assert_eq!(mode(&mut machine, &seen(true), 95_000), Some(Mode::Normal));
     }
 
     #[test]
