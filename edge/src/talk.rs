@@ -193,7 +193,7 @@ impl Talk<'_> {
 
     /// Says the first word, where that is this side's.
     async fn begin(&mut self) -> Step {
-        match self.partner.was_called() {
+        match self.partner.is_called() {
             true => self.feed(Input::Connected).await,
             false => Ok(None),
         }

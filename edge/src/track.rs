@@ -11,6 +11,7 @@ mod cut;
 mod keeper;
 mod mend;
 mod queue;
+mod reading;
 mod replica;
 mod traces;
 

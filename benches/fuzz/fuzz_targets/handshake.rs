@@ -123,12 +123,15 @@ impl World {
         let replica = session::Replica {
             tree: fleet::genesis().tree_id(),
             logs: Vec::new(),
+            floor: protocol::history::VersionVector::default(),
+            ends: Vec::new(),
             author: fleet::key(2).public(),
         };
         let in_turn = self.end(device).asked;
         let before = self.end(device).session.is_established();
-        match script.below(6) {
+        match script.below(7) {
             0 => self.feed(device, Input::Authorised { connection: 1, replica }),
+            6 => self.feed(device, Input::Admitted { connection: 1 }),
             1 => self.feed(device, Input::EnrolmentGranted(Box::new(fleet::enrolled()))),
             2 => {
                 let error = session::error(ErrorCode::Forbidden, "decide", "no");

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use actors::device::{BrainAuthor, Twin};
+use actors::device::{BrainAuthor, CutAnswer, Twin};
 use actors::ports::{LoadedTree, Segment, TreeCommit, TreeRecord};
 use fuzz::fleet::{self, DEVICE, genesis, key};
 use fuzz::script::{Script, ScriptWriter};
@@ -273,7 +273,18 @@ impl Brain {
             }
             Output::TakeCut(cut) => {
                 let log = cut.log;
-                if let Some(commit) = self.twin.take_cut(cut) {
+                let commit = match self.twin.take_cut(cut) {
+                    CutAnswer::Nothing => None,
+                    CutAnswer::Ends(commit) => Some(*commit),
+                    CutAnswer::Below(cut) => {
+                        let mut refold = self.twin.cut_below(*cut);
+                        for entry in self.entries.values().flatten() {
+                            refold.take(self.twin.tree(), entry);
+                        }
+                        Some(self.twin.refolded(refold, fleet::at(self.now_ms)))
+                    }
+                };
+                if let Some(commit) = commit {
                     self.keep(commit);
                     let position = LogPosition::of(self.twin.tree(), log);
                     self.feed(Input::Stored { log, position, consumed_bytes: 0 });
@@ -289,6 +300,10 @@ impl Brain {
                 panic!("the handshake is over")
             }
             Output::Enrolled(_)
+            | Output::Traced { .. }
+            // Nothing is pruned here, and a brain merges nobody's checkpoint.
+            | Output::FetchCheckpoint
+            | Output::TakeCheckpoint(_)
             | Output::Acked { .. }
             | Output::PeerRefused(_)
             | Output::OwnLogBehind { .. }

@@ -67,7 +67,8 @@ pub fn caller(enrols: bool, exporter: u8) -> Caller {
     let replica = Replica {
         tree: genesis().tree_id(),
         logs: Vec::new(),
-        floor: protocol::history::VersionVector::default(), ends: Vec::new(),
+        floor: protocol::history::VersionVector::default(),
+        ends: Vec::new(),
         author: key(3).public(),
     };
     let token = TokenProof { number: 77, secret: [0x5E; 32], name: "crane 4".into() };

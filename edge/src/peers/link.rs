@@ -21,6 +21,8 @@ use crate::track;
 
 /// So long the one that is to be called waits before it calls all the same.
 const GIVE_WAY: Duration = Duration::from_secs(20);
+/// Two calls within this time have crossed each other.
+const GLARE: Duration = Duration::from_secs(5);
 /// The longest pause between two calls that fail.
 const PAUSE_MAX: Duration = Duration::from_secs(64);
 /// So many connections may wait to be talked over.
@@ -122,6 +124,17 @@ enum Next {
     Call,
 }
 
+/// How a conversation went.
+enum Talked {
+    /// The connection ended.
+    Ended {
+        /// Whether the two understood each other.
+        welcomed: bool,
+    },
+    /// The peer opened another one.
+    Replaced(Box<Met>),
+}
+
 impl Keeping {
     async fn run(mut self) -> Result<(), NodeError> {
         let mut wanted = self.args.around.board.watch_wanted();
@@ -145,7 +158,7 @@ impl Keeping {
                 }
             };
             let welcomed = match met {
-                Ok(met) => self.talk(met, called_by).await?,
+                Ok(met) => self.talk_on(met, called_by).await?,
                 Err(error) => {
                     self.failed(&with_causes(&error));
                     false
@@ -156,23 +169,38 @@ impl Keeping {
         }
     }
 
+    /// Whether it is this side that calls, of the two.
+    fn is_to_call(&self) -> bool {
+        self.args.around.identity.keypair.public() < self.args.key
+    }
+
     /// How long to wait for the peer, or before the next call, after so many that failed.
     fn patience(&self, failed: u32) -> Result<Duration, NodeError> {
-        let own = self.args.around.identity.keypair.public();
-        let least = if own < self.args.key { Duration::ZERO } else { GIVE_WAY };
+        let least = if self.is_to_call() { Duration::ZERO } else { GIVE_WAY };
         let pause = Duration::from_secs(1 << failed.min(6)).min(PAUSE_MAX);
         let jitter = f64::from(getrandom::u32()?) / f64::from(u32::MAX);
         Ok(least + pause.mul_f64(0.5 + jitter / 2.0))
     }
 
-    /// Talks until the connection ends, or the peer opens another one. Returns whether the two
-    /// understood each other.
-    async fn talk(&mut self, met: Met, called_by: CalledBy) -> Result<bool, NodeError> {
+    /// Talks over a connection and those that take its place. Returns whether the two understood
+    /// each other over the last.
+    async fn talk_on(&mut self, met: Met, called_by: CalledBy) -> Result<bool, NodeError> {
+        let mut talked = self.talk(met, called_by).await?;
+        loop {
+            match talked {
+                Talked::Ended { welcomed } => return Ok(welcomed),
+                Talked::Replaced(met) => talked = self.talk(*met, CalledBy::Them).await?,
+            }
+        }
+    }
+
+    /// Talks until the connection ends, or the peer opens another one.
+    async fn talk(&mut self, met: Met, called_by: CalledBy) -> Result<Talked, NodeError> {
         let opened = match met.open().await {
             Ok(opened) => opened,
             Err(error) => {
                 self.failed(&with_causes(&error));
-                return Ok(false);
+                return Ok(Talked::Ended { welcomed: false });
             }
         };
         self.contact.update(|status| {
@@ -181,14 +209,24 @@ impl Keeping {
             status.round_trip_ms = opened.round_trip.map(|time| time.as_secs_f64() * 1_000.0);
         });
         let session = self.session(called_by, opened.exporter).await?;
-        let talk =
-            converse_over(&self.args, &self.contact, opened.frames, session, called_by, &self.stop);
-        let outlook = tokio::select! {
-            outlook = talk => outlook,
-            // The former connection may be dead without this side having noticed.
-            Some(met) = self.came.recv() => {
-                self.contact.disconnected(self.args.around.clock.wall_ms());
-                return Box::pin(self.talk(*met, CalledBy::Them)).await;
+        let (args, contact, stop) = (self.args.clone(), self.contact.clone(), self.stop.clone());
+        let talk = converse_over(&args, &contact, opened.frames, session, called_by, &stop);
+        let mut talk = std::pin::pin!(talk);
+        let began = Instant::now();
+        let outlook = loop {
+            tokio::select! {
+                outlook = &mut talk => break outlook,
+                Some(met) = self.came.recv() => {
+                    // Both have called at once: the call of the one that is to call stands.
+                    let is_ours = called_by == CalledBy::Us && self.is_to_call();
+                    if is_ours && began.elapsed() < GLARE {
+                        met.turn_away();
+                        continue;
+                    }
+                    // The former connection may be dead without this side having noticed.
+                    self.contact.disconnected(self.args.around.clock.wall_ms());
+                    return Ok(Talked::Replaced(met));
+                }
             }
         };
         opened.connection.close(0u32.into(), b"");
@@ -205,7 +243,7 @@ impl Keeping {
         } else {
             self.failed(&text);
         }
-        Ok(outlook.lasted.is_some())
+        Ok(Talked::Ended { welcomed: outlook.lasted.is_some() })
     }
 
     async fn session(
@@ -265,8 +303,8 @@ async fn converse_over(
     stop: &watch::Receiver<bool>,
 ) -> Outlook {
     let Surroundings { identity, enrolment, clock, track, shares, .. } = &*args.around;
-    let was_called = called_by == CalledBy::Us;
-    let partner = Partner::Peer(Peer::new(args.key, was_called, contact.clone()));
+    let is_called = called_by == CalledBy::Us;
+    let partner = Partner::Peer(Peer::new(args.key, is_called, contact.clone()));
     let around = Around {
         own_track: track,
         shares,

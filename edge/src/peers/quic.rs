@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
-use iroh::endpoint::{Connection, Incoming, RecvStream, SendStream, presets};
+use iroh::endpoint::{
+    Connection, Incoming, QuicTransportConfig, RecvStream, SendStream, VarInt, presets,
+};
 use iroh::{Endpoint, EndpointAddr, EndpointId, RelayMode, SecretKey, TransportAddr};
 use iroh_mdns_address_lookup::MdnsAddressLookup;
 use protocol::PublicKey;
@@ -29,6 +31,10 @@ const SERVICE: &str = "fleet-edge";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the endpoint may take to say goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A peer may send so many bytes ahead of what is read, over all streams.
+const RECEIVE_WINDOW_BYTES: u32 = 512 << 10;
+/// And this side so many ahead of what is acknowledged.
+const SEND_WINDOW_BYTES: u64 = 512 << 10;
 /// What a connection is closed with that nobody wants.
 const UNWANTED: u32 = 1;
 
@@ -82,6 +88,7 @@ impl Meeting {
             .secret_key(SecretKey::from_bytes(&keypair.seed()))
             .alpns(vec![ALPN.to_vec()])
             .relay_mode(RelayMode::Disabled)
+            .transport_config(limits())
             .clear_address_lookup()
             .clear_ip_transports()
             .bind_addr(listen)
@@ -175,6 +182,19 @@ impl Met {
         let (address, round_trip) = path.unzip();
         Ok(Opened { frames: frames(send, receive), exporter, address, round_trip, connection })
     }
+}
+
+/// One stream both ways, and no more memory than that takes, whatever a peer does.
+fn limits() -> QuicTransportConfig {
+    let window = VarInt::from_u32(RECEIVE_WINDOW_BYTES);
+    QuicTransportConfig::builder()
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(window)
+        .receive_window(window)
+        .send_window(SEND_WINDOW_BYTES)
+        .datagram_receive_buffer_size(None)
+        .build()
 }
 
 fn frames(send: SendStream, receive: RecvStream) -> Frames {

@@ -187,6 +187,31 @@ async fn both_ends_know_something_of_their_connection_that_nobody_else_does() {
     assert_ne!(quic().await.exporters[0], quic().await.exporters[0], "another connection");
 }
 
+#[cfg(feature = "peers")]
+#[tokio::test]
+async fn a_device_is_reached_at_any_of_its_addresses_and_nobody_else_is_there() {
+    use std::net::SocketAddr;
+
+    use crate::peers::PeerSettings;
+    use crate::peers::quic::{Meeting, meet};
+
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let settings = PeerSettings { listen, discovery: false, ..PeerSettings::default() };
+    let ours = Meeting::open(&device(1).1, &settings).await.expect("opens");
+    let theirs = Meeting::open(&device(2).1, &settings).await.expect("opens");
+    let dead = SocketAddr::from(([127, 0, 0, 1], 9));
+    let addresses = [&[dead], &theirs.addresses()[..]].concat();
+    let answer = async { meet(theirs.next().await.expect("a call")).await };
+    let (met, answered) = tokio::join!(ours.call(device(2).1.public(), &addresses), answer);
+    assert_eq!(met.expect("reached").key, device(2).1.public());
+    answered.expect("proved");
+    // Where that address is another device's, the call is none.
+    let strange = ours.call(device(3).1.public(), &theirs.addresses());
+    let answer = async { meet(theirs.next().await.expect("a call")).await };
+    let (met, answered) = tokio::join!(strange, answer);
+    assert!(met.is_err() && answered.is_err());
+}
+
 #[tokio::test]
 async fn two_devices_prove_themselves_over_any_of_them() {
     every_transport(|name, ends| async move {

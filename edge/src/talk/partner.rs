@@ -47,8 +47,8 @@ pub(super) enum PartnerNews {
 pub(crate) struct Peer {
     /// Its key, which the transport has proved.
     pub(crate) key: PublicKey,
-    /// Whether this side called.
-    pub(crate) was_called: bool,
+    /// Whether this side called it.
+    pub(crate) is_called: bool,
     /// What is told about the link to it.
     pub(crate) contact: Contact,
     /// Up to where it has made each log durable.
@@ -56,8 +56,8 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(key: PublicKey, was_called: bool, contact: Contact) -> Self {
-        Self { key, was_called, contact, acked: BTreeMap::new() }
+    pub(crate) fn new(key: PublicKey, is_called: bool, contact: Contact) -> Self {
+        Self { key, is_called, contact, acked: BTreeMap::new() }
     }
 
     /// It is sent entries above a number.
@@ -91,11 +91,11 @@ impl<'a> Brain<'a> {
 }
 
 impl Partner<'_> {
-    /// Whether this side called.
-    pub(super) fn was_called(&self) -> bool {
+    /// Whether this side called it.
+    pub(super) fn is_called(&self) -> bool {
         match self {
             Self::Brain(_) => true,
-            Self::Peer(peer) => peer.was_called,
+            Self::Peer(peer) => peer.is_called,
         }
     }
 
