@@ -206,7 +206,8 @@ async fn a_device_is_reached_at_any_of_its_addresses_and_nobody_else_is_there() 
     assert_eq!(met.expect("reached").key, device(2).1.public());
     answered.expect("proved");
     // Where that address is another device's, the call is none.
-    let strange = ours.call(device(3).1.public(), &theirs.addresses());
+    let addresses = theirs.addresses();
+    let strange = ours.call(device(3).1.public(), &addresses);
     let answer = async { meet(theirs.next().await.expect("a call")).await };
     let (met, answered) = tokio::join!(strange, answer);
     assert!(met.is_err() && answered.is_err());
