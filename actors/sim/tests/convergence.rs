@@ -72,7 +72,13 @@ fn after_every_storm_all_hold_the_same_and_nothing_acknowledged_is_lost() {
                     totals.entries += entries;
                     totals.writes += writes;
                     if !complaints.is_empty() {
+                        eprintln!("seed {seed} failed");
                         totals.failures.push((seed, complaints));
+                    }
+                    // A long run shows how far it is.
+                    let begun = seed - first + 1;
+                    if begun.is_multiple_of(1_000) {
+                        eprintln!("{begun} of {} seeds", last - first + 1);
                     }
                 }
             });

@@ -23,6 +23,8 @@ use crate::track;
 
 /// How often a device without a fleet looks whether it has one.
 const ENROLMENT_POLL: Duration = Duration::from_secs(1);
+/// A socket that does not open is tried again after so long: the network may come later.
+const OPEN_AGAIN: Duration = Duration::from_secs(30);
 /// So many may prove their keys at a time; others wait in the socket.
 const MEETING_MAX: usize = 16;
 /// How long a link may take to be told.
@@ -113,7 +115,7 @@ async fn run(args: Arc<Args>, mut stop: watch::Receiver<bool>) -> Result<(), Nod
     for id in args.links.ids() {
         args.links.stop_child(id.as_str()).await;
     }
-    let meeting = Meeting::open(&args.identity.keypair, &args.settings).await?;
+    let Some(meeting) = open(&args, &mut stop).await else { return Ok(()) };
     tracing::info!(addresses = ?meeting.addresses(), "devices of shared trees may call");
     args.board.listens_at(meeting.addresses());
     let around = Arc::new(Surroundings {
@@ -152,6 +154,30 @@ async fn run(args: Arc<Args>, mut stop: watch::Receiver<bool>) -> Result<(), Nod
     }
     meeting.close().await;
     Ok(())
+}
+
+/// The socket, as soon as it opens; none if the agent stops first. Where others cannot be looked for,
+/// as on a network without multicast, there are still the addresses that people gave.
+async fn open(args: &Args, stop: &mut watch::Receiver<bool>) -> Option<Meeting> {
+    let keypair = &args.identity.keypair;
+    loop {
+        let error = match Meeting::open(keypair, &args.settings).await {
+            Ok(meeting) => return Some(meeting),
+            Err(error) => error,
+        };
+        if args.settings.discovery {
+            tracing::warn!(%error, "others are not looked for on the local network");
+            let blind = PeerSettings { discovery: false, ..args.settings.clone() };
+            if let Ok(meeting) = Meeting::open(keypair, &blind).await {
+                return Some(meeting);
+            }
+        }
+        tracing::error!(%error, "other devices are not met for now");
+        tokio::select! {
+            () = sleep(OPEN_AGAIN) => {}
+            _ = stop.changed() => return None,
+        }
+    }
 }
 
 /// The enrolment, as soon as there is one; none if the agent stops first.
