@@ -29,7 +29,9 @@ use topic::Topic;
 
 pub(crate) use frames::{Broken, Frames};
 use partner::PartnerNews;
-pub(crate) use partner::{Brain, Partner, Peer};
+#[cfg(feature = "peers")]
+pub(crate) use partner::Peer;
+pub(crate) use partner::{Brain, Partner};
 
 /// From the first frame to the welcome.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::supervise::{Address, Context, DynamicSupervisor, Node, NodeError};
+use actors::supervise::{Address, Context, DynamicSupervisor, Node, NodeError, StartChildError};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use protocol::session::with_causes;
 use protocol::{DeviceId, PublicKey};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
@@ -143,7 +144,7 @@ async fn run(args: Arc<Args>, mut stop: watch::Receiver<bool>) -> Result<(), Nod
                 None => break,
             },
             Some(met) = arriving.next() => match met {
-                Ok(met) => admit(&args, &around, &peers, met).await?,
+                Ok(met) => admit(&args, &around, &peers, met).await,
                 Err(error) => tracing::debug!(%error, "somebody did not prove a key"),
             },
         }
@@ -208,7 +209,12 @@ async fn update(
     before: &Known,
 ) -> Result<Known, NodeError> {
     let dir = args.data_dir.clone();
-    let book = tokio::task::spawn_blocking(move || Book::load(&dir)).await??;
+    // A file that a person has spoilt keeps no device from its work.
+    let book =
+        tokio::task::spawn_blocking(move || Book::load(&dir)).await?.unwrap_or_else(|error| {
+            tracing::error!(error = with_causes(&error), "addresses of peers are not used");
+            Book::default()
+        });
     let now = args.shares.peers_of(&args.identity.keypair.public());
     args.board.set(&now, &book, args.clock.wall_ms());
     let gone: BTreeSet<_> = before.keys().filter(|key| !now.contains_key(key)).collect();
@@ -217,7 +223,9 @@ async fn update(
         args.links.stop_child(&key.to_string()).await;
     }
     for key in now.keys() {
-        link_to(args, around, *key)?;
+        if let Err(error) = link_to(args, around, *key) {
+            tracing::warn!(peer = %key, error = with_causes(&error), "a peer is not met");
+        }
     }
     Ok(now)
 }
@@ -226,25 +234,19 @@ fn link_to(
     args: &Args,
     around: &Arc<Surroundings>,
     key: PublicKey,
-) -> Result<Address<link::Msg>, NodeError> {
+) -> Result<Address<link::Msg>, StartChildError> {
     let new = || Arc::new(link::Args { key, around: around.clone() });
-    Ok(args.links.ensure_child(key.to_string(), new)?)
+    args.links.ensure_child(key.to_string(), new)
 }
 
 /// Lets a peer in; whoever is none hears nothing.
-async fn admit(
-    args: &Args,
-    around: &Arc<Surroundings>,
-    peers: &Known,
-    met: Met,
-) -> Result<(), NodeError> {
+async fn admit(args: &Args, around: &Arc<Surroundings>, peers: &Known, met: Met) {
     if !peers.contains_key(&met.key) {
         tracing::warn!(key = %met.key, "a stranger called");
-        met.turn_away();
-        return Ok(());
+        return met.turn_away();
     }
-    let link = link_to(args, around, met.key)?;
+    // There is no room for it, which was said before.
+    let Ok(link) = link_to(args, around, met.key) else { return met.turn_away() };
     // Whoever does not take it is restarting: the peer calls again.
     let _ = link.cast(link::Msg::Came(Box::new(met)), PATIENCE).await;
-    Ok(())
 }

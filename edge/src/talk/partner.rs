@@ -18,6 +18,7 @@ pub(crate) enum Partner<'a> {
     /// A brain.
     Brain(Brain<'a>),
     /// Another device.
+    #[cfg_attr(not(feature = "peers"), expect(dead_code, reason = "nobody is met"))]
     Peer(Peer),
 }
 
@@ -56,6 +57,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    #[cfg_attr(not(feature = "peers"), expect(dead_code, reason = "nobody is met"))]
     pub(crate) fn new(key: PublicKey, is_called: bool, contact: Contact) -> Self {
         Self { key, is_called, contact, acked: BTreeMap::new() }
     }

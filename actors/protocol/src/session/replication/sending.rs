@@ -47,7 +47,7 @@ impl Replication {
     }
 
     /// Sends as many of the entries as fit a frame. Returns false for entries that form no batch.
-    pub(super) fn send_entries(
+    fn send_entries(
         &mut self,
         id: LogId,
         mut entries: Vec<Entry>,
@@ -55,23 +55,39 @@ impl Replication {
     ) -> bool {
         entries.truncate(BATCH_ENTRIES_MAX);
         while !entries.is_empty() {
-            let Ok(batch) = Batch::pack(&entries) else { return false };
-            let last_seq = batch.last_seq();
-            let message = Message::Entries(batch);
-            let frame = wire::encode(&message, self.terms.version, self.terms.compression);
+            let Some((last_seq, frame)) = self.frame_of(&entries) else { return false };
             if frame.len() > FRAME_BYTES_MAX && entries.len() > 1 {
                 entries.truncate(entries.len() / 2);
                 continue;
             }
-            let log = self.logs.entry(id).or_default();
-            log.sent = last_seq;
-            log.shared = log.shared.max(last_seq);
-            self.send_traces(id, last_seq, outputs);
-            self.credit_to_send -= frame.len() as i64;
-            outputs.push(Output::Send(frame));
+            self.send_frame(id, last_seq, frame, outputs);
             break;
         }
         true
+    }
+
+    /// The frame of entries that form a batch, and the number of the last of them.
+    pub(super) fn frame_of(&self, entries: &[Entry]) -> Option<(u64, Vec<u8>)> {
+        let batch = Batch::pack(entries).ok()?;
+        let last_seq = batch.last_seq();
+        let message = Message::Entries(batch);
+        Some((last_seq, wire::encode(&message, self.terms.version, self.terms.compression)))
+    }
+
+    /// Sends a frame of entries of a log up to a number.
+    pub(super) fn send_frame(
+        &mut self,
+        id: LogId,
+        last_seq: u64,
+        frame: Vec<u8>,
+        outputs: &mut Vec<Output>,
+    ) {
+        let log = self.logs.entry(id).or_default();
+        log.sent = last_seq;
+        log.shared = log.shared.max(last_seq);
+        self.send_traces(id, last_seq, outputs);
+        self.credit_to_send -= frame.len() as i64;
+        outputs.push(Output::Send(frame));
     }
 
     /// Sends the trace contexts of entries that are about to be sent, up to `last_seq`.

@@ -8,7 +8,7 @@
 use super::Replication;
 use crate::history::{Cut, CutCause, Entry, LogId, SignedHead};
 use crate::session::{Failure, Output};
-use crate::wire::{BATCH_ENTRIES_MAX, Batch, FRAME_BYTES_MAX, Message, encode};
+use crate::wire::{FRAME_BYTES_MAX, Message};
 use crate::{EntryId, ErrorCode};
 
 impl Replication {
@@ -36,21 +36,16 @@ impl Replication {
             let Some(last) = vouch.as_ref().and_then(within) else { return false };
             entries.truncate(last + 1);
         }
-        let (version, compression) = (self.terms.version, self.terms.compression);
         if !entries.iter().all(|entry| self.can_send_causes_of(entry)) {
             return false;
         }
-        let fits = entries.len() <= BATCH_ENTRIES_MAX
-            && Batch::pack(&entries).is_ok_and(|batch| {
-                encode(&Message::Entries(batch), version, compression).len() <= FRAME_BYTES_MAX
-            });
-        if !fits {
-            return false;
-        }
+        let frame = self.frame_of(&entries).filter(|(_, frame)| frame.len() <= FRAME_BYTES_MAX);
+        let Some((last_seq, frame)) = frame else { return false };
         if let Some(signed) = vouch {
             self.send(&Message::SignedHead(signed), outputs);
         }
-        self.send_entries(id, entries, outputs)
+        self.send_frame(id, last_seq, frame, outputs);
+        true
     }
 
     /// The peer shows a signed head: of what it is about to pass on, or of what is here.
